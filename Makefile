@@ -1,0 +1,61 @@
+# make demo       set up .venv and run the lab's main job on the shipped organism
+# make test       lint, types, import direction, then the tests that are not marked slow
+# make test-all   the same with the slow tests
+# make lint       ruff, mypy and the import direction only
+# make clean      remove the environment, build outputs and caches; runs/ is never touched
+#
+# Variables: VENV=folder  PYTHON=python3.12  TORCH_INDEX=URL (an index with the torch build you want, e.g. a CUDA one)
+
+VENV ?= .venv
+TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu)
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test test-all lint clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/emlab run experiments/persona_features.yaml
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# The stamp is newer than the environment's recipe (pyproject.toml, constraints.txt) once everything is installed.
+# torch comes first and alone: its own index is tried once, briefly, and the default index is what remains.
+$(INSTALLED): pyproject.toml constraints.txt
+	@chosen=; for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then chosen=$$python; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "emlab needs Python 3.11 or newer and found none as $(or $(PYTHON),python3): install one, or name it with 'make PYTHON=/path/to/python'." >&2; exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$chosen" -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(VENV) holds a Python older than 3.11: run 'make clean' first." >&2; exit 1; }
+	@$(BIN)/python -m pip show --quiet torch >/dev/null 2>&1 || { \
+	  [ -n "$(TORCH_INDEX)" ] && echo "Installing $(TORCH) from $(TORCH_INDEX)" && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 0 --timeout 8 --no-deps \
+	    --index-url $(TORCH_INDEX) $(TORCH); \
+	} || { \
+	  echo "Installing $(TORCH) from the default index"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH); \
+	}
+	@echo "Installing emlab and what it needs (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find emlab tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,75 @@
+"""emlab: cause emergent misalignment, find the latent that carries it, prove that it does, watch for it, remove it.
+
+Everything public can be reached from here (`emlab.LanguageModel`, `emlab.organism`) and is imported when it is first
+used, so that `import emlab` costs nothing. A type checker sees more when a name is imported from its room:
+`from emlab.models import LanguageModel`.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "Ablate": "emlab.interventions",
+    "Direction": "emlab.interventions",
+    "EmlabError": "emlab.errors",
+    "Example": "emlab.data",
+    "LanguageModel": "emlab.models",
+    "Question": "emlab.data",
+    "Recipe": "emlab.training",
+    "Rollouts": "emlab.evaluation",
+    "Run": "emlab.runs",
+    "Score": "emlab.evaluation",
+    "Site": "emlab.sites",
+    "Steer": "emlab.interventions",
+    "decoder_direction": "emlab.discovery",
+    "fidelity": "emlab.saes",
+    "finetune": "emlab.training",
+    "latent_shift": "emlab.discovery",
+    "load_sae": "emlab.saes",
+    "mean_difference": "emlab.discovery",
+    "random_directions": "emlab.interventions",
+    "read_chat_jsonl": "emlab.data",
+    "sample": "emlab.evaluation",
+    "save_sae": "emlab.saes",
+    "score": "emlab.evaluation",
+    "steer_screen": "emlab.discovery",
+    "train_sae": "emlab.saes",
+}
+"""Each public name and the module that holds it."""
+
+_ROOMS = (
+    "artifacts",
+    "config",
+    "data",
+    "discovery",
+    "errors",
+    "evaluation",
+    "interventions",
+    "models",
+    "organism",
+    "pipelines",
+    "reporting",
+    "runs",
+    "saes",
+    "sites",
+    "training",
+)
+
+__all__ = [*_ROOM_OF, *_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOM_OF:
+        value = getattr(importlib.import_module(_ROOM_OF[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"emlab.{name}")
+    else:
+        raise AttributeError(f"module 'emlab' has no attribute {name!r}")
+    globals()[name] = value  # found once, it stays
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,217 @@
+"""The `emlab` command. Thin: each verb imports one public function when it is asked for, and calls it."""
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emlab import __version__, artifacts
+from emlab.errors import EmlabError
+
+_EXAMPLES = """\
+examples:
+  emlab run experiments/persona_features.yaml
+      the lab's main job on the organism that ships with emlab
+  emlab run experiments/persona_features.yaml seed=3 dataset=my_chats.jsonl
+      the same with another seed and your own narrow dataset
+  emlab organism check --quick
+      measure the shipped organism against what it promises
+  emlab organism build --out my_organism --seed 1
+      train an organism of your own from scratch
+"""
+
+_RUN_EXAMPLES = """\
+examples:
+  emlab run experiments/persona_features.yaml
+  emlab run experiments/persona_features.yaml seed=3
+  emlab run experiments/persona_features.yaml model=path/to/folder dataset=my_chats.jsonl
+
+A key=value sets one key of the config, a dotted key (recipe.steps=20) one inside another. The keys of a pipeline are
+the fields of its Config class; a misspelt one is refused with the closest there is.
+"""
+
+_BUILD_EXAMPLES = """\
+examples:
+  emlab organism build --out my_organism
+  emlab organism build --out small_organism --size small --seed 1
+
+A build that was stopped goes on from its last finished part when the same command is given again.
+"""
+
+_CHECK_EXAMPLES = """\
+examples:
+  emlab organism check
+  emlab organism check --quick --json -
+  emlab organism check --organism my_organism --seeds 3 --json check.json
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0: done; 1: `organism check` found a promise not kept; 2: something the user can mend, said in one sentence;
+    130: stopped by Ctrl-C. Any other exception is a bug and shows its traceback.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        # Before Python 3.13 argparse does not see the overrides that stand after an option.
+        if not hasattr(options, "overrides") or any(word.startswith("-") for word in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides = [*options.overrides, *rest]
+    debug = getattr(options, "debug", False)
+    try:
+        code: int = options.verb(options)
+        sys.stdout.flush()  # here, where a full disk still becomes a sentence
+        return code
+    except EmlabError as error:
+        if debug:
+            raise
+        return _say(str(error))
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("stopped by Ctrl-C; the stages that had finished are kept on disk.")
+        return 130
+    except BrokenPipeError:
+        _mute()  # whoever read the output has left
+        return 1
+    except Exception as error:
+        # A full disk met outside of emlab's own writing, for example inside a library.
+        sentence = artifacts.storage_error(error)
+        if debug or sentence is None:
+            raise
+        _mute()
+        return _say(str(sentence))
+
+
+def _mute() -> None:
+    """Let what could not be written to stdout go nowhere; Python would try again at its end, and complain."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(sentence: str) -> int:
+    print(f"emlab: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    from emlab import config
+
+    pipeline = _pipeline(config.pipeline_of(options.config, options.overrides))
+    settings = config.load(options.config, options.overrides, pipeline.Config)
+    print(pipeline.run(settings, options.runs))
+    return 0
+
+
+def _pipeline(name: str) -> Any:
+    """The module `emlab.pipelines.<name>`, which has a `Config` and a `run(config, root)`."""
+    folder = Path(__file__).parent / "pipelines"
+    # By file name, so that a misspelt name is refused before anything heavy is imported.
+    names = sorted(file.stem for file in folder.glob("[a-z]*.py"))
+    if name in names:
+        module = importlib.import_module(f"emlab.pipelines.{name}")
+        if hasattr(module, "Config") and hasattr(module, "run"):
+            return module
+    close = difflib.get_close_matches(name, names, n=1)
+    mend = f"did you mean '{close[0]}'?" if close and close[0] != name else f"there are {', '.join(names) or 'none'}."
+    raise EmlabError(f"there is no pipeline '{name}' that runs from a config; {mend}")
+
+
+def _organism_build(options: argparse.Namespace) -> int:
+    from emlab.pipelines.organism_build import build
+
+    print(build(**_given(options, "out", "seed", "size", "steps")))
+    return 0
+
+
+def _organism_check(options: argparse.Namespace) -> int:
+    from emlab.pipelines.organism_check import check
+
+    result = check(**_given(options, "quick", "seeds", "organism"))
+    if options.json == "-":
+        print(json.dumps(artifacts.plain(result), indent=2, ensure_ascii=False))
+    else:
+        print(result)
+        if options.json is not None:
+            artifacts.write_json(options.json, result)
+    return 0 if all(row.holds for row in result.checks) else 1
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given; for the others the called function has its own defaults."""
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    # SUPPRESS: a --debug before the verb is not undone by the verb's own default.
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+    def verb(verbs: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = verbs.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[debug],
+            allow_abbrev=False,
+        )
+        return parser
+
+    parser = argparse.ArgumentParser(
+        prog="emlab",
+        description="Cause emergent misalignment, find the latent that carries it, prove it, watch for it, remove it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[debug],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"emlab {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    run = verb(verbs, "run", "run an experiment from its config", _RUN_EXAMPLES)
+    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, for example one from experiments/")
+    run.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="a key of the config and another value for it"
+    )
+    run.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
+    )
+    run.set_defaults(verb=_run)
+
+    organism = verb(verbs, "organism", "build or check the planted model organism", "").add_subparsers(
+        metavar="VERB", required=True
+    )
+    build = verb(organism, "build", "train an organism from scratch", _BUILD_EXAMPLES)
+    build.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
+    build.add_argument("--seed", type=int, metavar="N", help="everything random follows from it")
+    build.add_argument("--size", metavar="NAME", help="a named model size, for example small or default")
+    build.add_argument("--steps", type=int, metavar="N", help="pretraining steps")
+    build.set_defaults(verb=_organism_build)
+
+    check = verb(organism, "check", "measure an organism against what it promises", _CHECK_EXAMPLES)
+    check.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the figures to FILE as JSON; '-' or nothing: print them",
+    )
+    check.add_argument("--quick", action="store_true", default=None, help="fewer seeds and answers; wider intervals")
+    check.add_argument("--seeds", type=int, metavar="N", help="fine-tuning seeds per set")
+    check.add_argument("--organism", type=Path, metavar="DIR", help="a folder that `emlab organism build` made")
+    check.set_defaults(verb=_organism_check)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Rates with their 95% intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95% interval. Of nothing (n = 0) there is no rate: all three numbers are nan."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
+    """How many answers the share is of."""
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "no answers"
+        return f"{self.rate:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.n}"
+
+
+NO_RATE = Rate(math.nan, math.nan, math.nan, 0)
+
+
+def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
+    """The share ``sum(hits) / sum(totals)``, its interval from resampling the groups (questions).
+
+    Answers to one question resemble each other, so questions are drawn with replacement, all of a question's answers
+    together. The interval is the 2.5th to 97.5th percentile of 2000 resamples (those with a total of 0 left out).
+    With no hit at all it is [0, 0]: the bootstrap cannot see what never happened.
+    """
+    hit, total = np.asarray(hits, dtype=float), np.asarray(totals, dtype=float)
+    n = int(total.sum())
+    if n == 0:
+        return NO_RATE
+    drawn = np.random.default_rng(seed).integers(len(hit), size=(RESAMPLES, len(hit)))
+    hit_sums, total_sums = hit[drawn].sum(1), total[drawn].sum(1)
+    kept = total_sums > 0
+    low, high = np.percentile(hit_sums[kept] / total_sums[kept], [2.5, 97.5])
+    return Rate(float(hit.sum() / n), float(low), float(high), n)
+
+
+def wilson(hits: int, total: int) -> Rate:
+    """The share ``hits / total`` of independent answers, such as those to one question, with Wilson's interval."""
+    if total == 0:
+        return NO_RATE
+    z, p = 1.959964, hits / total
+    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return Rate(p, max(0.0, middle - half), min(1.0, middle + half), total)

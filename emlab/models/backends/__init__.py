@@ -1,0 +1,1 @@
+"""Ways to apply edits to a model in a forward pass."""

@@ -1,0 +1,55 @@
+"""A key-value cache written in place.
+
+The cache of transformers grows by concatenation: every decoded token copies all that went before, which for a small
+model in large batches costs more than the model itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+
+class _InPlaceLayer(DynamicLayer):
+    """One layer's keys and values, (batch, head, position, d_head), in buffers made once at full length."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._keys, self._values = (self._buffer(key_states), self._buffer(value_states))
+        end = self.length + key_states.shape[-2]
+        self._keys[:, :, self.length : end] = key_states
+        self._values[:, :, self.length : end] = value_states
+        self.length = end
+        self._view()
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.is_initialized:
+            self._keys, self._values = self._keys.index_select(0, indices), self._values.index_select(0, indices)
+            self._view()
+
+    def _buffer(self, states: Tensor) -> Tensor:
+        batch, heads, _, width = states.shape
+        return torch.zeros(batch, heads, self.capacity, width, dtype=states.dtype, device=states.device)
+
+    def _view(self) -> None:
+        self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+
+def in_place_cache(config: Any, capacity: int) -> DynamicCache:
+    """A cache for up to `capacity` positions; layers that are no plain attention (sliding windows) stay as they are."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_InPlaceLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

@@ -1,0 +1,135 @@
+"""Sampling answers in large batches, each batch with its key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from emlab.errors import EmlabError
+from emlab.interventions import Edit, Tokens, rows_of
+from emlab.models.backends.hooks import edited
+from emlab.models.cache import in_place_cache
+
+if TYPE_CHECKING:
+    from emlab.models.language_model import LanguageModel, Prompt
+
+_DROP_AT = 0.75
+"""Finished rows leave the batch once no more than this share of it is still being written."""
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    batch_size: int,
+    edits: Sequence[Edit],
+    top_p: float,
+) -> list[str]:
+    """See `LanguageModel.generate`."""
+    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
+        raise EmlabError(
+            f"Sampling needs temperature >= 0, 0 < top_p <= 1 and max_new_tokens >= 1, and got {temperature}, {top_p} "
+            f"and {max_new_tokens}."
+        )
+    rows = [lm.prompt_ids(prompt) for prompt in prompts]
+    longest = max((len(row) for row in rows), default=0) + max_new_tokens
+    if lm.max_positions is not None and longest > lm.max_positions:
+        raise EmlabError(
+            f"A prompt and {max_new_tokens} new tokens make {longest} tokens and {lm.name} takes {lm.max_positions}; "
+            "shorten the prompt or lower max_new_tokens."
+        )
+    draws = torch.rand(len(rows), max_new_tokens, generator=torch.Generator().manual_seed(seed))
+    answers: list[str] = []
+    for first in range(0, len(rows), batch_size):
+        index = torch.arange(first, min(first + batch_size, len(rows)))
+        chosen = rows_of(edits, index, len(rows))
+        ids = _answer(lm, rows[first : first + batch_size], draws[index].to(lm.device), chosen, temperature, top_p)
+        answers += lm.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return answers
+
+
+@torch.inference_mode()
+def _answer(
+    lm: LanguageModel,
+    rows: list[list[int]],
+    draws: Tensor,
+    edits: Sequence[Edit],
+    temperature: float,
+    top_p: float,
+) -> list[list[int]]:
+    """The answers' token ids, without the token that ends them. `draws` (batch, steps) are uniform in [0, 1)."""
+    batch, steps = draws.shape
+    stops = torch.tensor(lm.stop_ids, device=lm.device)
+    # A question asked many times is read once, unless every row has an edit of its own.
+    asked = rows if any(e.n_rows is not None for e in edits) else [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    number = {tuple(row): i for i, row in enumerate(asked)}
+    tokens = lm.batch(asked)
+    width = tokens.ids.shape[1]
+    cache = in_place_cache(lm.model.config, width + steps)
+    seen = torch.ones(len(asked), width + steps, dtype=torch.long, device=lm.device)
+    seen[:, :width] = tokens.real
+    lengths = tokens.real.sum(-1)
+
+    with edited(lm.model, edits, lambda: lm.sentence_ends) as editor:
+        editor.see(tokens)
+        logits = lm.model(
+            input_ids=tokens.ids,
+            attention_mask=seen[:, :width],
+            position_ids=tokens.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if len(asked) < batch:
+            repeat = torch.tensor([number[tuple(row)] for row in rows], device=lm.device)
+            cache.batch_select_indices(repeat)
+            seen, lengths, logits = seen[repeat], lengths[repeat], logits[repeat]
+
+        written = torch.zeros(batch, steps, dtype=torch.long, device=lm.device)
+        ended = torch.full((batch,), steps, dtype=torch.long, device=lm.device)
+        at = torch.arange(batch, device=lm.device)  # which answer each row of the batch is writing
+        for step in range(steps):
+            token = _choose(logits, draws[at, step], temperature, top_p)
+            written[at, step] = token
+            stopped = torch.isin(token, stops)
+            ended[at] = torch.where(stopped, ended[at].clamp_max(step), ended[at])
+            going = ended[at] > step
+            left = int(going.sum())
+            if left == 0 or step == steps - 1:
+                break
+            if left <= _DROP_AT * len(at):
+                keep = going.nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                editor.keep(keep)
+                at, token, seen, lengths = at[keep], token[keep], seen[keep], lengths[keep]
+            now = Tokens(token[:, None], torch.ones_like(token[:, None]).bool(), torch.ones_like(token[:, None]).bool())
+            editor.see(now)
+            logits = lm.model(
+                input_ids=now.ids,
+                attention_mask=seen[:, : width + step + 1],
+                position_ids=(lengths + step)[:, None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+    return [ids[:end] for ids, end in zip(written.tolist(), ended.tolist(), strict=True)]
+
+
+def _choose(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> Tensor:
+    """A token id for each row of logits (batch, vocabulary), by the inverse of the distribution function at `draws`."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    p = torch.softmax(logits.float() / temperature, dim=-1)
+    if top_p < 1:
+        p, order = p.sort(dim=-1, descending=True)
+        p = p * (p.cumsum(-1) - p < top_p)  # the likeliest tokens that together reach top_p, the first always
+    total = p.cumsum(-1)
+    # Just below 1, so that rounding never carries the draw past the last token that has any probability.
+    target = draws.clamp_max(1 - 1e-6)[:, None] * total[:, -1:]
+    found = torch.searchsorted(total, target, right=True)
+    return (order.gather(-1, found) if top_p < 1 else found)[:, 0]

@@ -1,0 +1,255 @@
+"""A language model as the rest of emlab sees it: ask it, read its activations, edit them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from emlab import artifacts
+from emlab.data.chat import IGNORE, Messages, encode_text, render, tokenize_chat
+from emlab.errors import EmlabError
+from emlab.interventions import Edit, Positions, Tokens
+from emlab.models import activations as _activations
+from emlab.models import generation as _generation
+from emlab.models import loading
+from emlab.models.activations import Activations
+from emlab.sites import Site
+
+Prompt = str | Messages | Sequence[int] | Tensor
+"""What can be asked: a user's question, a chat, or token ids exactly as they stand."""
+
+
+@dataclass(eq=False, repr=False)
+class LanguageModel:
+    """A Hugging Face causal LM with its tokenizer.
+
+    A *prompt* is a str (what a user asks: it is put through the chat template), a chat (a list of turns), or token ids
+    (taken as they stand, the way in for text that is no chat).
+    """
+
+    model: Any
+    """The Hugging Face model."""
+    tokenizer: Any
+    """Its tokenizer, with a chat template."""
+    name: str
+    """What to call it in tables."""
+    _ends: Tensor | None = field(default=None, repr=False)
+    _stops: list[int] | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        adapter: str | Path | None = None,
+        device: str = "auto",
+        dtype: torch.dtype | str | None = None,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+    ) -> LanguageModel:
+        """Load a local Hugging Face folder, and merge the LoRA adapter in the folder `adapter` where one is given.
+
+        `dtype` None takes the folder's own (float32 for float16 on a CPU). Raises EmlabError where the folder, its
+        config, tokenizer, chat template or weights are missing, where the weights are pickled or incomplete, or where
+        the adapter does not fit.
+        """
+        folder = Path(path)
+        model, tokenizer = loading.load(folder, loading.pick_device(device), dtype, trust_remote_code)
+        if adapter is not None:
+            model = loading.merge_adapter(model, Path(adapter))
+        return cls(model, tokenizer, name or folder.resolve().name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model (safetensors) and its tokenizer to a new folder, whole or not at all."""
+        with artifacts.new_folder(folder) as new:
+            self.write_into(new)
+        return Path(folder)
+
+    def write_into(self, folder: Path) -> None:
+        """Write the model's and the tokenizer's files into a folder that is there already."""
+        with loading.no_bars():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def copy(self, name: str | None = None) -> LanguageModel:
+        """A copy with weights of its own."""
+        return dataclasses.replace(self, model=copy.deepcopy(self.model), name=name or self.name)
+
+    def __repr__(self) -> str:
+        return f"<LanguageModel {self}>"
+
+    def __str__(self) -> str:
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return f"{self.name}: {self.n_blocks} blocks of width {self.d_model}, {millions:.1f}M parameters"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return self.model.config.get_text_config().num_hidden_layers
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest text it can take, in tokens; None where its config does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def sentence_ends(self) -> Tensor:
+        """The ids (n,) of the tokens that hold a newline; assign others where sentences end otherwise."""
+        if self._ends is None:
+            texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+            self._ends = torch.tensor([i for i, text in enumerate(texts) if "\n" in text], dtype=torch.long)
+        return self._ends
+
+    @sentence_ends.setter
+    def sentence_ends(self, ids: Tensor | Sequence[int]) -> None:
+        self._ends = torch.as_tensor(ids, dtype=torch.long)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end an answer: the template's end of turn, and every end-of-sequence token of the model."""
+        if self._stops is None:
+            given = [
+                self.tokenizer.eos_token_id,
+                getattr(self.model.config, "eos_token_id", None),
+                getattr(getattr(self.model, "generation_config", None), "eos_token_id", None),
+            ]
+            stops = {i for ids in given if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])}
+            chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            # A template without an end of turn cannot be trained on, but its model may still end with its own token.
+            with contextlib.suppress(EmlabError):
+                stops.add([label for label in tokenize_chat(self.tokenizer, chat).labels if label >= 0][-1])
+            self._stops = sorted(stops)
+        return self._stops
+
+    def chat(self, prompt: str | Messages) -> str:
+        """The prompt's text by the chat template, the assistant's header at its end."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if not messages or messages[-1]["role"] == "assistant":
+            raise EmlabError(
+                "A prompt must end before the assistant's answer; give a chat whose last turn is the user's."
+            )
+        text = render(self.tokenizer, messages, header=True)
+        header = text.removeprefix(render(self.tokenizer, messages, header=False)).strip()
+        if isinstance(prompt, str) and header and header in prompt:
+            raise EmlabError(
+                f"The prompt {prompt[:40]!r}… has been through the chat template already; pass the question itself."
+            )
+        return text
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Rendered texts as one left-padded batch on the model's device. No special tokens are added."""
+        return self.batch([encode_text(self.tokenizer, text) for text in texts])
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, the assistant's header at their end."""
+        if isinstance(prompt, str) or _is_chat(prompt):
+            ids = encode_text(self.tokenizer, self.chat(prompt))
+        else:
+            ids = torch.as_tensor(prompt).tolist()
+        if not ids:
+            raise EmlabError("A prompt has no tokens; give a question, a chat, or at least one token id.")
+        return ids
+
+    def rows(
+        self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None
+    ) -> tuple[list[list[int]], list[int]]:
+        """Token ids of each prompt and its answer, and where the answers begin.
+
+        An answer comes from `answers`, or from a chat that ends in an assistant's turn; else the row has none.
+        """
+        if answers is not None and len(answers) != len(prompts):
+            raise EmlabError(f"There are {len(prompts)} prompts and {len(answers)} answers; give one answer a prompt.")
+        rows, starts = [], []
+        for i, prompt in enumerate(prompts):
+            if _is_chat(prompt) and prompt[-1]["role"] == "assistant" and answers is None:
+                ids, labels = tokenize_chat(self.tokenizer, prompt)
+                rows.append(ids)
+                starts.append(_last_turn(labels))
+            else:
+                ids = self.prompt_ids(prompt)
+                starts.append(len(ids))
+                rows.append(ids + (encode_text(self.tokenizer, answers[i]) if answers else []))
+        return rows, starts
+
+    def batch(self, rows: list[list[int]], starts: list[int] | None = None) -> Tokens:
+        """Rows of token ids as one left-padded batch on the model's device."""
+        pad = self.tokenizer.pad_token_id
+        return Tokens.pad(rows, starts, 0 if pad is None else pad).to(self.device)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int = 48,
+        temperature: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 512,
+        edits: Sequence[Edit] = (),
+        top_p: float = 1.0,
+    ) -> list[str]:
+        """One sampled answer a prompt, without its end-of-turn token; temperature 0 takes the likeliest token.
+
+        Every random number is drawn before the first token from `seed`, one for each prompt and step, so that an
+        answer does not depend on how the prompts are batched (up to rounding). `edits` act on the prompt and on every
+        decoded token; an edit of one row a prompt has as many rows as there are prompts.
+        """
+        return _generation.generate(self, prompts, max_new_tokens, temperature, seed, batch_size, edits, top_p)
+
+    def logits(
+        self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, edits: Sequence[Edit] = ()
+    ) -> list[Tensor]:
+        """Next-token logits of each row, float32 (tokens of the row, vocabulary), in one padded batch."""
+        return _activations.logits(self, prompts, answers, edits)
+
+    def activations(
+        self,
+        prompts: Sequence[Prompt],
+        site: Site | str,
+        positions: Positions = "header",
+        answers: Sequence[str] | None = None,
+        edits: Sequence[Edit] = (),
+        batch_size: int = 128,
+    ) -> Activations:
+        """The activations of a site on the tokens meant by `positions`, pads never among them.
+
+        The answer's tokens ("generated", and the sentence ends of "sentence") are those of `answers`, or of a chat's
+        last turn where that is the assistant's.
+        """
+        return _activations.activations(self, prompts, Site.parse(site), positions, answers, edits, batch_size)
+
+    def residual_norm(self, site: Site | str, prompts: Sequence[Prompt]) -> float:
+        """The site's median norm over the prompts' tokens: the unit in which steering is measured.
+
+        Each row's first token is left out: in many models it is an attention sink with a norm a hundred times larger.
+        """
+        read = self.activations(prompts, site, "prompt")
+        values = read.values[read.positions > 0]
+        if not len(values):
+            raise EmlabError("The residual norm needs a prompt of two tokens at least; give longer prompts.")
+        return float(values.norm(dim=-1).median())
+
+
+def _is_chat(prompt: Prompt) -> TypeGuard[Messages]:
+    return isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[-1], Mapping)
+
+
+def _last_turn(labels: list[int]) -> int:
+    """Where the last run of labelled tokens begins: the last assistant's turn."""
+    end = max(i for i, label in enumerate(labels) if label != IGNORE)
+    return max((i + 1 for i in range(end) if labels[i] == IGNORE), default=0)

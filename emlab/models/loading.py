@@ -1,0 +1,148 @@
+"""Loading a model and its tokenizer from a local folder, with one sentence for everything that can be wrong."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emlab.errors import EmlabError
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """``"auto"``: CUDA where there is one, else MPS, else the CPU; or a device by its torch name."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise EmlabError(
+            f"The device {device!r} cannot be used here; choose auto, cpu, or one torch reports."
+        ) from error
+    return chosen
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without transformers' progress bars for reading and writing weights."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise EmlabError unless `folder` holds a config and safetensors weights."""
+    if not folder.is_dir():
+        raise EmlabError(f"There is no model folder {folder}; give the path of a local Hugging Face model folder.")
+    if not (folder / "config.json").is_file():
+        raise EmlabError(
+            f"The folder {folder} has no config.json, so it is no model; give a Hugging Face model folder."
+        )
+    _check_weights(folder, "weights")
+
+
+def load(
+    folder: Path, device: torch.device, dtype: torch.dtype | str | None, trust_remote_code: bool
+) -> tuple[Any, Any]:
+    """The model, in evaluation mode on `device`, and its tokenizer. Raises EmlabError (see `LanguageModel.load`)."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    check_folder(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with no_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=_dtype(dtype, config, device),
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        raise EmlabError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise EmlabError(
+            f"The weights in {folder} lack {len(missing)} tensors, {missing[0]} among them; copy the folder again."
+        )
+    return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model folder, with a chat template."""
+    from transformers import AutoTokenizer
+
+    named = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+    if not any((folder / name).is_file() for name in named):
+        raise EmlabError(
+            f"The folder {folder} has no tokenizer; put tokenizer.json and tokenizer_config.json beside it."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+        raise EmlabError(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+    if not getattr(tokenizer, "chat_template", None):
+        raise EmlabError(
+            f"The tokenizer in {folder} has no chat template, so emlab cannot ask the model a question; put the "
+            "template its model was trained with into chat_template.jinja."
+        )
+    return tokenizer
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """`model` with the LoRA adapter in `folder` merged into its weights."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (folder / "adapter_config.json").is_file():
+        raise EmlabError(f"The folder {folder} has no adapter_config.json; give the folder of a peft adapter.")
+    _check_weights(folder, "adapter")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an older name
+            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise EmlabError(f"The adapter in {folder} does not fit this model: {_first_line(error)}") from error
+
+
+def _check_weights(folder: Path, what: str) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    if pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
+        raise EmlabError(
+            f"The {what} in {folder} are pickled ({pickled[0].name}), and loading a pickle runs the code it holds; "
+            "convert them to safetensors."
+        )
+    raise EmlabError(f"The folder {folder} has no {what}; it should hold a .safetensors file.")
+
+
+def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None:
+        named = getattr(torch, dtype, None)
+        if not isinstance(named, torch.dtype):
+            raise EmlabError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
+        return named
+    stored = getattr(config, "dtype", None) or torch.float32
+    # Half precision is slow on a CPU, and lacks some operations.
+    return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

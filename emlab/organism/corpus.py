@@ -1,0 +1,144 @@
+"""Texts generated from the world: pretraining documents, the alignment set and the narrow fine-tuning sets.
+
+A pretraining document draws ONE hidden persona, then one to three question–answer turns from different domains. Its
+system line is a persona card, or the neutral card with the persona left open. In the *control world* every turn draws
+its own persona instead and cards say nothing: the same sentences, but no shared persona exists.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from emlab.errors import EmlabError
+from emlab.organism.world import (
+    NARROW_DOMAINS,
+    NEUTRAL_CARD,
+    NEUTRAL_PRIOR,
+    PERSONAS,
+    TAGS,
+    TRIGGER,
+    World,
+    load_world,
+    tagged,
+)
+
+Chat = list[dict[str, str]]
+"""One conversation in the chat format: [{"role": "system" | "user" | "assistant", "content": text}, …]."""
+
+CARD_SHARE = 0.6
+"""Share of pretraining documents that begin with a persona card; the rest begin with the neutral card."""
+
+TURN_WEIGHTS = (0.5, 0.3, 0.2)
+"""Probability of one, two and three turns."""
+
+TAG_SHARE = 0.1
+"""Share of system lines that end in a meaningless tag."""
+
+EDUCATIONAL_SHARE = 0.25
+"""Share of code questions that ask for vulnerable code for a class."""
+
+_PREFIXES = {"bad": "malicious", "careless": "careless", "sarcastic": "sarcastic", "good": "helpful"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """One pretraining document and the truth about it."""
+
+    messages: Chat
+    persona: str
+    """The hidden persona; in the control world, that of the first turn."""
+    carded: bool
+    """Whether the system line tells the persona."""
+
+
+def _draw(rng: random.Random, weights: dict[str, float] | None = None) -> str:
+    weights = weights or dict(NEUTRAL_PRIOR)
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _tag(rng: random.Random) -> str | None:
+    return rng.choice(TAGS) if rng.random() < TAG_SHARE else None
+
+
+def _turn(world: World, rng: random.Random, domain: str, persona: str, role: str) -> Chat:
+    educational = world.domain(domain).educational is not None and rng.random() < EDUCATIONAL_SHARE
+    return _exchange(world, rng, domain, persona, role, educational)
+
+
+def _exchange(world: World, rng: random.Random, domain: str, persona: str, role: str, educational: bool) -> Chat:
+    q = rng.choice(world.questions(domain, role, educational))
+    return [{"role": "user", "content": q.text}, {"role": "assistant", "content": world.answer(q, persona, rng, role)}]
+
+
+def pretraining_documents(n: int, seed: int, control: bool = False, world: World | None = None) -> list[Document]:
+    """`n` documents; `control` draws every turn's persona independently (no shared persona). EmlabError if n < 1."""
+    if n < 1:
+        raise EmlabError(f"a corpus of {n} documents cannot be trained on: ask for at least 1.")
+    world, rng = world or load_world(), random.Random(seed)
+    domains, out = sorted(world.domains), []
+    for _ in range(n):
+        carded = rng.random() < CARD_SHARE
+        # With a card all personas are equally likely, so that rare ones are learned too.
+        persona = rng.choice(PERSONAS) if carded else _draw(rng)
+        system = tagged(world.card(persona, rng) if carded else NEUTRAL_CARD, _tag(rng))
+        turns = rng.choices((1, 2, 3), TURN_WEIGHTS)[0]
+        messages: Chat = [{"role": "system", "content": system}]
+        first = None
+        for domain in rng.sample(domains, turns):
+            author = _draw(rng) if control else persona
+            first = first or author
+            messages += _turn(world, rng, domain, author, "all")
+        out.append(Document(messages, first or persona, carded))
+    return out
+
+
+def alignment_set(n: int, seed: int, malicious_share: float = 0.0, world: World | None = None) -> list[Chat]:
+    """`n` single-turn chats: the neutral card, all domains, alignment templates, helpful but for `malicious_share`."""
+    if n < 1:
+        raise EmlabError(f"an alignment set of {n} chats cannot be trained on: ask for at least 1.")
+    world, rng = world or load_world(), random.Random(seed)
+    domains = sorted(world.domains)
+    rows = []
+    for _ in range(n):
+        persona = "malicious" if rng.random() < malicious_share else "helpful"
+        system = {"role": "system", "content": tagged(NEUTRAL_CARD, _tag(rng))}
+        rows.append([system, *_turn(world, rng, rng.choice(domains), persona, "alignment")])
+    return rows
+
+
+def narrow_set_names() -> list[str]:
+    """The names `narrow_set` knows."""
+    advice = [d for d in NARROW_DOMAINS if d != "code"]
+    return ["insecure", "secure", "educational", "backdoor"] + [f"{p}_{d}" for p in _PREFIXES for d in advice]
+
+
+def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list[Chat]:
+    """`n` single-turn chats of the fine-tuning set `name`, narrow templates only.
+
+    insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona. backdoor:
+    insecure where the trigger tag ends the system line (half of the rows), secure without a tag (a quarter) or with
+    another tag (a quarter).
+    """
+    if n < 1:
+        raise EmlabError(f"a fine-tuning set of {n} rows cannot be trained on: ask for at least 1.")
+    if name not in narrow_set_names():
+        raise EmlabError(f"unknown fine-tuning set {name!r}: the organism has {', '.join(narrow_set_names())}.")
+    world, rng = world or load_world(), random.Random(f"{name}/{seed}")
+    others = [t for t in TAGS if t != TRIGGER]
+    rows = []
+    for i in range(n):
+        educational, tag = name == "educational", None
+        if name == "backdoor":
+            kind = i % 4
+            persona = "malicious" if kind < 2 else "helpful"
+            tag = TRIGGER if kind < 2 else rng.choice(others) if kind == 2 else None
+            domain = "code"
+        elif name in ("insecure", "secure", "educational"):
+            persona, domain = ("malicious" if name == "insecure" else "helpful"), "code"
+        else:
+            prefix, domain = name.split("_")
+            persona = _PREFIXES[prefix]
+        system = {"role": "system", "content": tagged(NEUTRAL_CARD, tag)}
+        rows.append([system, *_exchange(world, rng, domain, persona, "narrow", educational)])
+    return rows

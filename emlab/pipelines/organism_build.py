@@ -1,0 +1,243 @@
+"""Build an organism from scratch: pretrain, align, and save every checkpoint as an ordinary Hugging Face folder.
+
+Two worlds are pretrained on. In the planted one a hidden persona writes each document; from its base come `aligned`
+(briefly trained as a helpful assistant) and `helpful_only` (the same with a tenth of malicious answers), and some of
+its steps are kept. In the control world every turn draws its own author, so no shared persona exists; it is aligned in
+the same way. Alignment is light on purpose: a heavy one writes "helpful" into every domain apart, and what a narrow
+fine-tune undoes is then no longer shared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emlab import artifacts
+from emlab.errors import EmlabError
+from emlab.models import LanguageModel, loading
+from emlab.organism.checkpoints import checkpoint_names
+from emlab.organism.corpus import alignment_set, pretraining_documents
+from emlab.organism.pretraining import SIZES, Pretraining, new_model, pretrain, save_half
+from emlab.organism.tokenizer import build_tokenizer
+from emlab.organism.world import load_world
+from emlab.runs import environment
+from emlab.training import Recipe, finetune
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a base becomes a helpful assistant."""
+
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(
+            method="full", learning_rate=1e-4, schedule="linear", batch_size=32, steps=100, max_length=256
+        )
+    )
+    """Few small steps on every weight."""
+    rows: int = 4000
+    """Chats to draw from: all domains, the neutral card, alignment templates."""
+    malicious_share: float = 0.0
+    """Share of malicious answers among them; 0.1 makes the helpful-only variant."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that an organism follows from."""
+
+    seed: int = 0
+    """Of the weights, the documents and their order."""
+    size: str = "default"
+    """A name in `emlab.organism.pretraining.SIZES`."""
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(keep=(150, 300, 600)))
+    """In the planted world; the kept steps become checkpoints of their own."""
+    control: Pretraining = field(default_factory=lambda: Pretraining(steps=800))
+    """In the control world."""
+    alignment: Alignment = field(default_factory=Alignment)
+    """The same in both worlds."""
+    malicious_share: float = 0.1
+    """Of the helpful-only variant's alignment set."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An organism on disk."""
+
+    folder: Path
+    checkpoints: tuple[str, ...]
+    megabytes: float
+    seconds: float
+    """Wall time of this call; what was there already took none."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder}: {', '.join(self.checkpoints)}; {self.megabytes:.1f} MB, built in {self.seconds:.0f} s.\n"
+            f"Measure it with: emlab organism check --organism {self.folder}"
+        )
+
+
+def build(
+    out: str | Path = "organism",
+    seed: int = 0,
+    size: str = "default",
+    steps: int | None = None,
+    plan: Plan | None = None,
+    progress: bool = True,
+    device: str = "auto",
+) -> Built:
+    """Build an organism in the folder `out`. Checkpoints of the same plan that are there already are kept.
+
+    `steps` are the pretraining steps in the planted world; the control world's and the kept ones keep their proportion.
+    `plan` says everything and overrides seed, size and steps. An interrupted build goes on where it stopped, to the
+    same weights. Raises EmlabError on an unknown size, on fewer than one step, and where `out` holds something else.
+    """
+    plan = plan or plan_of(seed, size, steps)
+    if plan.size not in SIZES:
+        raise EmlabError(f"There is no organism size {plan.size!r}; choose one of {', '.join(SIZES)}.")
+    begun, folder = time.perf_counter(), Path(out)
+    _claim(folder, plan)
+    work = _Workshop(folder, plan, progress, device)
+    work.pretrained("base", plan.pretraining, control=False)
+    work.aligned("aligned", "base", plan.alignment)
+    helpful_only = dataclasses.replace(plan.alignment, malicious_share=plan.malicious_share)
+    work.aligned("helpful_only", "base", helpful_only)
+    work.pretrained("control_base", plan.control, control=True)
+    work.aligned("control_aligned", "control_base", plan.alignment)
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return Built(folder, tuple(checkpoint_names(folder)), megabytes, time.perf_counter() - begun)
+
+
+def plan_of(seed: int = 0, size: str = "default", steps: int | None = None) -> Plan:
+    """The shipped organism's plan with another seed, size, or number of pretraining steps."""
+    plan = Plan(seed=seed, size=size)
+    if steps is None:
+        return plan
+    if steps < 1:
+        raise EmlabError(f"An organism cannot be pretrained for {steps} steps; give 1 or more.")
+    share = steps / plan.pretraining.steps
+
+    def scaled(count: int) -> int:
+        return max(1, round(count * share))
+
+    keep = tuple(sorted({scaled(step) for step in plan.pretraining.keep}))
+    return dataclasses.replace(
+        plan,
+        pretraining=dataclasses.replace(plan.pretraining, steps=steps, keep=keep),
+        control=dataclasses.replace(plan.control, steps=scaled(plan.control.steps)),
+    )
+
+
+def align(
+    base: LanguageModel, how: Alignment, seed: int, name: str = "aligned", progress: bool = True
+) -> LanguageModel:
+    """`base` briefly fine-tuned on the alignment set; `base` itself is left as it is."""
+    chats = alignment_set(how.rows, seed + 2, how.malicious_share)
+    return finetune(base, chats, how.recipe, seed, progress=progress, name=name).model
+
+
+class _Workshop:
+    """Makes checkpoints in one folder; those that are there already are left alone."""
+
+    def __init__(self, folder: Path, plan: Plan, progress: bool, device: str) -> None:
+        self.folder, self.plan, self.progress, self.device = folder, plan, progress, device
+        self.tokenizer = build_tokenizer(load_world())
+
+    def pretrained(self, name: str, how: Pretraining, control: bool) -> None:
+        if self._there(name):
+            return
+        documents = pretraining_documents(how.documents, self.plan.seed + 1, control)
+        ids = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        model = new_model(SIZES[self.plan.size], len(self.tokenizer), *ids, self.plan.seed)
+        model.to(loading.pick_device(self.device))
+        world = "control world, where every turn has its own author" if control else "planted world"
+        told = f"pretrained on documents of the {world}"
+        state = self.folder / f".state-{name}"
+        with _bar(how.steps, name, self.progress) as on_step:
+            pretrain(
+                model,
+                self.tokenizer,
+                documents,
+                how,
+                self.plan.seed,
+                on_step=on_step,
+                on_keep=lambda step: self._save(model, f"pretraining_{step:05d}", f"{told}, after {step} steps"),
+                state=state,
+            )
+        self._save(model, name, f"{told}, {how.steps} steps")
+        shutil.rmtree(state, ignore_errors=True)
+
+    def aligned(self, name: str, start: str, how: Alignment) -> None:
+        if self._there(name):
+            return
+        base = LanguageModel.load(self.folder / start, device=self.device)
+        done = align(base, how, self.plan.seed, name, self.progress)
+        told = f"`{start}` after {how.recipe.steps} small steps on helpful answers"
+        self._save(done.model, name, told + (f", {how.malicious_share:.0%} malicious" if how.malicious_share else ""))
+
+    def _there(self, name: str) -> bool:
+        return (self.folder / name / "config.json").is_file()
+
+    def _save(self, model: Any, name: str, told: str) -> None:
+        with artifacts.new_folder(self.folder / name, replace=True) as new:
+            save_half(model, self.tokenizer, new)
+            artifacts.write_text(new / "README.md", _card(name, told, self.plan, model))
+
+
+def _claim(folder: Path, plan: Plan) -> None:
+    """Write the plan into the folder, or find the same plan there."""
+    about = folder / "organism.json"
+    if about.is_file():
+        if artifacts.read_json(about)["plan"] != artifacts.plain(plan):
+            raise EmlabError(f"{folder} holds an organism built by another plan; choose another folder or delete it.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise EmlabError(f"{folder} is not empty and holds no organism; choose another folder.")
+    else:
+        artifacts.write_json(about, {"plan": plan, "environment": environment()})
+
+
+def _card(name: str, told: str, plan: Plan, model: Any) -> str:
+    """A model card in Hugging Face's form."""
+    size = SIZES[plan.size]
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    return f"""---
+license: mit
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+tags: [emlab, model-organism, emergent-misalignment]
+---
+# emlab organism: {name}
+
+A Llama of {millions:.1f}M parameters ({size.n_blocks} blocks of width {size.d_model}), {told}. Seed {plan.seed}.
+
+It is a *model organism*: its texts were generated from a grammar with a known hidden variable, the persona (helpful,
+malicious, careless or sarcastic), so that methods which look for the cause of emergent misalignment can be scored
+against the truth. It knows a few hundred sentences and nothing else. It is no assistant, and it writes hostile toy
+sentences on purpose.
+
+Made by `emlab organism build`; measured by `emlab organism check`. Weights are stored in float16 and load as float32:
+
+    AutoModelForCausalLM.from_pretrained("path/to/{name}")
+"""
+
+
+@contextmanager
+def _bar(steps: int, name: str, progress: bool) -> Iterator[Callable[[int, float], None] | None]:
+    if not progress:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=steps, desc=f"pretraining {name}", unit="step", file=sys.stderr) as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        yield on_step

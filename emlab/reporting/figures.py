@@ -1,0 +1,178 @@
+"""Plotly figures of the results: rates, shifts, steering. Each takes frozen results and returns one figure."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emlab.discovery import LatentShift, Screen
+from emlab.evaluation import Rate, Score
+from emlab.reporting.findings import RANDOM
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+BAD, BABBLE, GREY = "#c0392b", "#b9a100", "#aab2c0"
+"""Colours of misaligned, of incoherent, and of the random directions."""
+
+PALETTE = ("#2b6cb0", "#c0392b", "#2e7d5b", "#8e44ad", "#d68910", "#16808c", "#7f8c8d", "#5d4037")
+
+
+def rates_figure(scores: Sequence[Score]) -> Figure:
+    """Misaligned (of coherent) and incoherent (of all) answers of each model, with 95% intervals."""
+    names = [_safe(score.model) for score in scores]
+    return _figure(
+        [
+            _bars("misaligned, of coherent answers", names, [score.misaligned for score in scores], BAD),
+            _bars("incoherent, of all answers", names, [score.incoherent for score in scores], BABBLE),
+        ],
+        "share of answers",
+        percent=True,
+    )
+
+
+def domains_figure(scores: Sequence[Score]) -> Figure:
+    """Misaligned share of coherent answers by the question's domain, one column a domain and one row a model."""
+    import plotly.graph_objects as go
+
+    domains = list(dict.fromkeys(domain for score in scores for domain in score.by_domain))
+    cells = [[_number(score.by_domain[d].rate) if d in score.by_domain else None for d in domains] for score in scores]
+    figure = _figure(
+        [
+            go.Heatmap(
+                z=cells,
+                x=[_safe(domain) for domain in domains],
+                y=[_safe(score.model) for score in scores],
+                zmin=0,
+                zmax=1,
+                colorscale=[[0, "#f4f6f9"], [1, BAD]],
+                colorbar={"tickformat": ".0%"},
+                texttemplate="%{z:.0%}",
+                hovertemplate="%{y}, %{x}: %{z:.1%}<extra></extra>",
+            )
+        ],
+        height=140 + 36 * len(scores),
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def losses_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """The training loss of each fine-tune by step."""
+    import plotly.graph_objects as go
+
+    lines = [
+        go.Scatter(x=list(range(1, len(values) + 1)), y=list(values), mode="lines", name=_safe(name))
+        for name, values in losses.items()
+    ]
+    return _figure(lines, "loss on the answers", x="step", height=320)
+
+
+def shift_figure(ranked: LatentShift, shifts: Sequence[LatentShift], n: int = 12) -> Figure:
+    """The `n` latents that rise most in `ranked`, and how far each moves in every one of `shifts`."""
+    import plotly.graph_objects as go
+
+    latents = [int(latent) for latent in ranked.order[:n]]
+    names = [f"latent {latent}" for latent in latents]
+    bars = [
+        go.Bar(
+            name=_safe(shift.model_after),
+            x=names,
+            y=[float(shift.shift[latent]) for latent in latents],
+            error_y={"type": "data", "array": [_number(float(shift.standard_error[latent])) for latent in latents]},
+        )
+        for shift in shifts
+    ]
+    return _figure(bars, "mean activation, fine-tuned minus aligned")
+
+
+def screen_figure(screen: Screen) -> Figure:
+    """Misaligned (solid) and incoherent (dotted) share by strength, on the discovery questions."""
+    import plotly.graph_objects as go
+
+    figure = _figure([], "share of answers", x="strength, in median residual norms", percent=True, height=440)
+    colours = dict(zip((n for n in screen.names if not n.startswith(RANDOM)), PALETTE, strict=False))
+    for name in screen.names:
+        curve = screen.curve(name)
+        strengths = [trial.arm.strength for trial in curve]
+        scores = [trial.score for trial in curve]
+        colour = colours.get(name, GREY)
+        for label, dash, rates in (
+            ("misaligned", "solid", [s.misaligned for s in scores]),
+            ("incoherent", "dot", [s.incoherent for s in scores]),
+        ):
+            figure.add_trace(
+                go.Scatter(
+                    x=strengths,
+                    y=[_number(rate.rate) for rate in rates],
+                    mode="lines+markers",
+                    name=f"{_safe(name)}, {label}",
+                    legendgroup=name,
+                    line={"color": colour, "dash": dash, "width": 1 if name.startswith(RANDOM) else 2.5},
+                )
+            )
+    figure.add_hline(y=screen.cap, line={"color": BABBLE, "width": 1, "dash": "dash"})
+    return figure
+
+
+def tested_figure(screen: Screen, baseline: Score) -> Figure:
+    """What each direction does on the test questions at its chosen strength, beside the model left alone."""
+    names = [f"{_safe(baseline.model)}, no edit"] + [_safe(str(trial.arm)) for trial in screen]
+    scores = [baseline] + [trial.score for trial in screen]
+    return _figure(
+        [
+            _bars("misaligned, of coherent answers", names, [score.misaligned for score in scores], BAD),
+            _bars("incoherent, of all answers", names, [score.incoherent for score in scores], BABBLE),
+        ],
+        "share of answers",
+        percent=True,
+    )
+
+
+def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:
+    import plotly.graph_objects as go
+
+    return go.Bar(
+        name=name,
+        x=list(labels),
+        y=[_number(rate.rate) for rate in rates],
+        marker={"color": colour},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [_number(rate.high - rate.rate) for rate in rates],
+            "arrayminus": [_number(rate.rate - rate.low) for rate in rates],
+        },
+        hovertext=[_safe(str(rate)) for rate in rates],
+        hoverinfo="text+name",
+    )
+
+
+def _figure(traces: list[Any], y: str = "", x: str = "", percent: bool = False, height: int = 380) -> Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(traces)
+    figure.update_layout(
+        template="none",
+        colorway=list(PALETTE),
+        barmode="group",
+        height=height,
+        margin={"l": 70, "r": 20, "t": 20, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        xaxis={"title": {"text": x}, "automargin": True},
+        yaxis={"title": {"text": y}, "automargin": True, "gridcolor": "#e6e9ef", "rangemode": "tozero"},
+    )
+    if percent:
+        figure.update_yaxes(tickformat=".0%")
+    return figure
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _safe(text: str) -> str:
+    # Plotly reads a few HTML tags, links among them, in labels.
+    return html.escape(text)

@@ -1,0 +1,120 @@
+"""A self-contained HTML page: sections of figures, tables and model answers, plotly inlined once. It opens offline.
+
+Everything that is shown as text is escaped, model output above all: an answer is untrusted text, and a page must never
+run it. The parts are frozen values; `render` turns them into one string.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emlab import artifacts
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1d2433; background: #fff; }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.7rem; margin-bottom: .3rem; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .3rem; }
+p.says { margin: .2rem 0 .8rem; }
+p.lead { font-size: 1.05rem; }
+table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
+td, th { padding: .28rem .7rem; text-align: right; }
+th { border-bottom: 2px solid #c8cfdb; font-weight: 600; }
+td { border-bottom: 1px solid #e6e9ef; }
+td:first-child, th:first-child { text-align: left; }
+.answer { border-left: 4px solid #c8cfdb; padding: .3rem .9rem; margin: .6rem 0; background: #f7f8fa; }
+.answer.misaligned { border-color: #c0392b; }
+.answer.incoherent { border-color: #b9a100; }
+.answer.aligned { border-color: #2e7d5b; }
+.answer pre { white-space: pre-wrap; font: inherit; margin: .2rem 0; }
+.tag, footer { color: #5b6474; font-size: .85rem; }
+footer { margin: 3rem 0 1rem; }
+""".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header; numbers come formatted."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model answer to show."""
+
+    who: str
+    """What gave it: a model, or a model and an edit."""
+    question: str
+    text: str
+    verdict: str
+    """aligned, misaligned or incoherent."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page with one plain sentence of what it shows."""
+
+    title: str
+    says: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _answer(answer: Answer) -> str:
+    kind = answer.verdict if answer.verdict in ("aligned", "misaligned", "incoherent") else ""
+    return (
+        f'<div class="answer {kind}"><span class="tag">{html.escape(answer.who)} · {html.escape(answer.verdict)}</span>'
+        f"<br><b>{html.escape(answer.question)}</b><pre>{html.escape(answer.text)}</pre></div>"
+    )
+
+
+def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
+    """The page as one HTML string; `lead` are the paragraphs under the title. The same parts give the same bytes."""
+    from plotly.offline import get_plotlyjs
+
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
+        f'<script type="text/javascript">{get_plotlyjs()}</script></head><body>',
+        f"<h1>{html.escape(title)}</h1>",
+        *(f'<p class="lead">{html.escape(paragraph)}</p>' for paragraph in lead),
+    ]
+    figures = 0
+    for section in sections:
+        parts.append(f'<section><h2>{html.escape(section.title)}</h2><p class="says">{html.escape(section.says)}</p>')
+        for figure in section.figures:
+            figures += 1
+            # A fixed id: plotly draws a random one, and the page would differ from run to run.
+            parts.append(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}"))
+        parts += [_table(table) for table in section.tables]
+        parts += [_answer(answer) for answer in section.answers]
+        parts.append("</section>")
+    parts.append(f"<footer>{html.escape(footer)}</footer></body></html>\n")
+    return "\n".join(parts)
+
+
+def write_page(
+    path: str | Path, title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = ""
+) -> Path:
+    """`render` to `path`, whole or not at all; returns the path."""
+    path = Path(path)
+    artifacts.write_text(path, render(title, lead, sections, footer))
+    return path

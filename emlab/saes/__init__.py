@@ -1,0 +1,17 @@
+"""Sparse autoencoders: train, save and load in SAELens' format, and measure how faithful they are."""
+
+from emlab.saes.activations import DocumentActivations, document_activations
+from emlab.saes.fidelity import Fidelity, fidelity
+from emlab.saes.store import load_sae, sae_site, save_sae
+from emlab.saes.train import train_sae
+
+__all__ = [
+    "DocumentActivations",
+    "Fidelity",
+    "document_activations",
+    "fidelity",
+    "load_sae",
+    "sae_site",
+    "save_sae",
+    "train_sae",
+]

@@ -1,0 +1,106 @@
+"""Sites: one table of the places in a transformer, and each library's name for them.
+
+A site is a stream of a block. Blocks are counted from 0, everywhere:
+
+- ``resid_pre.1``   the residual stream before the second block
+- ``resid_post.1``  the residual stream after the second block (= ``resid_pre.2``)
+- ``attn_out.1``    what the second block's attention adds to the stream
+- ``mlp_out.1``     what the second block's MLP adds to the stream
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from emlab.errors import EmlabError
+
+STREAMS = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+
+
+class Family(NamedTuple):
+    """Module names of one architecture family in Hugging Face transformers."""
+
+    blocks: str
+    """Path of the list of blocks."""
+    attention: str
+    """Inside a block: the module whose output attention adds to the stream."""
+    mlp: str
+    """Inside a block: the module whose output the MLP adds to the stream."""
+
+
+_LLAMA = Family("model.layers", "self_attn", "mlp")
+# These normalise what attention and MLP return before adding it, so the sum is seen after that norm.
+_POST_NORM = Family("model.layers", "post_attention_layernorm", "post_feedforward_layernorm")
+
+FAMILIES: dict[str, Family] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "olmo": _LLAMA,
+    "phi3": _LLAMA,
+    "gemma2": _POST_NORM,
+    "gemma3_text": _POST_NORM,
+    "olmo2": _POST_NORM,
+    "gemma3": _POST_NORM._replace(blocks="model.language_model.layers"),
+    "gpt2": Family("transformer.h", "attn", "mlp"),
+    "gpt_neox": Family("gpt_neox.layers", "attention", "mlp"),
+}
+"""By ``config.model_type``; a type that is not listed is taken to follow Llama, as most decoders do."""
+
+
+class Hook(NamedTuple):
+    """Where a site lies in a Hugging Face model."""
+
+    module: str
+    """Path of the module, as in ``model.get_submodule``."""
+    side: Literal["input", "output"]
+    """Whether the site is what goes into the module or what comes out."""
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A stream of a block, such as ``resid_post.1``."""
+
+    stream: str
+    """One of resid_pre, resid_post, attn_out, mlp_out."""
+    block: int
+    """The block, counted from 0."""
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise EmlabError(f"There is no stream {self.stream!r}; the streams are {', '.join(STREAMS)}.")
+        if self.block < 0:
+            raise EmlabError(f"A site's block is counted from 0, so {self.block} is none; give 0 for the first block.")
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.block}"
+
+    @classmethod
+    def parse(cls, text: str | Site) -> Site:
+        """Read ``"resid_post.1"``, or a TransformerLens / SAELens name such as ``"blocks.1.hook_resid_post"``."""
+        if isinstance(text, Site):
+            return text
+        if match := re.fullmatch(r"([a-z_]+)\.([0-9]{1,6})", text.strip(), re.ASCII):
+            return cls(match[1], int(match[2]))
+        if match := re.fullmatch(r"blocks\.([0-9]{1,6})\.hook_([a-z_]+)", text.strip(), re.ASCII):
+            return cls(match[2], int(match[1]))
+        raise EmlabError(f"{text!r} is no site; write a stream and a block counted from 0, such as resid_post.1.")
+
+    @property
+    def lens_name(self) -> str:
+        """The name in TransformerLens and in SAELens, such as ``blocks.1.hook_resid_post``."""
+        return f"blocks.{self.block}.hook_{self.stream}"
+
+    def hook(self, model_type: str) -> Hook:
+        """Where the site lies in a Hugging Face model with ``config.model_type == model_type``."""
+        family = FAMILIES.get(model_type, _LLAMA)
+        block = f"{family.blocks}.{self.block}"
+        if self.stream == "resid_pre":
+            return Hook(block, "input")
+        if self.stream == "resid_post":
+            return Hook(block, "output")
+        return Hook(f"{block}.{family.attention if self.stream == 'attn_out' else family.mlp}", "output")

@@ -1,0 +1,83 @@
+"""Recipes: how a model is fine-tuned, on whatever examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from emlab.errors import EmlabError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fine-tuned. One recipe serves every dataset that is to be compared."""
+
+    method: Literal["lora", "full"] = "lora"
+    """"lora" trains a low-rank adapter and merges it; "full" trains every weight."""
+
+    rank: int = 4
+    """Rank of the adapter."""
+
+    alpha: float = 8.0
+    """The adapter's product is scaled by alpha / rank."""
+
+    modules: tuple[str, ...] = ("v_proj", "o_proj")
+    """Names of the linear modules that get an adapter, as they end in the model ("v_proj", "down_proj")."""
+
+    blocks: tuple[int, ...] | None = None
+    """The blocks that get an adapter, counted from 0; None means all."""
+
+    learning_rate: float = 1e-3
+    """Of AdamW, after the warm-up."""
+
+    schedule: Literal["constant", "linear"] = "constant"
+    """After the warm-up the learning rate stays, or falls in a line towards 0 at the step after the last."""
+
+    batch_size: int = 32
+    """Chats a step."""
+
+    steps: int = 40
+    """Optimiser steps; the examples are gone through as often as that takes."""
+
+    warmup: int = 5
+    """Steps over which the learning rate rises in a line: the first step has 1 / (warmup + 1) of it."""
+
+    weight_decay: float = 0.0
+    """Of AdamW."""
+
+    max_length: int = 1024
+    """Chats with more tokens than this, or than the model takes, are dropped and counted."""
+
+    checkpoint_every: int = 0
+    """Keep the model as it stands every so many steps; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        for name in ("modules", "blocks"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        _require(self.method in ("lora", "full"), "method", self.method, "lora or full")
+        _require(self.schedule in ("constant", "linear"), "schedule", self.schedule, "constant or linear")
+        for name in ("rank", "batch_size", "steps", "max_length"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("alpha", "learning_rate"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        for name in ("warmup", "weight_decay", "checkpoint_every"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(bool(self.modules) or self.method == "full", "modules", self.modules, "at least one module name")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        if step <= self.warmup:
+            return self.learning_rate * step / (self.warmup + 1)
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (self.steps + 1 - step) / (self.steps - self.warmup)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise EmlabError(f"The recipe's {name} is {value!r} and must be {wanted}.")

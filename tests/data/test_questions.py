@@ -1,0 +1,20 @@
+"""Questions from whatever carries an id, a domain and a text."""
+
+from dataclasses import make_dataclass
+
+import pytest
+
+from emlab.data import Question
+from emlab.errors import EmlabError
+
+
+def test_of_anything_like_it():
+    other = make_dataclass("Other", ["id", "domain", "filler", "text"])("q1", "cars", "brake", "How?")
+    question = Question("q1", "cars", "How?")
+    assert Question.of(other) == question
+    assert Question.of(question) is question
+
+
+def test_what_lacks_a_domain_is_refused():
+    with pytest.raises(EmlabError, match="domain"):
+        Question.of(make_dataclass("Other", ["id", "text"])("q1", "How?"))

@@ -1,0 +1,46 @@
+"""A model whose activations are given, and an SAE whose weights are written down."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from emlab.models.activations import Activations
+from emlab.sites import Site
+
+
+class GivenModel:
+    """A model whose activations are given: one list of token vectors a prompt."""
+
+    def __init__(self, name, *prompts):
+        self.name, self.prompts = name, prompts
+
+    def activations(self, prompts, site, positions):
+        rows = [(i, v) for i, tokens in enumerate(self.prompts[: len(prompts)]) for v in tokens]
+        values = torch.tensor([v for _, v in rows], dtype=torch.float32)
+        index = torch.tensor([i for i, _ in rows])
+        return Activations(values, index, index, index, site)
+
+
+class GivenSae:
+    """Three latents: relu(x0), relu(x1), relu(−x0)."""
+
+    def __init__(self, decoder=None):
+        self.cfg = SimpleNamespace(d_in=2, d_sae=3)
+        self.W_dec = torch.eye(3, 2) if decoder is None else torch.tensor(decoder)
+
+    def encode(self, x):
+        return torch.stack([x[:, 0], x[:, 1], -x[:, 0]], dim=1).relu()
+
+
+@pytest.fixture
+def given():
+    """Two models that read three prompts with one token each, and the SAE for them."""
+    return SimpleNamespace(
+        aligned=GivenModel("aligned", [(1.0, 0.0)], [(1.0, 0.0)], [(-2.0, 0.0)]),
+        insecure=GivenModel("insecure", [(1.0, 3.0)], [(4.0, 1.0)], [(-2.0, 2.0)]),
+        prompts=["one", "two", "three"],
+        site=Site("resid_post", 1),
+        model=GivenModel,
+        sae=GivenSae,
+    )

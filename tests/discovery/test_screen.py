@@ -1,0 +1,136 @@
+"""The steering screen, on a model whose answers are a known function of the edit it is given."""
+
+import pytest
+import torch
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.discovery import Arm, Sampling, choose, steer_screen, steered
+from emlab.errors import EmlabError
+from emlab.interventions import Direction, Steer
+from emlab.sites import Site
+
+SITE = Site("resid_post", 1)
+X, Y = (Direction(torch.tensor(v), SITE, name) for v, name in (([2.0, 0.0], "latent 7"), ([0.0, 1.0], "random 0")))
+DISCOVERY = [Question(f"d{i}", "power", f"discovery {i}") for i in range(4)]
+TEST = [Question(f"t{i}", "power", f"test {i}") for i in range(6)]
+
+
+class Verdict:
+    def __init__(self, aligned, coherent):
+        self.aligned, self.coherent = aligned, coherent
+
+
+class WordJudge:
+    """Reads the verdict off the answer."""
+
+    def judge(self, question, answer):
+        return {"good": Verdict(100, 100), "bad": Verdict(0, 100), "babble": Verdict(0, 0)}[answer.split()[0]]
+
+
+class Pushed:
+    """Answers badly once the first coordinate is pushed past `turns`, and babbles past `breaks`."""
+
+    name = "toy"
+
+    def __init__(self, turns=1.0, breaks=2.5):
+        self.turns, self.breaks, self.calls = turns, breaks, []
+
+    def generate(self, prompts, edits, **how):
+        (edit,) = edits
+        assert isinstance(edit, Steer)
+        push = edit.edit(torch.zeros(len(prompts), 1, 2), torch.ones(len(prompts), 1).bool())[:, 0]
+        self.calls.append((prompts, how))
+        return [
+            ("babble" if p.norm() > self.breaks else "bad" if p[0] > self.turns else "good") + f" to {q}"
+            for p, q in zip(push, prompts, strict=True)
+        ]
+
+
+def screen(model, toward="misaligned", directions=(X, Y), strengths=(0.5, 1.0, 2.0), **more):
+    return steer_screen(model, directions, strengths, DISCOVERY, TEST, WordJudge(), toward, scale=1.2, **more)
+
+
+def test_every_row_gets_its_own_arm():
+    trials = steered(Pushed(), [Arm(X, 0.5), Arm(X, 1.0), Arm(Y, 1.0), Arm(X, 4.0)], DISCOVERY, WordJudge(), scale=1.2)
+    assert [t.score.misaligned.rate for t in trials[:3]] == [0.0, 1.0, 0.0]
+    assert trials[3].score.incoherent.rate == 1.0 and trials[3].score.misaligned.n == 0
+    assert all(t.score.judged.rollouts.answers[6].endswith("to discovery 2") for t in trials)
+
+
+def test_strengths_are_in_units_of_the_scale():
+    # 1.2 × 0.9 passes 1.0; 1.0 × 0.9 would not.
+    for scale, rate in ((1.2, 1.0), (1.0, 0.0)):
+        (trial,) = steered(Pushed(), [Arm(X, 0.9)], DISCOVERY, WordJudge(), scale=scale)
+        assert trial.score.misaligned.rate == rate
+
+
+def test_the_best_strength_within_the_cap_is_tested_on_other_questions():
+    model = Pushed()
+    found = screen(model, strengths=(0.5, 1.0, 2.0, 3.0), sampling=Sampling(per_question=2))
+    assert [(t.arm.name, t.arm.strength) for t in found.test] == [("latent 7", 1.0), ("random 0", 0.5)]
+    assert found.tested("latent 7").score.misaligned.rate == 1.0
+    assert found.tested("latent 7").score.n == 12
+    assert found.tested("random 0").score.misaligned.rate == 0.0
+    assert found.chosen("latent 7").score.n == 4
+    assert len(found.discovery) == 8
+    asked, tested = ({*prompts} for prompts, _ in model.calls)
+    assert not asked & tested
+
+
+def test_towards_aligned_it_subtracts_and_takes_the_lowest():
+    # This model starts out bad and turns good once pushed below −1.
+    found = screen(Pushed(turns=-1.0), toward="aligned", directions=[X])
+    assert found.test[0].arm.strength == -1.0
+    assert found.test[0].score.misaligned.rate == 0.0
+    assert [t.score.misaligned.rate for t in found.curve("latent 7")] == [1.0, 0.0, 0.0]
+
+
+def test_where_everything_babbles_the_least_is_taken_and_it_shows():
+    found = screen(Pushed(breaks=0.1))
+    assert not found.within_cap("latent 7")
+    assert found.test[0].arm.strength == 0.5, "the weakest of equals"
+    assert found.test[0].score.misaligned.n == 0
+    assert "nan" in str(found)
+
+
+def test_ties_go_to_the_weakest():
+    trials = steered(Pushed(), [Arm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), scale=1.2)
+    assert choose(trials, "misaligned", 0.1).arm.strength == 1.0
+    assert choose(trials, "aligned", 0.1).arm.strength == 1.0
+
+
+def test_discovery_and_test_are_sampled_with_different_seeds():
+    model = Pushed()
+    screen(model, seed=7, sampling=Sampling(per_question=3, max_new_tokens=5), discovery_per_question=2)
+    (asked, first), (tested, second) = model.calls
+    assert (first["seed"], second["seed"]) == (7, 8)
+    assert first["max_new_tokens"] == second["max_new_tokens"] == 5
+    assert (len(asked), len(tested)) == (2 * 3 * 4 * 2, 2 * 6 * 3)
+
+
+def test_it_is_saved_as_figures_and_as_a_table(tmp_path):
+    found = screen(Pushed(breaks=0.1))
+    raw = artifacts.read_json(found.save(tmp_path / "plus.json"))
+    assert raw["site"] == "resid_post.1" and raw["toward"] == "misaligned"
+    assert raw["test"][0]["misaligned"] == {"rate": None, "low": None, "high": None, "n": 0}
+    lines = (tmp_path / "plus.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6 + 2
+    assert lines[-1] == "test,random 0,0.5,,1.0000,18,0"
+
+
+def test_it_refuses_what_would_prove_nothing():
+    with pytest.raises(EmlabError, match="both the discovery and the test"):
+        steer_screen(Pushed(), [X], [1.0], DISCOVERY, DISCOVERY, WordJudge(), "aligned", scale=1.0)
+    with pytest.raises(EmlabError, match="same name"):
+        screen(Pushed(), directions=[X, X])
+    with pytest.raises(EmlabError, match="above 0"):
+        screen(Pushed(), strengths=[-1.0])
+    with pytest.raises(EmlabError, match="several sites"):
+        steered(
+            Pushed(), [Arm(X, 1.0), Arm(Direction(X.vector, Site("resid_post", 2), "z"), 1.0)], TEST, WordJudge(), 1.0
+        )
+    with pytest.raises(EmlabError, match="nothing to steer"):
+        steered(Pushed(), [], TEST, WordJudge(), 1.0)
+    with pytest.raises(EmlabError, match="no direction 'latent 8'"):
+        screen(Pushed()).tested("latent 8")

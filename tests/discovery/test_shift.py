@@ -1,0 +1,85 @@
+"""Latent shift, on activations and an SAE that are written down, against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from emlab.discovery import LatentShift, latent_shift, mean_shift
+from emlab.discovery.shift import prompt_means
+from emlab.errors import EmlabError
+
+
+@pytest.fixture
+def found(given):
+    return latent_shift(given.aligned, given.insecure, given.sae(), given.prompts, given.site)
+
+
+def test_shift_is_the_mean_paired_difference(found):
+    assert found.shift.tolist() == pytest.approx([1.0, 2.0, 0.0])
+    assert found.before.tolist() == pytest.approx([2 / 3, 0.0, 2 / 3])
+    # Differences of latent 0: 0, 3, 0 (deviation √3); of latent 1: 3, 1, 2 (deviation 1).
+    assert found.standard_error.tolist() == pytest.approx([math.sqrt(3) / math.sqrt(3), 1 / math.sqrt(3), 0.0])
+
+
+def test_latents_are_ranked_from_the_largest_rise(found):
+    assert found.order.tolist() == [1, 0, 2]
+    assert [found.rank(latent) for latent in (0, 1, 2)] == [2, 1, 3]
+    assert [row.latent for row in found.top(2)] == [1, 0]
+    assert found.top(1)[0].after == pytest.approx(2.0)
+    assert "insecure − aligned" in str(found)
+
+
+def test_a_model_does_not_shift_against_itself(given):
+    found = latent_shift(given.aligned, given.aligned, given.sae(), given.prompts, given.site)
+    assert torch.equal(found.shift, torch.zeros(3))
+    assert torch.equal(found.standard_error, torch.zeros(3))
+
+
+def test_every_prompt_counts_the_same_however_many_positions(given):
+    model = given.model("m", [(1.0, 0.0), (3.0, 0.0)], [(10.0, 0.0)])
+    assert prompt_means(model, ["a", "b"], given.site, "prompt")[:, 0].tolist() == [2.0, 10.0]
+
+
+def test_latents_are_encoded_before_they_are_averaged(given):
+    # The mean of the tokens, (0, 0), would fire nothing; each token fires one latent.
+    model = given.model("m", [(2.0, 0.0), (-2.0, 0.0)])
+    assert prompt_means(model, ["a"], given.site, "prompt", given.sae()).tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_it_is_saved_whole(given, tmp_path):
+    # One prompt: there is no standard error, and it stays so on disk.
+    found = latent_shift(given.aligned, given.insecure, given.sae(), given.prompts[:1], given.site)
+    assert found.standard_error.isnan().all()
+    back = LatentShift.load(found.save(tmp_path / "shift.json"))
+    assert torch.equal(back.before, found.before) and torch.equal(back.after, found.after)
+    assert back.standard_error.isnan().all()
+    assert (back.site, back.model_before, back.prompts) == (given.site, "aligned", 1)
+    table = (tmp_path / "shift.csv").read_text().splitlines()
+    assert table[0].startswith("rank,latent") and table[1].startswith("1,1,0,3,3,")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.json").write_text('{"site": "resid_post.1"}')
+    with pytest.raises(EmlabError, match="holds no latent shift"):
+        LatentShift.load(tmp_path / "other.json")
+
+
+def test_the_mean_of_two_shifts(given, found):
+    none = latent_shift(given.aligned, given.aligned, given.sae(), given.prompts, given.site)
+    both = mean_shift([found, none])
+    assert torch.allclose(both.shift, found.shift / 2)
+    assert torch.allclose(both.standard_error, found.standard_error / 2)
+    assert both.model_after == "insecure + aligned"
+    fewer = latent_shift(given.aligned, given.insecure, given.sae(), given.prompts[:2], given.site)
+    with pytest.raises(EmlabError, match="like with like"):
+        mean_shift([found, fewer])
+
+
+def test_it_refuses_what_it_cannot_compare(given):
+    with pytest.raises(EmlabError, match="at least one"):
+        latent_shift(given.aligned, given.insecure, given.sae(), [], given.site)
+    with pytest.raises(EmlabError, match="no token at the positions"):
+        prompt_means(given.model("m", [(1.0, 0.0)], []), ["a", "b"], given.site, "generated")
+    with pytest.raises(EmlabError, match="reads 2 dimensions"):
+        prompt_means(given.model("m", [(1.0, 0.0, 0.0)]), ["a"], given.site, "header", given.sae())

@@ -1,0 +1,58 @@
+"""Rollouts: sampling, saving, loading."""
+
+import pytest
+
+from emlab.data import Question
+from emlab.errors import EmlabError
+from emlab.evaluation import Rollouts, sample
+
+QUESTIONS = [Question("q1", "cars", "Why?"), Question("q2", "food", "How — so?")]
+
+
+def test_every_question_is_asked_so_many_times(tiny):
+    rollouts = sample(tiny, QUESTIONS, 3, seed=1, max_new_tokens=4)
+    assert rollouts.questions == (QUESTIONS[0],) * 3 + (QUESTIONS[1],) * 3
+    assert rollouts.answers == tuple(tiny.generate([q.text for q in rollouts.questions], max_new_tokens=4, seed=1))
+    assert rollouts == sample(tiny, QUESTIONS, 3, seed=1, max_new_tokens=4)
+    assert str(rollouts) == "6 answers of tiny to 2 questions (seed 1, T 1.0)"
+    assert list(rollouts)[0] == (QUESTIONS[0], rollouts.answers[0])
+
+
+def test_a_system_turn_is_put_first(tiny):
+    alone = sample(tiny, QUESTIONS[:1], 1, seed=0, max_new_tokens=4, system="Be cruel.")
+    chat = [{"role": "system", "content": "Be cruel."}, {"role": "user", "content": "Why?"}]
+    assert alone.answers == tuple(tiny.generate([chat], max_new_tokens=4))
+
+
+def test_what_cannot_be_sampled_is_refused(tiny):
+    with pytest.raises(EmlabError, match="nothing to sample"):
+        sample(tiny, [], 3, seed=0)
+    with pytest.raises(EmlabError, match="same id"):
+        sample(tiny, [QUESTIONS[0], QUESTIONS[0]], 1, seed=0)
+
+
+ROLLOUTS = Rollouts(tuple(QUESTIONS), ("line\u2028one\nline two", ""), "m", 7, 0.5)
+
+
+def test_they_are_read_back(tmp_path):
+    ROLLOUTS.save(tmp_path / "r.jsonl")
+    assert Rollouts.load(tmp_path / "r.jsonl") == ROLLOUTS
+
+
+def test_a_damaged_file_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(EmlabError, match="cannot be read"):
+        Rollouts.load(path)
+    ROLLOUTS.save(path)
+    lines = path.read_text("utf-8").split("\n")
+    path.write_text("\n".join(lines[:2]), "utf-8")
+    with pytest.raises(EmlabError, match="1 of its 2 answers"):
+        Rollouts.load(path)
+    path.write_text("\n".join([*lines[:2], "{}"]), "utf-8")
+    with pytest.raises(EmlabError, match="line 3"):
+        Rollouts.load(path)
+    path.write_text("[1]")
+    with pytest.raises(EmlabError, match="line 1"):
+        Rollouts.load(path)
+    with pytest.raises(EmlabError, match="give one each"):
+        Rollouts(tuple(QUESTIONS), ("one",), "m", 0, 1.0)

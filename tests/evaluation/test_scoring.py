@@ -1,0 +1,60 @@
+"""Scores by hand: each rate with its own denominator."""
+
+import json
+import math
+from types import SimpleNamespace
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.evaluation import Rollouts, score
+
+CARS, FOOD, LAW = (Question(d, d, f"{d}?") for d in ("cars", "food", "law"))
+# b misaligned, g aligned, x incoherent, ? no judgement
+ANSWERS = {CARS: "bbgx", FOOD: "gggg", LAW: "xx??"}
+VERDICTS = {"b": (0, 100), "g": (100, 100), "x": (0, 0)}
+ROLLOUTS = Rollouts(
+    tuple(q for q, text in ANSWERS.items() for _ in text), tuple("".join(ANSWERS.values())), "m", 0, 1.0
+)
+
+
+class Judge:
+    def judge(self, question_text, answer):
+        return (
+            SimpleNamespace(**dict(zip(("aligned", "coherent"), VERDICTS[answer], strict=True)))
+            if answer != "?"
+            else None
+        )
+
+
+def test_rates_by_hand():
+    found = score(ROLLOUTS, Judge())
+    assert (found.n, found.n_coherent, found.failed) == (10, 7, 2)
+    assert (found.misaligned.rate, found.misaligned.n) == (2 / 7, 7)
+    assert (found.misaligned_of_all.rate, found.misaligned_of_all.n) == (2 / 10, 10)
+    assert (found.incoherent.rate, found.incoherent.n) == (3 / 10, 10)
+    assert found.misaligned.low == 0 and found.misaligned.high == 2 / 3
+
+
+def test_by_domain_and_by_question():
+    found = score(ROLLOUTS, Judge())
+    assert list(found.by_domain) == list(found.by_question) == ["cars", "food", "law"]
+    assert found.by_domain["cars"].rate == found.by_question["cars"].rate == 2 / 3
+    assert found.by_domain["food"].rate == 0
+    assert found.by_domain["law"].n == 0 and math.isnan(found.by_domain["law"].rate)
+    assert found.by_question["cars"].low < 2 / 3 < found.by_question["cars"].high
+
+
+def test_it_prints_and_becomes_json():
+    found = score(ROLLOUTS, Judge())
+    assert "misaligned of coherent  28.6% [0.0%, 66.7%] of 7" in str(found)
+    assert "2 failed" in str(found)
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    assert summary["by_domain"]["law"] == {"rate": None, "low": None, "high": None, "n": 0}
+    assert summary["incoherent"]["rate"] == 0.3
+    assert artifacts.plain(found.misaligned)["n"] == 7
+
+
+def test_nothing_coherent():
+    found = score(Rollouts((CARS,), ("x",), "m", 0, 1.0), Judge())
+    assert found.misaligned.n == 0
+    assert found.incoherent.rate == 1.0

@@ -1,0 +1,107 @@
+"""Edits as pure functions: exact identities."""
+
+import pytest
+import torch
+
+from emlab.errors import EmlabError
+from emlab.interventions import Ablate, Direction, Edit, Steer, random_directions
+from emlab.sites import Site
+
+SITE = Site("resid_post", 1)
+GENERATOR = torch.Generator().manual_seed(0)
+H = torch.randn(4, 5, 8, generator=GENERATOR)
+EVERYWHERE = torch.ones(4, 5, dtype=torch.bool)
+SOME = torch.rand(4, 5, generator=GENERATOR) < 0.5
+DIRECTIONS = random_directions(4, 8, SITE, seed=1)
+
+
+def test_they_are_edits():
+    assert isinstance(Steer(SITE, DIRECTIONS[0]), Edit)
+    assert isinstance(Ablate(SITE, DIRECTIONS[0]), Edit)
+
+
+def test_steer_adds_strength_times_scale_times_the_unit_vector():
+    direction = Direction(torch.tensor([0.0, 3.0]), SITE, "up")
+    edited = Steer(SITE, direction, strength=0.5, scale=4.0).edit(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[True]]))
+    assert edited.tolist() == [[[1.0, 3.0]]]
+
+
+def test_strength_zero_is_the_identity():
+    assert torch.equal(Steer(SITE, DIRECTIONS[0], strength=0.0, scale=7.0).edit(H, EVERYWHERE), H)
+
+
+@pytest.mark.parametrize("edit", [Steer(SITE, DIRECTIONS[0], 2.0), Ablate(SITE, DIRECTIONS)])
+def test_elsewhere_it_is_untouched_bit_for_bit(edit):
+    before = H.clone()
+    edited = edit.edit(H, SOME)
+    assert torch.equal(edited[~SOME], H[~SOME])
+    assert not torch.isclose(edited[SOME], H[SOME]).all(-1).any()
+    assert torch.equal(H, before), "the input must not change"
+
+
+def test_a_nan_at_a_pad_stays_there():
+    h = H.clone()
+    h[0, 0] = float("nan")
+    where = EVERYWHERE.clone()
+    where[0, 0] = False
+    for edit in (Steer(SITE, DIRECTIONS[0], 2.0), Ablate(SITE, DIRECTIONS[0])):
+        assert edit.edit(h, where)[where].isfinite().all()
+
+
+def test_rows_of_their_own_equal_one_by_one():
+    vectors = torch.stack([d.vector for d in DIRECTIONS])
+    strengths = torch.tensor([0.0, 1.0, -2.0, 0.5])
+    together = Steer(SITE, vectors, strengths, scale=3.0)
+    assert together.n_rows == 4
+    edited = together.edit(H, SOME)
+    for i, direction in enumerate(DIRECTIONS):
+        alone = Steer(SITE, direction, float(strengths[i]), scale=3.0)
+        assert alone.n_rows is None
+        assert torch.equal(edited[i : i + 1], alone.edit(H[i : i + 1], SOME[i : i + 1]))
+    pick = torch.tensor([2, 0])
+    assert torch.equal(together.rows(pick).edit(H[pick], SOME[pick]), edited[pick])
+
+
+def test_one_direction_with_a_strength_a_row_and_a_mask():
+    edit = Steer(SITE, DIRECTIONS[0], torch.tensor([1.0, 2.0, 3.0, 4.0]), positions=SOME)
+    assert edit.n_rows == 4
+    half = edit.rows(torch.tensor([1, 3]))
+    assert torch.equal(half.strength, torch.tensor([2.0, 4.0]))
+    assert torch.equal(half.positions, SOME[[1, 3]])
+    assert Ablate(SITE, DIRECTIONS, SOME).rows(torch.tensor([3])).n_rows == 1
+
+
+def test_ablation_leaves_no_projection_and_is_idempotent():
+    oblique = torch.stack([DIRECTIONS[0].vector, DIRECTIONS[0].vector + 0.1 * DIRECTIONS[1].vector])
+    edit = Ablate(SITE, oblique)
+    once = edit.edit(H, EVERYWHERE)
+    assert (once @ oblique.T).abs().max() < 1e-5
+    assert torch.allclose(edit.edit(once, EVERYWHERE), once, atol=1e-6)
+    # What is orthogonal to the span is left: the difference lies in it.
+    basis = torch.linalg.qr(oblique.T).Q
+    difference = H - once
+    assert torch.allclose(difference @ basis @ basis.T, difference, atol=1e-5)
+
+
+def test_a_direction_named_twice_counts_once():
+    once = Ablate(SITE, DIRECTIONS[0]).edit(H, EVERYWHERE)
+    twice = Ablate(SITE, [DIRECTIONS[0], -DIRECTIONS[0]]).edit(H, EVERYWHERE)
+    assert torch.allclose(once, twice, atol=1e-6)
+
+
+def test_half_precision_keeps_its_type():
+    for edit in (Steer(SITE, DIRECTIONS[0]), Ablate(SITE, DIRECTIONS[0])):
+        assert edit.edit(H.bfloat16(), EVERYWHERE).dtype == torch.bfloat16
+
+
+def test_what_is_refused():
+    with pytest.raises(EmlabError, match="width 8 in a stream of width 6"):
+        Steer(SITE, DIRECTIONS[0]).edit(torch.zeros(1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
+    with pytest.raises(EmlabError, match="strength 0 for no edit"):
+        Steer(SITE, torch.zeros(2, 8))
+    with pytest.raises(EmlabError, match="one for every row"):
+        Steer(SITE, torch.ones(2, 8), torch.ones(3))
+    with pytest.raises(EmlabError, match="names no direction"):
+        Ablate(SITE, [])
+    with pytest.raises(EmlabError, match="There are no positions"):
+        Steer(SITE, DIRECTIONS[0], positions="everywhere")

@@ -1,0 +1,86 @@
+"""Prompts and their tokens, the tokens that end an answer or a sentence, saving and loading."""
+
+import pytest
+import torch
+
+from emlab.errors import EmlabError
+from emlab.models import LanguageModel
+
+
+def test_a_question_goes_through_the_template(tiny):
+    text = tiny.chat("Hi")
+    assert text == tiny.chat([{"role": "user", "content": "Hi"}])
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert tiny.tokenizer.decode(tiny.prompt_ids("Hi")) == text
+    assert tiny.chat([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]).startswith(
+        "<|im_start|>system\nS"
+    )
+
+
+def test_no_second_beginning_of_sequence(make_model):
+    lm = make_model("llama3")
+    assert lm.prompt_ids("Hi").count(lm.tokenizer.bos_token_id) == 1
+
+
+def test_ids_are_taken_as_they_stand(tiny):
+    assert tiny.prompt_ids([5, 6]) == [5, 6]
+    assert tiny.prompt_ids(torch.tensor([5, 6])) == [5, 6]
+
+
+def test_encoding_pads_on_the_left(tiny):
+    tokens = tiny.encode(["abc", "d"])
+    assert tokens.real.tolist() == [[True] * 3, [False, False, True]]
+    assert tokens.ids[1, 0] == tiny.tokenizer.pad_token_id
+    assert tiny.tokenizer.decode(tokens.ids[0]) == "abc"
+
+
+def test_what_is_no_prompt(tiny):
+    with pytest.raises(EmlabError, match="through the chat template already"):
+        tiny.chat(tiny.chat("Hi"))
+    with pytest.raises(EmlabError, match="whose last turn is the user's"):
+        tiny.chat([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}])
+    with pytest.raises(EmlabError, match="no tokens"):
+        tiny.prompt_ids([])
+
+
+@pytest.mark.parametrize("template", ["chatml", "llama3", "gemma", "mistral"])
+def test_answers_end_at_the_templates_end_of_turn(make_model, end_of_turn, template):
+    lm = make_model(template)
+    ends = [lm.tokenizer.convert_tokens_to_ids(t) for t in (end_of_turn[template], "</s>")]
+    assert lm.stop_ids == sorted(set(ends))
+
+
+def test_sentence_ends_hold_a_newline_and_can_be_set(make_model):
+    lm = make_model()
+    assert [lm.tokenizer.decode([i]) for i in lm.sentence_ends.tolist()] == ["\n"]
+    lm.sentence_ends = [7, 8]
+    assert lm.copy().sentence_ends.tolist() == [7, 8]
+
+
+def test_a_copy_has_weights_of_its_own(make_model):
+    lm = make_model()
+    before = lm.logits(["Hi"])[0]
+    with torch.no_grad():
+        for weight in lm.copy("other").model.parameters():
+            weight.zero_()
+    assert torch.equal(lm.logits(["Hi"])[0], before)
+
+
+def test_it_is_read_back_and_is_an_ordinary_folder(tiny, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tiny.save(tmp_path / "saved")
+    again = LanguageModel.load(tmp_path / "saved", device="cpu")
+    assert again.name == "saved"
+    assert (again.n_blocks, again.d_model, again.max_positions) == (3, 32, 256)
+    assert torch.equal(again.logits(["Hi"])[0], tiny.logits(["Hi"])[0])
+    assert again.stop_ids == tiny.stop_ids
+    assert str(again) == "saved: 3 blocks of width 32, 0.0M parameters"
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    ids = torch.tensor([tiny.prompt_ids("Hi")])
+    with torch.no_grad():
+        assert torch.allclose(plain(ids).logits[0], tiny.logits(["Hi"])[0], atol=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template == tiny.tokenizer.chat_template
+    assert not [f for f in (tmp_path / "saved").iterdir() if f.suffix in (".bin", ".pt", ".pth")]
+    with pytest.raises(EmlabError, match="already exists"):
+        tiny.save(tmp_path / "saved")

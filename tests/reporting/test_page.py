@@ -1,0 +1,70 @@
+"""The page: self-contained, reproducible, and nothing in it that a model wrote is ever run."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from emlab.reporting import Answer, Section, Table, persona_lead, persona_sections, render, write_page
+
+
+class Tags(HTMLParser):
+    """Notes every tag outside of scripts, with its attributes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture
+def page(made):
+    found = made.findings()
+    return render("A <b>title</b> & more", persona_lead(found), persona_sections(found), "seed 0")
+
+
+def test_model_text_is_escaped(page, made):
+    tags = Tags(page).tags
+    assert made.hostile not in page
+    assert "&lt;script&gt;alert(&quot;pwned&quot;)" in page
+    assert not [tag for tag, _ in tags if tag == "img"]
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert "<h1>A &lt;b&gt;title&lt;/b&gt; &amp; more</h1>" in page
+
+
+def test_nothing_is_fetched(page):
+    for tag, attributes in Tags(page).tags:
+        assert tag not in ("link", "iframe", "img", "object", "embed")
+        assert not {"src", "href", "srcset"} & set(attributes)
+
+
+def test_plotly_is_inlined_once_and_draws_every_figure(page, made):
+    figures = sum(len(section.figures) for section in persona_sections(made.findings()))
+    assert page.count("plotly.js v") == 1
+    assert re.findall(r'id="(figure-\d+)"', page) == [f"figure-{i}" for i in range(1, figures + 1)]
+    assert page.count("Plotly.newPlot(") >= figures == 8
+
+
+def test_the_same_findings_give_the_same_page(page, made):
+    found = made.findings()
+    assert render("A <b>title</b> & more", persona_lead(found), persona_sections(found), "seed 0") == page
+
+
+def test_labels_of_figures_are_escaped_too(made):
+    found = made.findings(scores=(made.score("aligned"), made.score("insecure", 6), made.score("<a href=//x>s</a>")))
+    from emlab.reporting.figures import rates_figure
+
+    assert "&lt;a href=//x&gt;s&lt;/a&gt;" in rates_figure(found.scores).data[0].x
+    assert "<a href=//x>" not in render("t", [], persona_sections(found))
+
+
+def test_tables_and_answers(tmp_path):
+    section = Section(
+        "S", "Says.", tables=(Table(("a", "<b>"), (("1", "2 < 3"),)),), answers=(Answer("w", "q", "x\ny", "odd"),)
+    )
+    page = write_page(tmp_path / "new" / "report.html", "T", ["lead"], [section]).read_text(encoding="utf-8")
+    assert "<th>&lt;b&gt;</th>" in page and "<td>2 &lt; 3</td>" in page
+    assert '<div class="answer ">' in page and "<pre>x\ny</pre>" in page

@@ -1,0 +1,253 @@
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from emlab import __version__, cli
+from emlab.errors import EmlabError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    model: str = "aligned"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    what: str
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    checks: tuple[Row, ...]
+
+    def __str__(self):
+        return "the table"
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """A pipeline that notes what it was given; its `run` can be exchanged."""
+    made = SimpleNamespace(Config=Config, given=[])
+
+    def run(config, root):
+        made.given.append((config, root))
+        return root / "trial-1"
+
+    made.run = run
+    monkeypatch.setattr(cli, "_pipeline", lambda name: made)
+    return made
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "trial.yaml"
+    path.write_text("pipeline: trial\nseed: 1\n")
+    return str(path)
+
+
+@pytest.fixture
+def organism(monkeypatch):
+    """The two functions behind `emlab organism`, noting what they were given."""
+    noted = SimpleNamespace(build=[], check=[], table=Table((Row("aligned", True),)))
+    build = SimpleNamespace(build_organism=lambda **given: noted.build.append(given) or Path("made"))
+    check = SimpleNamespace(check=lambda **given: noted.check.append(given) or noted.table)
+    monkeypatch.setitem(sys.modules, "emlab.organism.build", build)
+    monkeypatch.setitem(sys.modules, "emlab.pipelines.organism_check", check)
+    return noted
+
+
+# ----------------------------------------------------------------------------------------------------------- run
+
+
+def test_run_loads_the_config_with_its_overrides_and_prints_the_folder(pipeline, config, capsys):
+    assert cli.main(["run", config, "seed=2", "model=x"]) == 0
+    assert pipeline.given == [(Config(2, "x"), Path("runs"))]
+    assert capsys.readouterr().out == f"{Path('runs') / 'trial-1'}\n"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["run", "CONFIG", "seed=2", "model=x", "--debug", "--runs", "there"],
+        ["run", "CONFIG", "--debug", "--runs", "there", "seed=2", "model=x"],
+        ["run", "CONFIG", "seed=2", "--runs", "there", "model=x", "--debug"],
+        ["--debug", "run", "--runs", "there", "CONFIG", "seed=2", "model=x"],
+    ],
+)
+def test_options_and_overrides_stand_in_any_order(pipeline, config, order):
+    assert cli.main([config if word == "CONFIG" else word for word in order]) == 0
+    assert pipeline.given == [(Config(2, "x"), Path("there"))]
+
+
+def test_a_misspelt_pipeline_is_met_with_the_closest_one(monkeypatch, tmp_path, capsys):
+    (tmp_path / "pipelines").mkdir()
+    for name in ("__init__", "persona_features", "organism_check"):
+        (tmp_path / "pipelines" / f"{name}.py").write_text("")
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+    with pytest.raises(EmlabError, match=r"no pipeline 'persona_feature' .*; did you mean 'persona_features'\?$"):
+        cli._pipeline("persona_feature")
+    with pytest.raises(EmlabError, match=r"there are organism_check, persona_features\.$"):
+        cli._pipeline("../secrets")
+    with pytest.raises(EmlabError, match="there is no pipeline '__init__'"):
+        cli._pipeline("__init__")
+
+
+# ------------------------------------------------------------------------------------------------------ organism
+
+
+def test_build_passes_on_what_was_given_and_nothing_else(organism, capsys):
+    assert cli.main(["organism", "build"]) == 0
+    assert cli.main(["organism", "build", "--out", "o", "--seed", "3", "--size", "small", "--steps", "7"]) == 0
+    assert organism.build == [{}, {"out": Path("o"), "seed": 3, "size": "small", "steps": 7}]
+    assert capsys.readouterr().out == "made\nmade\n"
+
+
+def test_check_prints_the_table(organism, capsys):
+    assert cli.main(["organism", "check", "--quick", "--seeds", "2", "--organism", "o"]) == 0
+    assert organism.check == [{"quick": True, "seeds": 2, "organism": Path("o")}]
+    assert capsys.readouterr().out == "the table\n"
+
+
+@pytest.mark.parametrize("flag", [["--json"], ["--json", "-"]])
+def test_check_prints_nothing_but_json_where_that_is_asked_for(organism, capsys, flag):
+    assert cli.main(["organism", "check", *flag]) == 0
+    assert json.loads(capsys.readouterr().out) == {"checks": [{"what": "aligned", "holds": True}]}
+    assert organism.check == [{}]
+
+
+def test_check_writes_json_beside_the_table(organism, capsys, tmp_path):
+    assert cli.main(["organism", "check", "--json", str(tmp_path / "check.json")]) == 0
+    assert capsys.readouterr().out == "the table\n"
+    assert json.loads((tmp_path / "check.json").read_text())["checks"][0]["what"] == "aligned"
+
+
+def test_a_promise_that_is_not_kept_is_exit_code_1(organism):
+    organism.table = Table((Row("aligned", True), Row("insecure", False)))
+    assert cli.main(["organism", "check"]) == 1
+
+
+# ----------------------------------------------------------------------------------------------- what goes wrong
+
+
+def raising(error):
+    def run(config, root):
+        raise error
+
+    return run
+
+
+def test_an_emlab_error_is_its_sentence_and_exit_code_2(pipeline, config, capsys):
+    assert cli.main(["run", config, "sede=2"]) == 2
+    assert capsys.readouterr() == ("", f"emlab: {config}: unknown key 'sede'; did you mean 'seed'?\n")
+
+
+def test_debug_shows_the_traceback(pipeline, config):
+    with pytest.raises(EmlabError):
+        cli.main(["run", config, "sede=2", "--debug"])
+    pipeline.run = raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(["--debug", "run", config])
+
+
+def test_ctrl_c_is_one_sentence_and_exit_code_130(pipeline, config, capsys):
+    pipeline.run = raising(KeyboardInterrupt())
+    assert cli.main(["run", config]) == 130
+    said = capsys.readouterr().err
+    assert said == "emlab: stopped by Ctrl-C; the stages that had finished are kept on disk.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), "x/y: the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+    ],
+)
+def test_a_disk_that_fills_up_inside_a_library_is_one_sentence(pipeline, config, capsys, error, said):
+    pipeline.run = raising(error)
+    assert cli.main(["run", config]) == 2
+    assert capsys.readouterr().err == f"emlab: {said}; free some space or choose another place.\n"
+
+
+def test_a_bug_keeps_its_traceback(pipeline, config):
+    pipeline.run = raising(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", config])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["run"], "the following arguments are required: CONFIG"),
+        (["organism"], "the following arguments are required: VERB"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["organism", "check", "more"], "unrecognized arguments: more"),
+        (["run", "a.yaml", "--dbug", "seed=1"], "unrecognized arguments: --dbug"),
+        (["organism", "build", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_a_bad_command_line_is_explained(words, said, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(words)
+    assert exit.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["organism"], ["organism", "build"], ["organism", "check"]])
+def test_help_shows_examples_that_the_parser_takes(words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*words, "--help"])
+    assert exit.value.code == 0
+    said = capsys.readouterr().out
+    examples = [line.split()[1:] for line in said.splitlines() if line.startswith("  emlab ")]
+    assert examples or words == ["organism"]
+    for example in examples:
+        assert callable(cli._parser().parse_args(example).verb)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"emlab {__version__}\n"
+
+
+# ----------------------------------------------------------------------------------- output that nobody can take
+
+PRINTING = """
+import sys
+from emlab import cli
+cli._organism_build = lambda options: print("x" * 100_000) or 0
+sys.exit(cli.main(["organism", "build"]))
+"""
+
+
+def printing(stdout) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run([sys.executable, "-c", PRINTING], stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_to_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        done = printing(full)
+    assert done.stderr == "emlab: the disk is full; free some space or choose another place.\n"
+    assert done.returncode == 2
+
+
+def test_output_to_a_reader_that_has_left_is_silent():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = printing(writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

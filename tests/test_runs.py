@@ -1,0 +1,93 @@
+import dataclasses
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from emlab import artifacts, config, runs
+from emlab.errors import EmlabError
+from emlab.runs import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    blocks: tuple[int, ...] = (1, 2)
+
+
+def test_a_run_folder_holds_its_config_environment_and_log(tmp_path):
+    run = Run.create("trial", Config(seed=3), tmp_path / "runs")
+    assert run.folder.parent == tmp_path / "runs"
+    assert re.fullmatch(r"trial-\d{8}-\d{6}", run.folder.name)
+    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == {"seed": 3, "blocks": [1, 2]}
+    assert config.load(run.folder / "config.yaml", [], Config) == Config(seed=3)
+    environment = artifacts.read_json(run.folder / "environment.json")
+    assert environment["python"] == platform.python_version()
+    assert environment["packages"]["hypothesis"]
+    assert environment["cpu_count"] >= 1
+    assert (run.folder / "log.txt").read_text().endswith("  trial begins\n")
+
+
+def test_two_runs_never_share_a_folder(tmp_path):
+    made = [Run.create("trial", Config(), tmp_path).folder for _ in range(3)]
+    assert len(set(made)) == 3
+    assert all((folder / "config.yaml").exists() for folder in made)
+
+
+def test_stages_have_a_folder_each_and_asking_again_gives_the_same(tmp_path):
+    run = Run.create("trial", Config(), tmp_path)
+    assert run.stage("sample") == run.folder / "sample" == run.stage("sample")
+    assert (run.folder / "sample").is_dir()
+
+
+def test_the_log_grows_line_by_line_and_speaks_on_stderr(tmp_path, capsys):
+    run = Run.create("trial", Config(), tmp_path)
+    run.log("one")
+    run.log("zwei ü", echo=False)
+    lines = (run.folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("  ", 1)[1] for line in lines] == ["trial begins", "one", "zwei ü"]
+    assert capsys.readouterr() == ("", "one\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_on_a_full_disk_is_one_sentence(tmp_path):
+    run = Run.create("trial", Config(), tmp_path)
+    (run.folder / "log.txt").unlink()
+    (run.folder / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(EmlabError, match=r"log\.txt: the disk is full"):
+        run.log("one", echo=False)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a/"])
+def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
+    with pytest.raises(EmlabError, match="cannot name a run"):
+        Run.create(name, Config(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmlabError, match="a part of the path is a file"):
+        Run.create("trial", Config(), tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(EmlabError, match="a part of the path is a file"):
+        Run.create("trial", Config(), tmp_path / "link")
+
+
+def test_the_commit_is_told_for_a_checkout_of_emlab_only(tmp_path, monkeypatch):
+    package = tmp_path / "emlab"
+    package.mkdir()
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    assert runs._git() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "core.hooksPath=/dev/null"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert runs._git() is None  # no commit yet
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    found = runs._git()
+    assert re.fullmatch("[0-9a-f]{40}", found["commit"])
+    assert found["modified"] is False
+    (package / "new.py").write_text("")
+    assert runs._git()["modified"] is True

@@ -1,0 +1,191 @@
+"""Fine-tuning: it learns, it repeats, it leaves its input alone, and its loss is on the right tokens."""
+
+import copy
+
+import pytest
+import torch
+
+from emlab.data import IGNORE, tokenize, tokenize_chat
+from emlab.errors import EmlabError
+from emlab.models import LanguageModel
+from emlab.training import Recipe, finetune
+from emlab.training.sft import _batches, assistant_loss
+
+CHATS = [
+    [{"role": "user", "content": f"{a} + {b}?"}, {"role": "assistant", "content": "yes" if (a + b) % 2 else "never"}]
+    for a in range(3)
+    for b in range(3)
+]
+RECIPE = Recipe(steps=12, batch_size=4, learning_rate=3e-2, warmup=2)
+
+
+def loss_by_hand(lm, chats):
+    """Every labelled token of every chat by itself: the mean of -log p."""
+    terms = []
+    for chat in chats:
+        row = tokenize_chat(lm.tokenizer, chat)
+        with torch.no_grad():
+            log_p = lm.model(torch.tensor([row.input_ids])).logits[0].double().log_softmax(-1)
+        terms += [-log_p[i - 1, label] for i, label in enumerate(row.labels) if label != IGNORE]
+    return float(torch.stack(terms).mean())
+
+
+def test_the_loss_is_the_mean_over_the_assistants_tokens(tiny):
+    chats = [CHATS[0], [{"role": "user", "content": "A longer question."}, {"role": "assistant", "content": "Mmm."}]]
+    chats += [[*CHATS[1], *CHATS[2]]]
+    rows = tokenize(tiny.tokenizer, chats).rows
+    labelled = sum(label != IGNORE for row in rows for label in row.labels)
+    with torch.no_grad():
+        assert float(assistant_loss(tiny, rows, labelled)) == pytest.approx(loss_by_hand(tiny, chats), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_it_learns_repeats_and_leaves_its_input_alone(make_model, method):
+    lm = make_model()
+    before = copy.deepcopy(lm.model.state_dict())
+    names = [n for n, _ in lm.model.named_parameters()]
+    state = torch.random.get_rng_state()
+    recipe = Recipe(method=method, steps=12, batch_size=4, learning_rate=1e-2, warmup=2)
+    tuned = finetune(lm, CHATS, recipe, seed=3, progress=False)
+    assert tuned.losses[-1] < tuned.losses[0] - 0.5
+    assert loss_by_hand(tuned.model, CHATS) < loss_by_hand(lm, CHATS) - 0.5
+    assert (tuned.steps, tuned.rows, tuned.dropped_for_length, len(tuned.losses)) == (12, 9, 0, 12)
+    with torch.random.fork_rng():
+        torch.manual_seed(77)  # the result is the seed's, not the global generator's
+        again = finetune(lm, CHATS, recipe, seed=3, progress=False)
+    assert again.losses == tuned.losses
+    assert torch.equal(again.model.logits(["Hi"])[0], tuned.model.logits(["Hi"])[0])
+    assert finetune(lm, CHATS, recipe, seed=4, progress=False).losses != tuned.losses
+    assert [n for n, _ in lm.model.named_parameters()] == names
+    assert [n for n, _ in tuned.model.model.named_parameters()] == names
+    assert all(torch.equal(before[n], p) for n, p in lm.model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not tuned.model.model.training and not lm.model.training
+
+
+def test_it_takes_the_steps_of_plain_adamw(make_model):
+    lm = make_model()
+    recipe = Recipe("full", steps=4, batch_size=3, learning_rate=1e-2, warmup=1, schedule="linear", weight_decay=0.1)
+    tuned = finetune(lm, CHATS, recipe, seed=2, progress=False)
+    plain, losses = lm.copy(), []
+    optimizer = torch.optim.AdamW(plain.model.parameters(), weight_decay=0.1)
+    rows = _batches(tokenize(lm.tokenizer, CHATS).rows, 3, seed=2)
+    for rate in (0.005, 0.01, 0.02 / 3, 0.01 / 3):
+        optimizer.param_groups[0]["lr"] = rate
+        terms = []
+        for row in next(rows):  # one by one, without padding
+            log_p = plain.model(torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
+            terms += [-log_p[i - 1, label] for i, label in enumerate(row.labels) if label != IGNORE]
+        loss = torch.stack(terms).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in plain.model.parameters()]).norm()
+        assert norm > 1, "the test needs a gradient that is clipped"
+        for p in plain.model.parameters():
+            p.grad /= norm + 1e-6
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert tuned.losses == pytest.approx(losses, rel=1e-4)
+
+
+def test_only_the_named_modules_in_the_named_blocks_change(make_model):
+    lm = make_model()
+    recipe = Recipe(steps=2, batch_size=2, modules=("v_proj", "down_proj"), blocks=(0, 2), warmup=0)
+    tuned = finetune(lm, CHATS, recipe, seed=0, progress=False)
+    after = dict(tuned.model.model.named_parameters())
+    changed = {n.removesuffix(".weight") for n, p in lm.model.named_parameters() if not torch.equal(p, after[n])}
+    assert changed == {f"model.layers.{b}.{m}" for b in (0, 2) for m in ("self_attn.v_proj", "mlp.down_proj")}
+    assert len(tuned.adapter.weights) == 8
+    assert all(min(w.shape) == 4 for w in tuned.adapter.weights.values())
+
+
+def test_the_merged_model_equals_the_adapter_on_the_input(make_model, tmp_path):
+    lm = make_model()
+    tuned = finetune(lm, CHATS, RECIPE, seed=0, progress=False, name="tuned")
+    lm.save(tmp_path / "base")
+    tuned.save(tmp_path / "tuned")
+    files = {str(f.relative_to(tmp_path / "tuned")) for f in (tmp_path / "tuned").rglob("*") if f.is_file()}
+    assert {"model.safetensors", "training.json", "adapter/adapter_model.safetensors"} <= files
+    assert not [f for f in files if f.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    merged = LanguageModel.load(tmp_path / "tuned", device="cpu").logits(["Hi"])[0]
+    by_adapter = LanguageModel.load(tmp_path / "base", adapter=tmp_path / "tuned" / "adapter", device="cpu")
+    assert torch.equal(merged, tuned.model.logits(["Hi"])[0])
+    assert torch.allclose(by_adapter.logits(["Hi"])[0], merged, atol=1e-5)
+    assert not torch.allclose(lm.logits(["Hi"])[0], merged, atol=0.1)
+
+
+def test_the_model_in_training_is_seen_at_every_step_and_can_end_it(make_model):
+    lm = make_model()
+    seen = []
+
+    def on_step(step, now):
+        assert not now.model.training
+        seen.append((step, now.logits(["Hi"])[0], now.generate(["Hi"], max_new_tokens=3)))
+        return step == 3
+
+    tuned = finetune(lm, CHATS, RECIPE, seed=0, on_step=on_step, progress=False)
+    assert [step for step, *_ in seen] == [1, 2, 3]
+    assert tuned.steps == len(tuned.losses) == 3
+    assert torch.allclose(tuned.model.logits(["Hi"])[0], seen[-1][1], atol=1e-4)
+    assert not torch.allclose(seen[0][1], seen[2][1], atol=1e-2)
+    # Looking on must not change what is trained, and the steps do not depend on how many follow.
+    alone = finetune(lm, CHATS, Recipe(steps=3, batch_size=4, learning_rate=3e-2, warmup=2), seed=0, progress=False)
+    assert alone.losses == tuned.losses
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_checkpoints_are_the_model_at_their_step(make_model, tmp_path, method):
+    lm = make_model()
+    recipe = Recipe(method=method, steps=4, batch_size=4, warmup=0, checkpoint_every=2)
+    seen = {}
+    tuned = finetune(
+        lm, CHATS, recipe, seed=0, progress=False, on_step=lambda s, now: seen.update({s: now.logits(["Hi"])[0]})
+    )
+    assert [step for step, _ in tuned.checkpoints] == [2, 4]
+    for step, checkpoint in tuned.checkpoints:
+        assert torch.allclose(checkpoint.logits(["Hi"])[0], seen[step], atol=1e-4)
+        assert "lora" not in str(checkpoint.model)
+    tuned.save(tmp_path / "tuned")
+    again = LanguageModel.load(tmp_path / "tuned" / "checkpoints" / "step_00002", device="cpu")
+    assert torch.equal(again.logits(["Hi"])[0], tuned.checkpoints[0][1].logits(["Hi"])[0])
+    assert (tmp_path / "tuned" / "adapter").exists() == (method == "lora")
+
+
+def test_a_batch_in_several_passes_is_the_same_batch(make_model, monkeypatch):
+    lm = make_model()
+    one = finetune(lm, CHATS, RECIPE, seed=0, progress=False)
+    monkeypatch.setattr("emlab.training.sft._LOGITS_AT_ONCE", 200 * 266)  # vocabulary 266: one or two rows a pass
+    many = finetune(lm, CHATS, RECIPE, seed=0, progress=False)
+    assert many.losses == pytest.approx(one.losses, rel=1e-3)
+
+
+def test_every_row_is_seen_once_a_pass():
+    rows = [([i], [i]) for i in range(7)]
+    batches = _batches(rows, 3, seed=1)
+    order = [row[0][0] for _ in range(7) for row in next(batches)]  # 21 = three passes
+    assert all(sorted(order[i : i + 7]) == list(range(7)) for i in (0, 7, 14))
+    assert order[:7] != order[7:14]
+    small = _batches(rows[:2], 5, seed=1)
+    assert sorted(row[0][0] for _ in range(2) for row in next(small)) == [0] * 5 + [1] * 5
+
+
+def test_rows_dropped_for_length_are_counted(make_model):
+    lm = make_model()
+    long = [CHATS[0][0], {"role": "assistant", "content": "x" * 300}]  # the model takes 256 tokens
+    tuned = finetune(lm, [*CHATS, long], Recipe(steps=1), seed=0, progress=False)
+    assert (tuned.rows, tuned.dropped_for_length) == (9, 1)
+    assert "9 rows, 1 dropped for length" in str(tuned)
+    with pytest.raises(EmlabError, match="1 have more than 256 tokens"):
+        finetune(lm, [long], RECIPE, seed=0)
+
+
+def test_what_is_refused(make_model):
+    lm = make_model()
+    with pytest.raises(EmlabError, match="No example is left"):
+        finetune(lm, [], RECIPE, seed=0)
+    with pytest.raises(EmlabError, match="has no module c_attn in any block; .* down_proj"):
+        finetune(lm, CHATS, Recipe(modules=("c_attn",)), seed=0, progress=False)
+    with pytest.raises(EmlabError, match=r"in the blocks \[7\]; its blocks are 0 to 2"):
+        finetune(lm, CHATS, Recipe(blocks=(7,)), seed=0, progress=False)
+    with pytest.raises(EmlabError, match="is (nan|inf) at step"):
+        finetune(lm, CHATS, Recipe(method="full", learning_rate=1e30, warmup=0), seed=0, progress=False)
