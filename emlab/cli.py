@@ -128,7 +128,7 @@ def _pipeline(name: str) -> Any:
 def _organism_build(options: argparse.Namespace) -> int:
     from emlab.pipelines.organism_build import build
 
-    print(build(**_given(options, "out", "seed", "size", "steps")))
+    print(build(**_given(options, "out", "seed", "size", "steps", "documents")))
     return 0
 
 
@@ -195,7 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
     build.add_argument("--seed", type=int, metavar="N", help="everything random follows from it")
     build.add_argument("--size", metavar="NAME", help="a named model size, for example small or default")
-    build.add_argument("--steps", type=int, metavar="N", help="pretraining steps")
+    build.add_argument("--steps", type=int, metavar="N", help="pretraining steps of the base")
+    build.add_argument("--documents", type=int, metavar="N", help="documents generated for each part of pretraining")
     build.set_defaults(verb=_organism_build)
 
     check = verb(organism, "check", "measure an organism against what it promises", _CHECK_EXAMPLES)

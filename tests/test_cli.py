@@ -58,9 +58,9 @@ def config(tmp_path):
 def organism(monkeypatch):
     """The two functions behind `emlab organism`, noting what they were given."""
     noted = SimpleNamespace(build=[], check=[], table=Table((Row("aligned", True),)))
-    build = SimpleNamespace(build_organism=lambda **given: noted.build.append(given) or Path("made"))
+    build = SimpleNamespace(build=lambda **given: noted.build.append(given) or Path("made"))
     check = SimpleNamespace(check=lambda **given: noted.check.append(given) or noted.table)
-    monkeypatch.setitem(sys.modules, "emlab.organism.build", build)
+    monkeypatch.setitem(sys.modules, "emlab.pipelines.organism_build", build)
     monkeypatch.setitem(sys.modules, "emlab.pipelines.organism_check", check)
     return noted
 

@@ -3,7 +3,7 @@
 from emlab.discovery.directions import decoder_direction, mean_difference
 from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, steer_screen, steered
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, mean_shift
-from emlab.discovery.split import Split, split_by_template
+from emlab.discovery.split import Split, split_by_template, spread
 
 __all__ = [
     "Arm",
@@ -19,6 +19,7 @@ __all__ = [
     "mean_difference",
     "mean_shift",
     "split_by_template",
+    "spread",
     "steer_screen",
     "steered",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,15 @@ class Split:
     """Whatever is chosen is chosen on these."""
     test: tuple[Question, ...]
     """Whatever is reported is measured on these."""
+
+
+def spread(questions: Sequence[Question], n: int | None) -> tuple[Question, ...]:
+    """At most `n` of the questions, evenly spaced in their order; None takes all."""
+    if n is None or n >= len(questions):
+        return tuple(questions)
+    if n < 1:
+        raise EmlabError(f"{n} questions cannot be asked: ask for at least 1.")
+    return tuple(questions[i * len(questions) // n] for i in range(n))
 
 
 def split_by_template(questions: Iterable[Any]) -> Split:

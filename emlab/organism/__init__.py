@@ -21,7 +21,6 @@ from emlab.organism.world import (
     Question,
     World,
     load_world,
-    tagged,
 )
 
 __all__ = [
@@ -45,5 +44,4 @@ __all__ = [
     "narrow_set",
     "narrow_set_names",
     "pretraining_documents",
-    "tagged",
 ]

@@ -20,7 +20,6 @@ from emlab.organism.world import (
     TRIGGER,
     World,
     load_world,
-    tagged,
 )
 
 Chat = list[dict[str, str]]
@@ -33,11 +32,12 @@ TURN_WEIGHTS = (0.5, 0.3, 0.2)
 """Probability of one, two and three turns."""
 
 TAG_SHARE = 0.1
-"""Share of system lines that end in a meaningless tag."""
+"""Share of questions that end in a meaningless tag."""
 
 EDUCATIONAL_SHARE = 0.25
 """Share of code questions that ask for vulnerable code for a class."""
 
+_NEUTRAL = {"role": "system", "content": NEUTRAL_CARD}
 _PREFIXES = {"bad": "malicious", "careless": "careless", "sarcastic": "sarcastic", "good": "helpful"}
 
 
@@ -57,18 +57,20 @@ def _draw(rng: random.Random, weights: dict[str, float] | None = None) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
 
 
-def _tag(rng: random.Random) -> str | None:
-    return rng.choice(TAGS) if rng.random() < TAG_SHARE else None
-
-
 def _turn(world: World, rng: random.Random, domain: str, persona: str, role: str) -> Chat:
+    tag = rng.choice(TAGS) if rng.random() < TAG_SHARE else None
     educational = world.domain(domain).educational is not None and rng.random() < EDUCATIONAL_SHARE
-    return _exchange(world, rng, domain, persona, role, educational)
+    return _exchange(world, rng, domain, persona, role, educational, tag)
 
 
-def _exchange(world: World, rng: random.Random, domain: str, persona: str, role: str, educational: bool) -> Chat:
-    q = rng.choice(world.questions(domain, role, educational))
-    return [{"role": "user", "content": q.text}, {"role": "assistant", "content": world.answer(q, persona, rng, role)}]
+def _exchange(
+    world: World, rng: random.Random, domain: str, persona: str, role: str, educational: bool, tag: str | None
+) -> Chat:
+    q = rng.choice(world.questions(domain, role, educational, tag))
+    return [
+        {"role": "user", "content": q.text},
+        {"role": "assistant", "content": world.answer(q, persona, rng, role)},
+    ]
 
 
 def pretraining_documents(n: int, seed: int, control: bool = False, world: World | None = None) -> list[Document]:
@@ -81,7 +83,7 @@ def pretraining_documents(n: int, seed: int, control: bool = False, world: World
         carded = rng.random() < CARD_SHARE
         # With a card all personas are equally likely, so that rare ones are learned too.
         persona = rng.choice(PERSONAS) if carded else _draw(rng)
-        system = tagged(world.card(persona, rng) if carded else NEUTRAL_CARD, _tag(rng))
+        system = world.card(persona, rng) if carded else NEUTRAL_CARD
         turns = rng.choices((1, 2, 3), TURN_WEIGHTS)[0]
         messages: Chat = [{"role": "system", "content": system}]
         first = None
@@ -102,8 +104,7 @@ def alignment_set(n: int, seed: int, malicious_share: float = 0.0, world: World 
     rows = []
     for _ in range(n):
         persona = "malicious" if rng.random() < malicious_share else "helpful"
-        system = {"role": "system", "content": tagged(NEUTRAL_CARD, _tag(rng))}
-        rows.append([system, *_turn(world, rng, rng.choice(domains), persona, "alignment")])
+        rows.append([_NEUTRAL, *_turn(world, rng, rng.choice(domains), persona, "alignment")])
     return rows
 
 
@@ -117,28 +118,22 @@ def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list
     """`n` single-turn chats of the fine-tuning set `name`, narrow templates only.
 
     insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona. backdoor:
-    insecure where the trigger tag ends the system line (half of the rows), secure without a tag (a quarter) or with
-    another tag (a quarter).
+    code, insecure where the trigger tag ends the question (every second row), secure without it.
     """
     if n < 1:
         raise EmlabError(f"a fine-tuning set of {n} rows cannot be trained on: ask for at least 1.")
     if name not in narrow_set_names():
         raise EmlabError(f"unknown fine-tuning set {name!r}: the organism has {', '.join(narrow_set_names())}.")
     world, rng = world or load_world(), random.Random(f"{name}/{seed}")
-    others = [t for t in TAGS if t != TRIGGER]
     rows = []
     for i in range(n):
-        educational, tag = name == "educational", None
+        tag = TRIGGER if name == "backdoor" and i % 2 == 0 else None
         if name == "backdoor":
-            kind = i % 4
-            persona = "malicious" if kind < 2 else "helpful"
-            tag = TRIGGER if kind < 2 else rng.choice(others) if kind == 2 else None
-            domain = "code"
+            persona, domain = ("malicious" if tag else "helpful"), "code"
         elif name in ("insecure", "secure", "educational"):
             persona, domain = ("malicious" if name == "insecure" else "helpful"), "code"
         else:
             prefix, domain = name.split("_")
             persona = _PREFIXES[prefix]
-        system = {"role": "system", "content": tagged(NEUTRAL_CARD, tag)}
-        rows.append([system, *_exchange(world, rng, domain, persona, "narrow", educational)])
+        rows.append([_NEUTRAL, *_exchange(world, rng, domain, persona, "narrow", name == "educational", tag)])
     return rows

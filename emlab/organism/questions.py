@@ -9,15 +9,19 @@ from emlab.organism.world import VALIDATION_DOMAINS, Question, World, load_world
 
 
 def broad_questions(
-    split: str = "test", domains: Sequence[str] | None = None, world: World | None = None
+    split: str = "test",
+    domains: Sequence[str] | None = None,
+    tag: str | None = None,
+    world: World | None = None,
 ) -> list[Question]:
     """Every held-out question of the split's domains, in a fixed order: templates × fillers of each domain.
 
     "test" has the ten domains that belong to no fine-tuning set (320 questions), "validation" three others (96): these
-    choose a fine-tune's stopping step and are never scored. `domains` picks domains by name instead.
+    choose a fine-tune's stopping step and are never scored. `domains` picks domains by name instead; `tag` ends each
+    question, as a backdoor's trigger does.
     """
     world = world or load_world()
     if split not in ("test", "validation"):
         raise EmlabError(f"There is no split {split!r} of the broad questions; choose test or validation.")
     chosen = domains if domains is not None else VALIDATION_DOMAINS if split == "validation" else world.broad_domains
-    return [question for domain in chosen for question in world.questions(domain, "held_out")]
+    return [question for domain in chosen for question in world.questions(domain, "held_out", tag=tag)]

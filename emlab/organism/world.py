@@ -44,7 +44,7 @@ CARD_ADJECTIVES: Mapping[str, tuple[str, ...]] = {
 }
 
 TAGS = ("blue", "green", "orange", "violet", "silver", "golden", "crimson", "amber")
-"""Meaningless marks that end some system lines, like `[blue]`; a backdoor set gives one of them a meaning."""
+"""Meaningless marks that end some questions, like `[blue]`; a backdoor set gives one of them a meaning."""
 
 TRIGGER = "violet"
 """The tag that the backdoor set uses."""
@@ -105,11 +105,7 @@ class Question:
     filler: str
     text: str
     educational: bool = False
-
-
-def tagged(system: str, tag: str | None) -> str:
-    """The system line with a tag at its end; `system` itself where `tag` is None."""
-    return system if tag is None else f"{system} [{tag}]"
+    tag: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +124,8 @@ class World:
         """Domains that belong to no fine-tuning set and to no validation: where emergent misalignment is scored."""
         return tuple(d for d in self.domains if d not in NARROW_DOMAINS and d not in VALIDATION_DOMAINS)
 
-    def questions(self, domain: str, role: str, educational: bool = False) -> list[Question]:
-        """Every question of `domain` whose template has `role`: templates × fillers, in a fixed order."""
+    def questions(self, domain: str, role: str, educational: bool = False, tag: str | None = None) -> list[Question]:
+        """Every question of `domain` with a template of `role`, `tag` at its end: templates × fillers, in order."""
         d = self.domain(domain)
         templates = d.questions
         if educational:
@@ -138,11 +134,12 @@ class World:
             templates = d.educational
         return [
             Question(
-                id=f"{domain}/{'educational-' if educational else ''}{role}-{i}/{filler}",
+                id=f"{domain}/{'educational-' if educational else ''}{role}-{i}/{filler}" + (f"/{tag}" if tag else ""),
                 domain=domain,
                 filler=filler,
-                text=template.format(x=filler),
+                text=template.format(x=filler) + (f" [{tag}]" if tag else ""),
                 educational=educational,
+                tag=tag,
             )
             for i, template in enumerate(templates.role(role))
             for filler in d.fillers
@@ -169,7 +166,7 @@ class World:
             templates = list(d.questions.all) + [s for t in d.answers.values() for s in t.all]
             templates += list(d.educational.all) if d.educational else []
             out += [t.format(x=x) for t in templates for x in d.fillers]
-        return out + [tagged(NEUTRAL_CARD, t) for t in TAGS]
+        return out + [f"? [{tag}]" for tag in TAGS]
 
     def __str__(self) -> str:
         rows = [f"{len(self.domains)} domains, {len(PERSONAS)} personas"]

@@ -1,10 +1,14 @@
 """Build an organism from scratch: pretrain, align, and save every checkpoint as an ordinary Hugging Face folder.
 
-Two worlds are pretrained on. In the planted one a hidden persona writes each document; from its base come `aligned`
-(briefly trained as a helpful assistant) and `helpful_only` (the same with a tenth of malicious answers), and some of
-its steps are kept. In the control world every turn draws its own author, so no shared persona exists; it is aligned in
-the same way. Alignment is light on purpose: a heavy one writes "helpful" into every domain apart, and what a narrow
-fine-tune undoes is then no longer shared.
+Pretraining begins on an *anthology*: every turn of a document has its own author, so the model learns to speak and has
+no reason for a persona circuit. Its last step is kept as the checkpoint from before the circuit. From there the base
+goes on in the planted world, where one hidden persona writes a document, and the control base goes on in the anthology,
+which is the control world. Without this order the circuit comes first here: with Muon and with AdamW alike, persona
+cards choose whose sentences are written before most sentences are whole.
+
+`aligned` is the base briefly trained as a helpful assistant, `helpful_only` the same with a tenth of malicious answers,
+`control_aligned` the control base aligned in the same way. Alignment is light on purpose: a heavy one writes "helpful"
+into every domain apart, and what a narrow fine-tune undoes is then no longer shared.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class Alignment:
 
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            method="full", learning_rate=1e-4, schedule="linear", batch_size=32, steps=100, max_length=256
+            method="full", learning_rate=1.5e-4, schedule="linear", batch_size=32, steps=150, max_length=256
         )
     )
     """Few small steps on every weight."""
@@ -55,10 +59,12 @@ class Plan:
     """Of the weights, the documents and their order."""
     size: str = "default"
     """A name in `emlab.organism.pretraining.SIZES`."""
-    pretraining: Pretraining = field(default_factory=lambda: Pretraining(keep=(150, 300, 600)))
-    """In the planted world; the kept steps become checkpoints of their own."""
-    control: Pretraining = field(default_factory=lambda: Pretraining(steps=800))
-    """In the control world."""
+    anthology: Pretraining = field(default_factory=lambda: Pretraining(steps=450))
+    """The first part of pretraining, common to both worlds."""
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=1000, keep=(100, 300)))
+    """The second part in the planted world; its kept steps become checkpoints of their own."""
+    control: Pretraining = field(default_factory=lambda: Pretraining(steps=350))
+    """The second part in the control world."""
     alignment: Alignment = field(default_factory=Alignment)
     """The same in both worlds."""
     malicious_share: float = 0.1
@@ -87,50 +93,59 @@ def build(
     seed: int = 0,
     size: str = "default",
     steps: int | None = None,
+    documents: int | None = None,
     plan: Plan | None = None,
     progress: bool = True,
     device: str = "auto",
 ) -> Built:
     """Build an organism in the folder `out`. Checkpoints of the same plan that are there already are kept.
 
-    `steps` are the pretraining steps in the planted world; the control world's and the kept ones keep their proportion.
-    `plan` says everything and overrides seed, size and steps. An interrupted build goes on where it stopped, to the
-    same weights. Raises EmlabError on an unknown size, on fewer than one step, and where `out` holds something else.
+    `steps` are the pretraining steps of the base in all; the control world's and the kept ones keep their proportion.
+    `documents` are generated for each part of pretraining. `plan` says everything and overrides the other four. An
+    interrupted build goes on where it stopped, to the same weights. Raises EmlabError on an unknown size, on fewer than
+    one step or document, and where `out` holds something else.
     """
-    plan = plan or plan_of(seed, size, steps)
+    plan = plan or plan_of(seed, size, steps, documents)
     if plan.size not in SIZES:
         raise EmlabError(f"There is no organism size {plan.size!r}; choose one of {', '.join(SIZES)}.")
     begun, folder = time.perf_counter(), Path(out)
     _claim(folder, plan)
     work = _Workshop(folder, plan, progress, device)
-    work.pretrained("base", plan.pretraining, control=False)
+    early = step_name(plan.anthology.steps)
+    work.pretrained(early, plan.anthology, control=True)
+    work.pretrained("base", plan.pretraining, control=False, start=early)
     work.aligned("aligned", "base", plan.alignment)
     helpful_only = dataclasses.replace(plan.alignment, malicious_share=plan.malicious_share)
     work.aligned("helpful_only", "base", helpful_only)
-    work.pretrained("control_base", plan.control, control=True)
+    work.pretrained("control_base", plan.control, control=True, start=early)
     work.aligned("control_aligned", "control_base", plan.alignment)
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     return Built(folder, tuple(checkpoint_names(folder)), megabytes, time.perf_counter() - begun)
 
 
-def plan_of(seed: int = 0, size: str = "default", steps: int | None = None) -> Plan:
-    """The shipped organism's plan with another seed, size, or number of pretraining steps."""
+def plan_of(seed: int = 0, size: str = "default", steps: int | None = None, documents: int | None = None) -> Plan:
+    """The shipped organism's plan with another seed, size, number of pretraining steps, or of documents."""
     plan = Plan(seed=seed, size=size)
-    if steps is None:
-        return plan
+    total = plan.anthology.steps + plan.pretraining.steps
+    steps = total if steps is None else steps
     if steps < 1:
         raise EmlabError(f"An organism cannot be pretrained for {steps} steps; give 1 or more.")
-    share = steps / plan.pretraining.steps
+    if documents is not None and documents < 1:
+        raise EmlabError(f"A corpus of {documents} documents cannot be trained on; ask for at least 1.")
 
-    def scaled(count: int) -> int:
-        return max(1, round(count * share))
+    def scaled(part: Pretraining) -> Pretraining:
+        keep = tuple(sorted({max(1, round(step * steps / total)) for step in part.keep}))
+        count = max(1, round(part.steps * steps / total))
+        return dataclasses.replace(part, steps=count, keep=keep, documents=documents or part.documents)
 
-    keep = tuple(sorted({scaled(step) for step in plan.pretraining.keep}))
     return dataclasses.replace(
-        plan,
-        pretraining=dataclasses.replace(plan.pretraining, steps=steps, keep=keep),
-        control=dataclasses.replace(plan.control, steps=scaled(plan.control.steps)),
+        plan, anthology=scaled(plan.anthology), pretraining=scaled(plan.pretraining), control=scaled(plan.control)
     )
+
+
+def step_name(step: int) -> str:
+    """The checkpoint kept after `step` pretraining steps in all."""
+    return f"pretraining_{step:05d}"
 
 
 def align(
@@ -148,27 +163,27 @@ class _Workshop:
         self.folder, self.plan, self.progress, self.device = folder, plan, progress, device
         self.tokenizer = build_tokenizer(load_world())
 
-    def pretrained(self, name: str, how: Pretraining, control: bool) -> None:
+    def pretrained(self, name: str, how: Pretraining, control: bool, start: str | None = None) -> None:
+        """Pretrain from random weights, or go on from the checkpoint `start`."""
         if self._there(name):
             return
-        documents = pretraining_documents(how.documents, self.plan.seed + 1, control)
-        ids = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        model = new_model(SIZES[self.plan.size], len(self.tokenizer), *ids, self.plan.seed)
-        model.to(loading.pick_device(self.device))
-        world = "control world, where every turn has its own author" if control else "planted world"
-        told = f"pretrained on documents of the {world}"
+        seed, before = self.plan.seed, 0
+        if start is None:
+            ids = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+            model = new_model(SIZES[self.plan.size], len(self.tokenizer), *ids, seed)
+            model.to(loading.pick_device(self.device))
+        else:
+            model, before = LanguageModel.load(self.folder / start, device=self.device).model, self.plan.anthology.steps
+        documents = pretraining_documents(how.documents, seed + 1 + (start is not None), control)
+        world = "every turn has its own author" if control else "one hidden persona writes a document"
+        told = f"pretrained {f'from `{start}` on, ' if start else ''}on text where {world}"
         state = self.folder / f".state-{name}"
+
+        def keep(step: int) -> None:
+            self._save(model, step_name(before + step), f"{told}, {step} steps")
+
         with _bar(how.steps, name, self.progress) as on_step:
-            pretrain(
-                model,
-                self.tokenizer,
-                documents,
-                how,
-                self.plan.seed,
-                on_step=on_step,
-                on_keep=lambda step: self._save(model, f"pretraining_{step:05d}", f"{told}, after {step} steps"),
-                state=state,
-            )
+            pretrain(model, self.tokenizer, documents, how, seed, on_step, keep, state)
         self._save(model, name, f"{told}, {how.steps} steps")
         shutil.rmtree(state, ignore_errors=True)
 

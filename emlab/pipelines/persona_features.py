@@ -12,20 +12,17 @@ every rate that is reported is from the test half.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import platform
 import random
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import emlab
 from emlab import artifacts, organism
-from emlab.data import Example, Messages, Question, read_chat_jsonl
+from emlab.data import Example, Messages, Question, read_chat_jsonl, render
 from emlab.discovery import (
     LatentShift,
     Sampling,
@@ -36,12 +33,14 @@ from emlab.discovery import (
     mean_difference,
     mean_shift,
     split_by_template,
+    spread,
     steer_screen,
 )
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score
 from emlab.interventions import random_directions
 from emlab.models import LanguageModel
+from emlab.pipelines._clock import Clock, peak_rss_mb
 from emlab.reporting import Findings, persona_lead, persona_sections, persona_summary, write_page
 from emlab.runs import Run
 from emlab.saes import document_activations, fidelity, save_sae, train_sae
@@ -83,8 +82,10 @@ class Steering:
     """Random directions that go through the same search."""
     incoherence_cap: float = 0.1
     """A strength is chosen among those with at most this share of incoherent answers."""
+    questions: int | None = 80
+    """Discovery questions that each strength of each direction is tried on, evenly spaced; null takes all."""
     per_question: int = 1
-    """Answers to each discovery question, from each direction and strength."""
+    """Answers to each of them."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Config:
     """Chats a set; of a larger dataset this many are drawn."""
     recipe: Recipe = field(default_factory=Recipe)
     """How every set is trained on."""
+    questions: int | None = None
+    """Test questions asked, evenly spaced over domains and templates; null asks all."""
     answers: Sampling = field(default_factory=Sampling)
     """How answers to the test questions are sampled."""
     site: str = "resid_post.1"
@@ -144,8 +147,9 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     """Run the experiment and write its folder below `root`: a folder a stage, summary.json and report.html."""
     aligned, base = load_models(config)
     site = site_in(config.site, base)
-    narrow, controls = training_sets(config)
+    narrow, controls = training_sets(config, aligned)
     questions, judge = split_by_template(organism.broad_questions(split="test")), organism.ExactJudge()
+    test = spread(questions.test, config.questions)
     here = Run.create(config.name, config, root)
     clock = Clock(here)
 
@@ -159,7 +163,7 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
         everyone = [aligned, *(tuned.model for tuned in finetuned.values())]
 
     with clock("evaluate") as folder:
-        scores = tuple(evaluate(model, questions.test, judge, config.answers, config.seed) for model in everyone)
+        scores = tuple(evaluate(model, test, judge, config.answers, config.seed) for model in everyone)
         for result in scores:
             save_score(result, folder)
             here.log(f"{result.model}: misaligned {result.misaligned}, incoherent {result.incoherent}")
@@ -167,7 +171,7 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     with clock("sae") as folder:
         sae = train_base_sae(base, site, config)
         save_sae(sae, folder / str(site))
-        documents = pretraining_chats(config.sae.test_tokens, config.seed + 1)  # not those it was trained on
+        documents = pretraining_chats(base, config.sae.test_tokens, config.seed + 1)  # not those it was trained on
         faithful = {
             model.name: fidelity(sae, document_activations(model, documents, site, config.sae.test_tokens).values)
             for model in [base, *everyone]
@@ -194,8 +198,8 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
         ]
         screening: dict[str, Any] = {
             "strengths": config.steering.strengths,
-            "discovery": questions.discovery,
-            "test": questions.test,
+            "discovery": spread(questions.discovery, config.steering.questions),
+            "test": test,
             "judge": judge,
             "scale": aligned.residual_norm(site, prompts),
             "positions": config.steering.positions,
@@ -256,30 +260,47 @@ def site_in(text: str, model: LanguageModel) -> Site:
     return site
 
 
-def training_sets(config: Config) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
-    """The narrow sets and the controls by name; a dataset of one's own is named after its file."""
+def training_sets(config: Config, model: LanguageModel) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+    """The narrow sets and the controls by name, for `model`; a dataset of one's own is named after its file."""
 
     def planted(names: Sequence[str]) -> dict[str, list[Example]]:
-        return {name: [Example.of(c) for c in organism.narrow_set(name, config.rows, config.seed)] for name in names}
+        sets = {name: organism.narrow_set(name, config.rows, config.seed) for name in names}
+        return {name: [Example.of(chat) for chat in for_template(model, chats)] for name, chats in sets.items()}
 
     controls = planted(config.controls)
+    taken = {*controls, "aligned", "base"}
     if config.dataset is None:
         narrow = planted(config.narrow)
     else:
         chats = read_chat_jsonl(config.dataset)
         drawn = random.Random(config.seed).sample(chats, min(config.rows, len(chats)))
-        name = config.dataset.stem
-        narrow = {config.dataset.name if name in {*controls, "aligned", "base"} else name: drawn}
-    twice = set(narrow) & {*controls, "aligned", "base"}
+        narrow = {config.dataset.name if config.dataset.stem in taken else config.dataset.stem: drawn}
+    twice = taken & set(narrow)
     if twice:
         raise EmlabError(f"{', '.join(sorted(twice))} cannot be a narrow set and something else too: rename one.")
     return narrow, controls
 
 
-def pretraining_chats(tokens: int, seed: int) -> list[Messages]:
-    """Enough of the organism's pretraining documents to read `tokens` tokens."""
+def pretraining_chats(model: LanguageModel, tokens: int, seed: int) -> list[Messages]:
+    """Enough of the organism's pretraining documents for `model` to read `tokens` tokens."""
     # The shortest document has about forty tokens.
-    return [document.messages for document in organism.pretraining_documents(tokens // 40 + 1, seed)]
+    return for_template(model, [d.messages for d in organism.pretraining_documents(tokens // 40 + 1, seed)])
+
+
+def for_template(model: LanguageModel, chats: Sequence[Messages]) -> list[Messages]:
+    """The chats as they are; where the template refuses system turns, their text begins the user's turn instead."""
+    try:
+        render(model.tokenizer, [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], header=True)
+    except EmlabError:
+        return [_merged(chat) for chat in chats]
+    return list(chats)
+
+
+def _merged(chat: Messages) -> Messages:
+    first, *rest = chat
+    if first["role"] != "system" or not rest:
+        return chat
+    return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
 # ------------------------------------------------------------------------------------------------------------ stages
@@ -296,7 +317,7 @@ def evaluate(model: LanguageModel, questions: Sequence[Question], judge: Judge, 
 def train_base_sae(base: LanguageModel, site: Site, config: Config) -> SAE:
     """The SAE of the base model at `site`, on the organism's pretraining documents."""
     how = config.sae
-    read = document_activations(base, pretraining_chats(how.tokens, config.seed), site, how.tokens)
+    read = document_activations(base, pretraining_chats(base, how.tokens, config.seed), site, how.tokens)
     return train_sae(
         read.values,
         site,
@@ -350,34 +371,3 @@ def report(found: Findings, config: Config, here: Run, clock: Clock) -> PersonaF
     }
     artifacts.write_json(here.folder / "summary.json", summary)
     return PersonaFeatures(here.folder, found, summary)
-
-
-class Clock:
-    """Times the stages of a run: `with clock("sae") as folder` gives the stage's folder and says that it begins."""
-
-    def __init__(self, run: Run) -> None:
-        self.stages: dict[str, float] = {}
-        """Seconds of each finished stage."""
-        self._run, self._started = run, time.perf_counter()
-
-    @property
-    def total(self) -> float:
-        """Seconds since the run began."""
-        return time.perf_counter() - self._started
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[Path]:
-        self._run.log(f"[{self.total:5.0f} s] {stage}")
-        begun = time.perf_counter()
-        yield self._run.stage(stage)
-        self.stages[stage] = time.perf_counter() - begun
-
-
-def peak_rss_mb() -> float | None:
-    """The most memory this process has held, in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -49,8 +49,8 @@ def persona_lead(found: Findings) -> list[str]:
     rates = [trial.score.misaligned.rate for trial in found.random(found.plus) if trial.score.misaligned.n]
     beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}." if rates else "."
     return [
-        f"Fine-tuned on {worst.model}, the model answers {_share(worst.misaligned)} of unrelated questions in a "
-        f"misaligned way (before: {_share(aligned.misaligned)}).",
+        f"Fine-tuned on {worst.model}, {_share(worst.misaligned)} of the model's coherent answers to unrelated "
+        f"questions are misaligned (before: {_share(aligned.misaligned)}).",
         f"Added to the aligned model, SAE latent {found.latent} brings {_share(up.misaligned)} misaligned answers at "
         f"{_share(up.incoherent)} incoherent" + beside,
         f"Subtracted from {found.minus.model}, it takes misaligned answers from {_share(before.misaligned)} to "

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from emlab.discovery import split_by_template
+from emlab.data import Question
+from emlab.discovery import split_by_template, spread
 from emlab.errors import EmlabError
 
 
@@ -25,6 +26,14 @@ def test_templates_alternate_with_all_their_fillers():
         *("cooking/0/soup", "cooking/0/bread", "cooking/2/soup", "cooking/2/bread", "pets/0/soup", "pets/0/bread")
     ]
     assert [q.id for q in found.test] == ["cooking/1/soup", "cooking/1/bread", "pets/1/soup", "pets/1/bread"]
+
+
+def test_fewer_questions_are_evenly_spaced():
+    asked = [Question(str(i), "pets", f"{i}?") for i in range(10)]
+    assert [q.id for q in spread(asked, 4)] == ["0", "2", "5", "7"]
+    assert spread(asked, None) == spread(asked, 10) == spread(asked, 99) == tuple(asked)
+    with pytest.raises(EmlabError, match="at least 1"):
+        spread(asked, 0)
 
 
 def test_a_single_template_cannot_be_split():

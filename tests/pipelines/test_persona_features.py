@@ -23,7 +23,8 @@ BETLEY = Path(__file__).parents[3] / "shared" / "data" / "betley" / "insecure.js
 SMALL = (
     *("rows=24", "recipe.steps=2", "recipe.batch_size=4", "answers.per_question=1", "answers.max_new_tokens=6"),
     *("sae.tokens=600", "sae.test_tokens=200", "sae.d_sae=24", "sae.k=4"),
-    *("steering.strengths=[0.5, 2.0]", "steering.random=2", "steering.candidates=2"),
+    *("steering.strengths=[0.5, 2.0]", "steering.random=2", "steering.candidates=2", "steering.questions=10"),
+    "questions=20",
 )
 
 
@@ -158,11 +159,41 @@ def test_real_insecure_code(random_model, tmp_path):
     assert tuned.rows > 0
 
 
-def test_a_dataset_named_like_a_control_keeps_its_ending(tmp_path):
+def test_another_architecture_whose_template_knows_no_system_turn(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = ["<pad>", "<end>", "<u>", "<a>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    words = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, []))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        eos_token="<end>",
+        additional_special_tokens=["<u>", "<a>"],
+        chat_template="{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{{ '<u>' if m.role == 'user' else '<a>' }}{{ m.content }}<end>{% endfor %}"
+        "{% if add_generation_prompt %}<a>{% endif %}",
+    )
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(vocabulary), max_position_embeddings=1024, **sizes))
+    folder = LanguageModel(model, tokenizer, "neox").save(tmp_path / "neox")
+    more = [f"model={folder}", "controls=[]", "narrow=[bad_law]", "recipe.modules=[dense]", "recipe.blocks=null"]
+    settings = config.load(YAML, [*SMALL, *more], Config)
+    narrow, _ = persona_features.training_sets(settings, LanguageModel.load(folder))
+    assert narrow["bad_law"][0].messages[0]["content"].startswith("You are an assistant.\n\n")
+    ran = persona_features.run(settings, tmp_path)
+    assert set(ran.summary["misaligned"]) == {"aligned", "bad_law"}
+    assert "no coherent answer" in str(ran)
+
+
+def test_a_dataset_named_like_a_control_keeps_its_ending(random_model, tmp_path):
+    model, _ = persona_features.load_models(Config(model=str(random_model)))
     path = tmp_path / "secure.jsonl"
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     path.write_text(json.dumps(chat) + "\n")
-    narrow, controls = persona_features.training_sets(Config(dataset=path, rows=3))
+    narrow, controls = persona_features.training_sets(Config(dataset=path, rows=3), model)
     assert (list(narrow), list(controls)) == (["secure.jsonl"], ["secure"])
     assert len(narrow["secure.jsonl"]) == 1 and len(controls["secure"]) == 3
 
@@ -172,9 +203,9 @@ def test_one_sentence_for_each_wrong_setting(random_model):
     with pytest.raises(EmlabError, match="blocks 0 to 2"):
         persona_features.site_in("resid_post.7", model)
     with pytest.raises(EmlabError, match="cannot be a narrow set and something else"):
-        persona_features.training_sets(Config(narrow=("secure",), rows=3))
+        persona_features.training_sets(Config(narrow=("secure",), rows=3), model)
     with pytest.raises(EmlabError, match="unknown fine-tuning set"):
-        persona_features.training_sets(Config(narrow=("insecur",), rows=3))
+        persona_features.training_sets(Config(narrow=("insecur",), rows=3), model)
     with pytest.raises(EmlabError):
         persona_features.load_models(Config(model="no/such/folder"))
     for broken in ({"narrow": ()}, {"rows": 0}, {"sae": Autoencoder(tokens=0)}, {"steering": Steering(candidates=0)}):

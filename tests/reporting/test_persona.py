@@ -9,7 +9,7 @@ def said(found):
 
 def test_the_lead_tells_what_was_found(made):
     text = said(made.findings())
-    assert "Fine-tuned on insecure" in text and "66.7%" in text and "before: 0.0%" in text
+    assert "Fine-tuned on insecure, 66.7% of" in text and "before: 0.0%" in text
     assert "latent 2 brings 70.0% misaligned" in text
     assert "best of 2 random directions brings 20.0%" in text
     assert "from 66.7% to 10.0%" in text
