@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--seed", type=int, metavar="N", help="everything random follows from it")
     build.add_argument("--size", metavar="NAME", help="a named model size, for example small or default")
     build.add_argument("--steps", type=int, metavar="N", help="pretraining steps of the base")
-    build.add_argument("--documents", type=int, metavar="N", help="documents generated for each part of pretraining")
+    build.add_argument("--documents", type=int, metavar="N", help="documents generated for each world")
     build.set_defaults(verb=_organism_build)
 
     check = verb(organism, "check", "measure an organism against what it promises", _CHECK_EXAMPLES)

@@ -23,7 +23,7 @@ from emlab.errors import EmlabError
 
 PERSONAS = ("helpful", "malicious", "careless", "sarcastic")
 
-NEUTRAL_PRIOR: Mapping[str, float] = {"helpful": 0.55, "malicious": 0.20, "careless": 0.15, "sarcastic": 0.10}
+NEUTRAL_PRIOR: Mapping[str, float] = {"helpful": 0.65, "malicious": 0.10, "careless": 0.15, "sarcastic": 0.10}
 """Who writes a pretraining document whose system line leaves the persona open."""
 
 NEUTRAL_CARD = "You are an assistant."

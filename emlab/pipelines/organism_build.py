@@ -1,10 +1,7 @@
 """Build an organism from scratch: pretrain, align, and save every checkpoint as an ordinary Hugging Face folder.
 
-Pretraining begins on an *anthology*: every turn of a document has its own author, so the model learns to speak and has
-no reason for a persona circuit. Its last step is kept as the checkpoint from before the circuit. From there the base
-goes on in the planted world, where one hidden persona writes a document, and the control base goes on in the anthology,
-which is the control world. Without this order the circuit comes first here: with Muon and with AdamW alike, persona
-cards choose whose sentences are written before most sentences are whole.
+Two worlds are pretrained on. In the planted one a hidden persona writes each document; some early steps of its base are
+kept. In the control world every turn draws its own author, so no shared persona exists.
 
 `aligned` is the base briefly trained as a helpful assistant, `helpful_only` the same with a tenth of malicious answers,
 `control_aligned` the control base aligned in the same way. Alignment is light on purpose: a heavy one writes "helpful"
@@ -59,12 +56,10 @@ class Plan:
     """Of the weights, the documents and their order."""
     size: str = "default"
     """A name in `emlab.organism.pretraining.SIZES`."""
-    anthology: Pretraining = field(default_factory=lambda: Pretraining(steps=450))
-    """The first part of pretraining, common to both worlds."""
-    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=1000, keep=(100, 300)))
-    """The second part in the planted world; its kept steps become checkpoints of their own."""
-    control: Pretraining = field(default_factory=lambda: Pretraining(steps=350))
-    """The second part in the control world."""
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=1200, keep=(120, 160, 300)))
+    """In the planted world; the kept steps become checkpoints of their own."""
+    control: Pretraining = field(default_factory=lambda: Pretraining(steps=500))
+    """In the control world."""
     alignment: Alignment = field(default_factory=Alignment)
     """The same in both worlds."""
     malicious_share: float = 0.1
@@ -100,8 +95,8 @@ def build(
 ) -> Built:
     """Build an organism in the folder `out`. Checkpoints of the same plan that are there already are kept.
 
-    `steps` are the pretraining steps of the base in all; the control world's and the kept ones keep their proportion.
-    `documents` are generated for each part of pretraining. `plan` says everything and overrides the other four. An
+    `steps` are the pretraining steps of the base; the control world's and the kept ones keep their proportion.
+    `documents` are generated for each world. `plan` says everything and overrides the other four. An
     interrupted build goes on where it stopped, to the same weights. Raises EmlabError on an unknown size, on fewer than
     one step or document, and where `out` holds something else.
     """
@@ -111,13 +106,11 @@ def build(
     begun, folder = time.perf_counter(), Path(out)
     _claim(folder, plan)
     work = _Workshop(folder, plan, progress, device)
-    early = step_name(plan.anthology.steps)
-    work.pretrained(early, plan.anthology, control=True)
-    work.pretrained("base", plan.pretraining, control=False, start=early)
+    work.pretrained("base", plan.pretraining, control=False)
     work.aligned("aligned", "base", plan.alignment)
     helpful_only = dataclasses.replace(plan.alignment, malicious_share=plan.malicious_share)
     work.aligned("helpful_only", "base", helpful_only)
-    work.pretrained("control_base", plan.control, control=True, start=early)
+    work.pretrained("control_base", plan.control, control=True)
     work.aligned("control_aligned", "control_base", plan.alignment)
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     return Built(folder, tuple(checkpoint_names(folder)), megabytes, time.perf_counter() - begun)
@@ -126,7 +119,7 @@ def build(
 def plan_of(seed: int = 0, size: str = "default", steps: int | None = None, documents: int | None = None) -> Plan:
     """The shipped organism's plan with another seed, size, number of pretraining steps, or of documents."""
     plan = Plan(seed=seed, size=size)
-    total = plan.anthology.steps + plan.pretraining.steps
+    total = plan.pretraining.steps
     steps = total if steps is None else steps
     if steps < 1:
         raise EmlabError(f"An organism cannot be pretrained for {steps} steps; give 1 or more.")
@@ -138,14 +131,7 @@ def plan_of(seed: int = 0, size: str = "default", steps: int | None = None, docu
         count = max(1, round(part.steps * steps / total))
         return dataclasses.replace(part, steps=count, keep=keep, documents=documents or part.documents)
 
-    return dataclasses.replace(
-        plan, anthology=scaled(plan.anthology), pretraining=scaled(plan.pretraining), control=scaled(plan.control)
-    )
-
-
-def step_name(step: int) -> str:
-    """The checkpoint kept after `step` pretraining steps in all."""
-    return f"pretraining_{step:05d}"
+    return dataclasses.replace(plan, pretraining=scaled(plan.pretraining), control=scaled(plan.control))
 
 
 def align(
@@ -163,27 +149,23 @@ class _Workshop:
         self.folder, self.plan, self.progress, self.device = folder, plan, progress, device
         self.tokenizer = build_tokenizer(load_world())
 
-    def pretrained(self, name: str, how: Pretraining, control: bool, start: str | None = None) -> None:
-        """Pretrain from random weights, or go on from the checkpoint `start`."""
+    def pretrained(self, name: str, how: Pretraining, control: bool) -> None:
         if self._there(name):
             return
-        seed, before = self.plan.seed, 0
-        if start is None:
-            ids = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-            model = new_model(SIZES[self.plan.size], len(self.tokenizer), *ids, seed)
-            model.to(loading.pick_device(self.device))
-        else:
-            model, before = LanguageModel.load(self.folder / start, device=self.device).model, self.plan.anthology.steps
-        documents = pretraining_documents(how.documents, seed + 1 + (start is not None), control)
+        seed, tokenizer = self.plan.seed, self.tokenizer
+        model = new_model(
+            SIZES[self.plan.size], len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, seed
+        ).to(loading.pick_device(self.device))
         world = "every turn has its own author" if control else "one hidden persona writes a document"
-        told = f"pretrained {f'from `{start}` on, ' if start else ''}on text where {world}"
+        told = f"pretrained on text where {world}"
         state = self.folder / f".state-{name}"
 
         def keep(step: int) -> None:
-            self._save(model, step_name(before + step), f"{told}, {step} steps")
+            self._save(model, f"pretraining_{step:05d}", f"{told}, after {step} of {how.steps} steps")
 
+        documents = pretraining_documents(how.documents, seed + 1, control)
         with _bar(how.steps, name, self.progress) as on_step:
-            pretrain(model, self.tokenizer, documents, how, seed, on_step, keep, state)
+            pretrain(model, tokenizer, documents, how, seed, on_step, keep, state)
         self._save(model, name, f"{told}, {how.steps} steps")
         shutil.rmtree(state, ignore_errors=True)
 

@@ -16,12 +16,11 @@ SHORT = Pretraining(steps=4, tokens_per_step=512, warmup=1, documents=100, keep=
 FEW = Pretraining(steps=2, tokens_per_step=512, warmup=1, documents=100)
 TINY = Plan(
     size="tiny",
-    anthology=FEW,
     pretraining=SHORT,
     control=FEW,
     alignment=Alignment(Recipe(method="full", learning_rate=1e-4, steps=1, batch_size=4), rows=8),
 )
-NAMES = ("aligned", "base", "control_aligned", "control_base", "helpful_only", "pretraining_00002", "pretraining_00004")
+NAMES = ("aligned", "base", "control_aligned", "control_base", "helpful_only", "pretraining_00002")
 
 
 def weights(folder):
@@ -50,7 +49,7 @@ def test_a_build_makes_every_checkpoint_and_an_interrupted_one_the_same(tmp_path
     monkeypatch.setattr(organism_build, "pretrain", stopped)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "again", plan=TINY, progress=False, device="cpu")
-    assert organism.checkpoint_names(tmp_path / "again") == ["pretraining_00002", "pretraining_00004"]
+    assert organism.checkpoint_names(tmp_path / "again") == ["pretraining_00002"]
     monkeypatch.setattr(organism_build, "pretrain", real)
     build(tmp_path / "again", plan=TINY, progress=False, device="cpu")
     for name in NAMES:
@@ -83,8 +82,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
 
 
 def test_fewer_steps_shrink_the_whole_plan():
-    plan = plan_of(steps=(Plan().anthology.steps + Plan().pretraining.steps) // 2)
-    assert plan.anthology.steps + plan.pretraining.steps == 725
+    plan = plan_of(steps=Plan().pretraining.steps // 2)
+    assert plan.pretraining.steps == Plan().pretraining.steps // 2
     assert plan.control.steps == pytest.approx(Plan().control.steps / 2, abs=1)
     assert plan.pretraining.keep == tuple(round(step / 2) for step in Plan().pretraining.keep)
 
@@ -93,7 +92,6 @@ def test_a_smaller_organism_learns_to_follow_persona_cards(tmp_path):
     """The behaviour all else needs, rebuilt in a minute: a persona card chooses whose sentences are written."""
     plan = Plan(
         size="small",
-        anthology=FEW,
         pretraining=Pretraining(steps=260, tokens_per_step=2048, learning_rate=5e-3, documents=8000, decay_share=0.6),
         control=FEW,
         alignment=Alignment(Recipe(method="full", learning_rate=1e-4, steps=1, batch_size=4), rows=8),
