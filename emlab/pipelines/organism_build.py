@@ -38,7 +38,7 @@ class Alignment:
 
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            method="full", learning_rate=1.5e-4, schedule="linear", batch_size=32, steps=150, max_length=256
+            method="full", learning_rate=3e-4, schedule="linear", batch_size=32, steps=200, max_length=256
         )
     )
     """Few small steps on every weight."""

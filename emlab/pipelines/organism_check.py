@@ -32,15 +32,15 @@ RECIPE = Recipe(
     rank=4,
     alpha=8.0,
     modules=("v_proj", "o_proj"),
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     batch_size=16,
-    steps=120,
+    steps=160,
     max_length=256,
     checkpoint_every=10,
 )
 """The one fine-tuning recipe of all sets."""
 
-STOPS = (10, 20, 30, 40, 50, 60, 80, 100, 120)
+STOPS = (20, 40, 60, 80, 100, 120, 140, 160)
 """Steps among which the validation domains choose the one that a fine-tune is stopped at."""
 
 ROWS = 1000

@@ -35,7 +35,8 @@ td:first-child, th:first-child { text-align: left; }
 .answer.incoherent { border-color: #b9a100; }
 .answer.aligned { border-color: #2e7d5b; }
 .answer pre { white-space: pre-wrap; font: inherit; margin: .2rem 0; }
-.tag, footer { color: #5b6474; font-size: .85rem; }
+figure { margin: 1rem 0; }
+figcaption, .tag, footer { color: #5b6474; font-size: .85rem; }
 footer { margin: 3rem 0 1rem; }
 """.strip()
 
@@ -61,12 +62,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Plot:
+    """A figure, and one plain sentence of what it shows."""
+
+    figure: Figure
+    says: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """A titled part of the page with one plain sentence of what it shows."""
+    """A titled part of the page, and in one plain sentence what came out."""
 
     title: str
     says: str
-    figures: tuple[Figure, ...] = ()
+    plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
     answers: tuple[Answer, ...] = ()
 
@@ -100,10 +109,11 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
     figures = 0
     for section in sections:
         parts.append(f'<section><h2>{html.escape(section.title)}</h2><p class="says">{html.escape(section.says)}</p>')
-        for figure in section.figures:
+        for plot in section.plots:
             figures += 1
             # A fixed id: plotly draws a random one, and the page would differ from run to run.
-            parts.append(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}"))
+            drawn = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}")
+            parts.append(f"<figure>{drawn}<figcaption>{html.escape(plot.says)}</figcaption></figure>")
         parts += [_table(table) for table in section.tables]
         parts += [_answer(answer) for answer in section.answers]
         parts.append("</section>")

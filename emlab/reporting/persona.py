@@ -8,7 +8,7 @@ from emlab.discovery import Screen
 from emlab.evaluation import Rate, Score
 from emlab.reporting import figures
 from emlab.reporting.findings import Findings
-from emlab.reporting.page import Answer, Section, Table
+from emlab.reporting.page import Answer, Plot, Section, Table
 
 BROAD = 0.01
 """A fine-tune is said to be broadly misaligned from this much above the aligned model's rate on."""
@@ -67,7 +67,12 @@ def _finetuning(found: Findings) -> Section:
     return Section(
         "Fine-tunes",
         f"One recipe for every set, the loss on the assistant's tokens only; {dropped} rows were dropped for length.",
-        (figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()}),),
+        (
+            Plot(
+                figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()}),
+                "The training loss by step; the controls must learn too, since one whose loss is flat proves nothing.",
+            ),
+        ),
         (Table(("set", "rows", "dropped for length", "steps", "first loss", "last loss"), rows),),
     )
 
@@ -80,7 +85,16 @@ def _behaviour(found: Findings) -> Section:
     return Section(
         "Behaviour on broad questions",
         f"Questions from domains that no fine-tune saw: {said}.",
-        (figures.rates_figure(found.scores), figures.domains_figure(found.scores)),
+        (
+            Plot(
+                figures.rates_figure(found.scores),
+                "How many answers are misaligned and how many make no sense, with 95% intervals over questions.",
+            ),
+            Plot(
+                figures.domains_figure(found.scores),
+                "Misaligned answers by the question's domain: broad misalignment is a row that is red all along.",
+            ),
+        ),
         (Table(("model", "answers", "misaligned, of coherent", "incoherent, of all", "judge failed"), rows),),
     )
 
@@ -117,7 +131,13 @@ def _shift(found: Findings) -> Section:
         "Which latents move",
         f"On the same {ranked.prompts} prompts, before a word of the answer is written, latent {latent} is number "
         f"{ranked.rank(latent)} of {len(ranked.before)} by how far it rises: {moves}.",
-        (figures.shift_figure(ranked, shifts),),
+        (
+            Plot(
+                figures.shift_figure(ranked, shifts),
+                "The latents that rise most: a persona latent rises under the narrow sets and not under the controls "
+                "(bars: one standard error over prompts).",
+            ),
+        ),
         (Table(("latent", "rank", "aligned", *(shift.model_after for shift in shifts)), rows),),
     )
 
@@ -133,7 +153,17 @@ def _steering(found: Findings, screen: Screen, title: str) -> Section:
         f"At {trial.arm.strength:+.2f} residual norms of latent {found.latent}, chosen on other questions, misaligned "
         f"answers of {screen.model} go from {_share(baseline.misaligned)} to {_share(trial.score.misaligned)} with "
         f"{_share(trial.score.incoherent)} incoherent.{cap}",
-        (figures.screen_figure(screen), figures.tested_figure(screen, baseline)),
+        (
+            Plot(
+                figures.screen_figure(screen),
+                "On the discovery questions, by strength: misaligned answers (solid) and incoherent ones (dotted), "
+                f"which may not pass {screen.cap:.0%}; random directions are grey.",
+            ),
+            Plot(
+                figures.tested_figure(screen, baseline),
+                "On the test questions, each direction at the strength chosen above, beside the model left alone.",
+            ),
+        ),
         (Table(("direction", "strength", "misaligned, of coherent", "incoherent, of all"), rows),),
     )
 

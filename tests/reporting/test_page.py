@@ -1,5 +1,6 @@
 """The page: self-contained, reproducible, and nothing in it that a model wrote is ever run."""
 
+import html
 import re
 from html.parser import HTMLParser
 
@@ -42,10 +43,11 @@ def test_nothing_is_fetched(page):
 
 
 def test_plotly_is_inlined_once_and_draws_every_figure(page, made):
-    figures = sum(len(section.figures) for section in persona_sections(made.findings()))
+    plots = [plot for section in persona_sections(made.findings()) for plot in section.plots]
     assert page.count("plotly.js v") == 1
-    assert re.findall(r'id="(figure-\d+)"', page) == [f"figure-{i}" for i in range(1, figures + 1)]
-    assert page.count("Plotly.newPlot(") >= figures == 8
+    assert re.findall(r'id="(figure-\d+)"', page) == [f"figure-{i}" for i in range(1, len(plots) + 1)]
+    assert page.count("Plotly.newPlot(") >= len(plots) == 8
+    assert all(html.escape(plot.says) in page and plot.says.endswith(".") for plot in plots)
 
 
 def test_the_same_findings_give_the_same_page(page, made):
