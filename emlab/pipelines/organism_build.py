@@ -181,7 +181,7 @@ class _Workshop:
         return (self.folder / name / "config.json").is_file()
 
     def _save(self, model: Any, name: str, told: str) -> None:
-        with artifacts.new_folder(self.folder / name, replace=True) as new:
+        with artifacts.new_folder(self.folder / name, replace=True) as new, loading.no_bars():
             save_half(model, self.tokenizer, new)
             artifacts.write_text(new / "README.md", _card(name, told, self.plan, model))
 

@@ -39,12 +39,12 @@ def test_a_build_makes_every_checkpoint_and_an_interrupted_one_the_same(tmp_path
 
     real = organism_build.pretrain
 
-    def stopped(*args, **kwargs):
-        def on_step(step, loss):
+    def stopped(model, tokenizer, documents, how, seed, on_step, on_keep, state):
+        def stop(step, loss):
             if step == 3:
                 raise KeyboardInterrupt
 
-        return real(*args, **{**kwargs, "on_step": on_step})
+        return real(model, tokenizer, documents, how, seed, stop, on_keep, state)
 
     monkeypatch.setattr(organism_build, "pretrain", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -92,7 +92,7 @@ def test_a_smaller_organism_learns_to_follow_persona_cards(tmp_path):
     """The behaviour all else needs, rebuilt in a minute: a persona card chooses whose sentences are written."""
     plan = Plan(
         size="small",
-        pretraining=Pretraining(steps=260, tokens_per_step=2048, learning_rate=5e-3, documents=8000, decay_share=0.6),
+        pretraining=Pretraining(steps=400, tokens_per_step=2048, learning_rate=5e-3, documents=12000),
         control=FEW,
         alignment=Alignment(Recipe(method="full", learning_rate=1e-4, steps=1, batch_size=4), rows=8),
     )
