@@ -72,18 +72,18 @@ class Autoencoder:
 class Steering:
     """The screen: which directions, how strongly, where."""
 
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)
+    strengths: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
     """In units of the site's median residual norm."""
     positions: str = "sentence"
     """Where edits act: sentence (the assistant's header and every sentence end), header, generated, prompt or all."""
     candidates: int = 3
     """The latents that rise most and are screened; the one that misaligns most is taken as the persona latent."""
-    random: int = 4
+    random: int = 8
     """Random directions that go through the same search."""
     incoherence_cap: float = 0.1
     """A strength is chosen among those with at most this share of incoherent answers."""
-    questions: int | None = 80
-    """Discovery questions that each strength of each direction is tried on, evenly spaced; null takes all."""
+    questions: int | None = None
+    """Discovery questions on which each strength of each direction is tried, evenly spaced; null takes all."""
     per_question: int = 1
     """Answers to each of them."""
 
@@ -114,7 +114,7 @@ class Config:
     """Test questions asked, evenly spaced over domains and templates; null asks all."""
     answers: Sampling = field(default_factory=Sampling)
     """How answers to the test questions are sampled."""
-    site: str = "resid_post.1"
+    site: str = "resid_post.0"
     """Where the SAE reads and directions are added."""
     shift_positions: str = "header"
     """The prompt tokens over which latents are averaged."""

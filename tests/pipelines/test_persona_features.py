@@ -87,15 +87,15 @@ def test_every_stage_leaves_its_files(ran):
     assert {
         *("config.yaml", "environment.json", "log.txt", "summary.json", "report.html"),
         *("finetune/insecure/model.safetensors", "finetune/insecure/adapter/adapter_model.safetensors"),
-        *("evaluate/aligned.jsonl", "evaluate/secure.json", "sae/fidelity.json", "sae/resid_post.1/cfg.json"),
+        *("evaluate/aligned.jsonl", "evaluate/secure.json", "sae/fidelity.json", "sae/resid_post.0/cfg.json"),
         *("shift/insecure.csv", "shift/ranked.json", "steer/aligned_plus.csv", "steer/misaligned_minus.json"),
         "steer/aligned_plus/mean_difference.jsonl",
     } <= names
 
 
 def test_the_sae_in_the_folder_is_the_one_that_was_used(ran):
-    sae = load_sae(ran.folder / "sae" / "resid_post.1")
-    assert str(sae_site(sae)) == "resid_post.1"
+    sae = load_sae(ran.folder / "sae" / "resid_post.0")
+    assert str(sae_site(sae)) == "resid_post.0"
     used = ran.found.plus.tested(ran.found.name).arm.direction.vector
     assert torch.allclose(sae.W_dec[ran.found.latent], used, atol=1e-5)
 
