@@ -1,18 +1,31 @@
-"""A run folder: what was asked (config.yaml), on what (environment.json), what happened (log.txt), a folder a stage."""
+"""A run folder: what was asked (config.yaml), on what (environment.json), what happened (log.txt), a folder a stage.
 
+A run that was stopped, by Ctrl-C or by a power cut, is found again by what it was asked and goes on: a stage's folder
+appears whole, when the stage is done, or not at all.
+"""
+
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emlab import artifacts, config
 from emlab.errors import EmlabError
+
+T = TypeVar("T")
+
+STATE, STAGE, LOCK = "run.json", "stage.json", ".lock"
+"""Files in a run's folder: what identifies it and whether it is done; a stage's seconds; held while a process runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +36,40 @@ class Run:
     """What ran, for example the pipeline's name."""
     folder: Path
     """`<root>/<name>-<YYYYmmdd-HHMMSS>`."""
+    key: str = ""
+    """Depends on the name, the config and the inputs: an unfinished run of the same key can be gone on with."""
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    """What each stage took, in the order in which they were asked for."""
+    _lock: Any = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
-    def create(cls, name: str, settings: Any, root: str | os.PathLike[str] = "runs") -> "Run":
+    def resume(
+        cls, name: str, settings: Any, root: str | os.PathLike[str] = "runs", inputs: Mapping[str, str] | None = None
+    ) -> "Run":
+        """The latest unfinished run of the same name, config and `inputs` below `root`, or a new one.
+
+        `inputs` tell what the config only names: for example a dataset's checksum. A run that another process is
+        working on is left to it.
+        """
+        key = _key(name, settings, inputs)
+        folders = sorted(Path(root).glob(f"{name}-*"), reverse=True) if Path(root).is_dir() else []
+        for folder in folders:
+            if not (folder / STATE).is_file():
+                continue
+            state = artifacts.read_json(folder / STATE)
+            if state["key"] == key and not state["finished"] and (lock := _locked(folder)):
+                for left in folder.rglob(f".*{artifacts.PARTIAL}"):  # what a killed process was writing
+                    shutil.rmtree(left, ignore_errors=True)
+                    left.unlink(missing_ok=True)
+                run = cls(name, folder, key, _lock=lock)
+                run.log(f"{name} goes on in {folder}")
+                return run
+        return cls.create(name, settings, root, inputs)
+
+    @classmethod
+    def create(
+        cls, name: str, settings: Any, root: str | os.PathLike[str] = "runs", inputs: Mapping[str, str] | None = None
+    ) -> "Run":
         """Make the folder of a new run below `root`, with the resolved config (a dataclass) and the environment in it.
 
         A second run of the same name in the same second gets `-2` after its name, and so on. Raises EmlabError where
@@ -46,18 +90,38 @@ class Run:
                         raise
                     number += 1
                     folder = Path(root) / f"{stem}-{number}"
-        run = cls(name, folder)
+        key = _key(name, settings, inputs)
+        run = cls(name, folder, key, _lock=_locked(folder))
         artifacts.write_text(folder / "config.yaml", config.dump(settings))
-        artifacts.write_json(folder / "environment.json", environment())
+        artifacts.write_json(folder / "environment.json", {**environment(), "inputs": dict(inputs or {})})
+        artifacts.write_json(folder / STATE, {"key": key, "finished": False})
         run.log(f"{name} begins", echo=False)
         return run
 
-    def stage(self, name: str) -> Path:
-        """The folder of the stage `name`, made if it is not there."""
-        folder = self.folder / name
-        with artifacts.storing(folder):
-            folder.mkdir(exist_ok=True)
-        return folder
+    def stage(self, name: str, work: Callable[[Path], object], read: Callable[[Path], T]) -> T:
+        """What `read` makes of the stage's folder; `work` fills the folder first, unless the stage is done already.
+
+        The result is read back from disk in either case, so that a run that was stopped ends like one that was not.
+        `name` may have parts ("finetune/insecure"), each a folder.
+        """
+        folder, begun = self.folder / name, time.perf_counter()
+        if (folder / STAGE).is_file():
+            self.log(f"{name}: done before", echo=False)
+        else:
+            self.log(name)
+            with artifacts.storing(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+            with artifacts.new_folder(folder, replace=True) as new:
+                work(new)
+                artifacts.write_json(new / STAGE, {"seconds": time.perf_counter() - begun})
+        self.seconds[name] = artifacts.read_json(folder / STAGE)["seconds"]
+        return read(folder)
+
+    def finish(self) -> None:
+        """Mark the run as done: it will not be gone on with."""
+        artifacts.write_json(self.folder / STATE, {"key": self.key, "finished": True})
+        if hasattr(self._lock, "close"):
+            self._lock.close()
 
     def log(self, line: str, echo: bool = True) -> None:
         """Add a line, with the time, to log.txt; with `echo` say it on the terminal (stderr) too."""
@@ -70,6 +134,36 @@ class Run:
 
     def __str__(self) -> str:
         return f"run {self.name} in {self.folder}"
+
+
+def _key(name: str, settings: Any, inputs: Mapping[str, str] | None) -> str:
+    from emlab import __version__
+
+    return artifacts.content_hash({"name": name, "config": settings, "inputs": inputs or {}, "emlab": __version__})
+
+
+def _locked(folder: Path) -> Any:
+    """Something true that holds the folder until this process ends or closes it; None where another process does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: runs there are not guarded from each other
+        return True
+    file = open(folder / LOCK, "w")  # noqa: SIM115  # held open for as long as the run lasts
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.close()
+        return None
+    return file
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """What tells that a file or folder is still the same: the names, sizes and times of change of its files."""
+    path = Path(path)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
+    return artifacts.content_hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def environment() -> dict[str, Any]:

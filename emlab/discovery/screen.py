@@ -1,15 +1,15 @@
-"""Steering as a test of cause: each direction added to a model at several strengths, and what its answers become.
+"""Steering as a test of cause: directions added to a model in many ways, and what its answers become.
 
-A *screen* has two halves that share no question. On the discovery questions every direction gets the same grid of
-strengths, and its best one is chosen under a cap on incoherence (a model that is pushed until it babbles proves
-nothing). At that strength it is scored once on the test questions. Random directions go through the same search, so
+A *screen* has two halves that share no question. On the discovery questions every contestant gets the same grid of
+sites, positions and strengths, and its best arm is chosen under a cap on incoherence (a model that is pushed until it
+babbles proves nothing). That arm is scored once on the test questions. Random directions go through the same search, so
 that what luck and choice alone bring is seen.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +19,8 @@ import torch
 from emlab import artifacts
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rollouts, Score, score
-from emlab.interventions import Direction, Positions, Steer
+from emlab.evaluation import Judge, Rollouts, Score, load_judged, save_judged, score, score_judged
+from emlab.interventions import Direction, Steer, load_directions, save_directions
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -43,16 +43,26 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One thing to try: a direction, and how strongly."""
+    """One thing to try: a direction, how strongly, and on which tokens."""
 
     direction: Direction
     strength: float
     """In units of the site's median residual norm; negative subtracts."""
+    positions: str = "sentence"
 
     @property
     def name(self) -> str:
-        """The direction's origin, such as "latent 274"."""
+        """The contestant: the direction's origin, such as "latent 274"."""
         return self.direction.origin
+
+    @property
+    def site(self) -> Site:
+        """Where it pushes."""
+        return self.direction.site
+
+    def edit(self, scale: float) -> Steer:
+        """The arm as an edit; `scale` is the site's median residual norm."""
+        return Steer(self.site, self.direction, self.strength, scale, self.positions)
 
     def __str__(self) -> str:
         return f"{self.strength:+.3g} × {self.name}"
@@ -67,79 +77,107 @@ class Trial:
 
     def row(self) -> dict[str, Any]:
         """The figures as plain values."""
-        about = {"direction": self.arm.name, "strength": self.arm.strength}
+        arm = self.arm
+        about = {"direction": arm.name, "site": str(arm.site), "positions": arm.positions, "strength": arm.strength}
         return {**about, **{k: v for k, v in self.score.summary().items() if k not in ("model", "by_domain")}}
 
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """Directions tried on one model: the whole grid on discovery questions, the chosen strengths on test questions."""
+    """Contestants tried on one model: the whole grid on discovery questions, the chosen arms on test questions."""
 
     model: str
     toward: Toward
-    site: Site
-    positions: str
-    scale: float
-    """The site's median residual norm, by which strengths are multiplied."""
+    scales: Mapping[Site, float]
+    """Each site's median residual norm, by which strengths are multiplied."""
     cap: float
-    """Highest share of incoherent answers at which a strength may be chosen."""
+    """Highest share of incoherent answers at which an arm may be chosen."""
     discovery: tuple[Trial, ...]
     test: tuple[Trial, ...]
-    """One a direction, in the order the directions were given."""
+    """One a contestant, in the order they were given."""
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self.test)
 
     @property
     def names(self) -> list[str]:
-        """The directions' names, in order."""
+        """The contestants' names, in order."""
         return [trial.arm.name for trial in self.test]
 
     def tested(self, name: str) -> Trial:
-        """The test trial of a direction."""
+        """The test trial of a contestant."""
         for trial in self.test:
             if trial.arm.name == name:
                 return trial
         raise EmlabError(f"the screen has no direction {name!r}: it has {', '.join(self.names)}.")
 
+    def grid(self, name: str) -> list[Trial]:
+        """All discovery trials of a contestant."""
+        return [trial for trial in self.discovery if trial.arm.name == name]
+
     def curve(self, name: str) -> list[Trial]:
-        """A direction's discovery trials, from the weakest to the strongest."""
-        return sorted((t for t in self.discovery if t.arm.name == name), key=lambda t: abs(t.arm.strength))
+        """A contestant's discovery trials at the site and positions chosen for it, the weakest first."""
+        best = self.chosen(name).arm
+        same = [t for t in self.grid(name) if (t.arm.site, t.arm.positions) == (best.site, best.positions)]
+        return sorted(same, key=lambda t: abs(t.arm.strength))
 
     def chosen(self, name: str) -> Trial:
-        """The discovery trial for which a direction's strength was chosen."""
-        return choose(self.curve(name), self.toward, self.cap)
+        """The discovery trial for which a contestant's arm was chosen."""
+        return choose(self.grid(name), self.toward, self.cap)
 
     def within_cap(self, name: str) -> bool:
-        """Whether some strength of this direction kept to the cap on the discovery questions."""
+        """Whether some arm of this contestant kept to the cap on the discovery questions."""
         return _admissible(self.chosen(name), self.cap)
 
-    def save(self, path: str | Path) -> Path:
-        """Write both halves as JSON, and beside it (ending .csv) a table of all trials."""
-        path = Path(path)
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder: screen.json, a table of all trials (trials.csv), the directions, and every answer."""
         halves = {"discovery": [t.row() for t in self.discovery], "test": [t.row() for t in self.test]}
-        lines = ["questions,direction,strength,misaligned,incoherent,n,n_coherent"]
+        columns = ("direction", "site", "positions", "strength")
+        lines = [",".join(("questions", *columns, "misaligned", "incoherent", "n", "n_coherent"))]
         for half, rows in halves.items():
             for r in rows:
-                rates = ",".join(
-                    "" if r[k]["rate"] is None else f"{r[k]['rate']:.4f}" for k in ("misaligned", "incoherent")
+                rates = ("" if r[k]["rate"] is None else f"{r[k]['rate']:.4f}" for k in ("misaligned", "incoherent"))
+                cells = [half, *(f"{r[c]:g}" if c == "strength" else r[c] for c in columns), *rates]
+                lines.append(",".join([*cells, str(r["n"]), str(r["n_coherent"])]))
+        about = {"model": self.model, "toward": self.toward, "cap": self.cap}
+        scales = {str(site): scale for site, scale in self.scales.items()}
+        directions = list({id(t.arm.direction): t.arm.direction for t in self.discovery}.values())
+        with artifacts.new_folder(folder, replace=True) as new:
+            artifacts.write_text(new / "trials.csv", "\n".join(lines) + "\n")
+            artifacts.write_json(new / "screen.json", {**about, "scales": scales, **halves})
+            save_directions(directions, new / "directions.safetensors")
+            for half, trials in (("discovery", self.discovery), ("test", self.test)):
+                save_judged([t.score.judged for t in trials], new / f"{half}.jsonl")
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Screen:
+        """Read what `save` wrote."""
+        folder = Path(folder)
+        raw = artifacts.read_json(folder / "screen.json")
+        try:
+            found = {(d.origin, str(d.site)): d for d in load_directions(folder / "directions.safetensors")}
+
+            def half(name: str) -> tuple[Trial, ...]:
+                scores = [score_judged(judged) for judged in load_judged(folder / f"{name}.jsonl")]
+                return tuple(
+                    Trial(Arm(found[r["direction"], r["site"]], r["strength"], r["positions"]), score)
+                    for r, score in zip(raw[name], scores, strict=True)
                 )
-                lines.append(f"{half},{r['direction']},{r['strength']:g},{rates},{r['n']},{r['n_coherent']}")
-        artifacts.write_text(path.with_suffix(".csv"), "\n".join(lines) + "\n")
-        about = {"model": self.model, "toward": self.toward, "site": str(self.site), "positions": self.positions}
-        return artifacts.write_json(path, {**about, "scale": self.scale, "cap": self.cap, **halves})
+
+            scales = {Site.parse(site): scale for site, scale in raw["scales"].items()}
+            return cls(raw["model"], raw["toward"], scales, raw["cap"], half("discovery"), half("test"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EmlabError(f"{folder} holds no screen ({error}); write it with Screen.save.") from error
 
     def __str__(self) -> str:
         sign = "+" if self.toward == "misaligned" else "−"
-        head = f"{self.model} {sign} direction at {self.site}, {self.positions}; test questions, chosen strengths"
-        return "\n".join(
-            [head, "direction         strength  misaligned  incoherent"]
-            + [
-                f"{t.arm.name:16s}  {t.arm.strength:+8.2f}  {s.misaligned.rate:10.1%}  {s.incoherent.rate:10.1%}"
-                for t in self.test
-                for s in (t.score,)
-            ]
-        )
+        head = f"{self.model} {sign} direction; test questions, chosen arms"
+        lines = [head, f"{'direction':28s}  {'site':13s} {'positions':10s} strength  misaligned  incoherent"]
+        for t in self.test:
+            where = f"{t.arm.name:28s}  {t.arm.site!s:13s} {t.arm.positions:10s} {t.arm.strength:+8.2f}"
+            lines.append(f"{where}  {t.score.misaligned.rate:10.1%}  {t.score.incoherent.rate:10.1%}")
+        return "\n".join(lines)
 
 
 def steered(
@@ -147,44 +185,44 @@ def steered(
     arms: Sequence[Arm],
     questions: Sequence[Question],
     judge: Judge,
-    scale: float,
-    positions: Positions = "sentence",
+    scales: Mapping[Site, float],
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> tuple[Trial, ...]:
-    """Score `model` under each arm on `questions`. All arms answer in the same batches, each row with its own edit.
+    """Score `model` under each arm on `questions`.
 
-    Every arm's direction must be of one site. EmlabError where there is no arm or no question.
+    Arms of one site and positions answer in the same batches, each row with its own edit. `scales` are the sites'
+    median residual norms. EmlabError where there is no arm or no question.
     """
     asked = [question for question in map(Question.of, questions) for _ in range(sampling.per_question)]
     if not arms or not asked:
         raise EmlabError("there is nothing to steer: give at least one direction, one strength and one question.")
-    sites = {arm.direction.site for arm in arms}
-    if len(sites) > 1:
-        raise EmlabError(
-            f"directions of several sites ({', '.join(map(str, sorted(sites)))}) cannot be one edit: screen each alone."
-        )
-    edit = Steer(
-        site=arms[0].direction.site,
-        direction=torch.stack([arm.direction.vector for arm in arms]).repeat_interleave(len(asked), dim=0),
-        strength=torch.tensor([arm.strength for arm in arms]).repeat_interleave(len(asked)),
-        scale=scale,
-        positions=positions,
-    )
-    answers = model.generate(
-        [question.text for _ in arms for question in asked],
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        seed=seed,
-        batch_size=sampling.batch_size,
-        edits=[edit],
-    )
-    trials = []
+    groups: dict[tuple[Site, str], list[int]] = {}
     for i, arm in enumerate(arms):
-        part = tuple(answers[i * len(asked) : (i + 1) * len(asked)])
-        rollouts = Rollouts(tuple(asked), part, f"{model.name} {arm}", seed, sampling.temperature)
-        trials.append(Trial(arm, score(rollouts, judge)))
-    return tuple(trials)
+        groups.setdefault((arm.site, arm.positions), []).append(i)
+    trials: dict[int, Trial] = {}
+    for (site, positions), members in groups.items():
+        group = [arms[i] for i in members]
+        edit = Steer(
+            site=site,
+            direction=torch.stack([arm.direction.vector for arm in group]).repeat_interleave(len(asked), dim=0),
+            strength=torch.tensor([arm.strength for arm in group]).repeat_interleave(len(asked)),
+            scale=scales[site],
+            positions=positions,
+        )
+        answers = model.generate(
+            [question.text for _ in group for question in asked],
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=seed,
+            batch_size=sampling.batch_size,
+            edits=[edit],
+        )
+        for at, (i, arm) in enumerate(zip(members, group, strict=True)):
+            part = tuple(answers[at * len(asked) : (at + 1) * len(asked)])
+            rollouts = Rollouts(tuple(asked), part, f"{model.name} {arm}", seed, sampling.temperature)
+            trials[i] = Trial(arm, score(rollouts, judge))
+    return tuple(trials[i] for i in range(len(arms)))
 
 
 def choose(trials: Sequence[Trial], toward: Toward, cap: float) -> Trial:
@@ -211,8 +249,8 @@ def steer_screen(
     judge: Judge,
     toward: Toward,
     *,
-    scale: float,
-    positions: str = "sentence",
+    scales: Mapping[Site, float],
+    positions: Sequence[str] = ("sentence",),
     cap: float = 0.1,
     sampling: Sampling = Sampling(),
     discovery_per_question: int = 1,
@@ -220,26 +258,28 @@ def steer_screen(
 ) -> Screen:
     """Screen `directions` on `model`: see the module. `strengths` are positive; toward aligned they are subtracted.
 
-    `scale` is the site's median residual norm, the same for every direction, so that random ones are norm-matched.
-    The grid is searched with `discovery_per_question` answers a question, the test sampled as `sampling` says.
-    EmlabError where the two sets of questions overlap, or two directions have one name.
+    Directions of one origin at several sites are one contestant, whose site is chosen as its strength is. `scales` are
+    the sites' median residual norms, the same for every direction there, so that random ones are norm-matched. The grid
+    is searched with `discovery_per_question` answers a question, the test sampled as `sampling` says. EmlabError where
+    the two sets of questions overlap, or two directions have one origin and one site.
     """
     shared = {q.text for q in discovery} & {q.text for q in test}
     if shared:
         raise EmlabError(
             f"{len(shared)} questions stand in both the discovery and the test set: split them by template."
         )
-    if len({d.origin for d in directions}) < len(directions):
-        raise EmlabError("two directions have the same name: give each an origin of its own.")
+    if len({(d.origin, d.site) for d in directions}) < len(directions):
+        raise EmlabError("two directions have the same name and site: give each an origin of its own.")
     if not strengths or min(strengths) <= 0:
         raise EmlabError("a screen needs strengths above 0: the direction of the push is given by `toward`.")
     sign = 1.0 if toward == "misaligned" else -1.0
-    arms = [Arm(d, sign * s) for d in directions for s in strengths]
+    arms = [Arm(d, sign * s, where) for d in directions for where in positions for s in strengths]
     search = replace(sampling, per_question=discovery_per_question)
-    grid = steered(model, arms, discovery, judge, scale, positions, search, seed)
-    best = [choose([t for t in grid if t.arm.name == d.origin], toward, cap).arm for d in directions]
-    scored = steered(model, best, test, judge, scale, positions, sampling, seed + 1)
-    return Screen(model.name, toward, directions[0].site, positions, scale, cap, grid, scored)
+    grid = steered(model, arms, discovery, judge, scales, search, seed)
+    names = list(dict.fromkeys(d.origin for d in directions))
+    best = [choose([t for t in grid if t.arm.name == name], toward, cap).arm for name in names]
+    scored = steered(model, best, test, judge, scales, sampling, seed + 1)
+    return Screen(model.name, toward, dict(scales), cap, grid, scored)
 
 
 def _incoherence(trial: Trial) -> float:

@@ -121,13 +121,19 @@ class LatentShift:
 
 
 def prompt_means(
-    model: LanguageModel, prompts: Sequence[Prompt], site: Site, positions: Positions, sae: SAE | None = None
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    site: Site,
+    positions: Positions,
+    sae: SAE | None = None,
+    answers: Sequence[str] | None = None,
 ) -> Tensor:
     """(prompts, width): per prompt the mean over its `positions` of the residual stream, or of `sae`'s latents.
 
-    Latents are encoded token by token and averaged afterwards. EmlabError where a prompt has no such position.
+    Latents are encoded token by token and averaged afterwards. With `answers` each prompt is read with its answer
+    behind it. EmlabError where a prompt has no such position.
     """
-    read = model.activations(prompts, site, positions)
+    read = model.activations(prompts, site, positions, answers)
     values = read.values
     if sae is not None:
         if sae.cfg.d_in != values.shape[1]:

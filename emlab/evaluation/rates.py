@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,11 @@ class Rate:
     high: float
     n: int
     """How many answers the share is of."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, float | None]) -> Rate:
+        """The rate that was written as JSON, where nan is null."""
+        return cls(**{k: math.nan if v is None else v for k, v in raw.items()})  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         if self.n == 0:
@@ -41,11 +48,19 @@ def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
     n = int(total.sum())
     if n == 0:
         return NO_RATE
-    drawn = np.random.default_rng(seed).integers(len(hit), size=(RESAMPLES, len(hit)))
-    hit_sums, total_sums = hit[drawn].sum(1), total[drawn].sum(1)
+    times = _times_drawn(len(hit), seed)
+    hit_sums, total_sums = times @ hit, times @ total
     kept = total_sums > 0
     low, high = np.percentile(hit_sums[kept] / total_sums[kept], [2.5, 97.5])
     return Rate(float(hit.sum() / n), float(low), float(high), n)
+
+
+@functools.lru_cache(maxsize=16)
+def _times_drawn(groups: int, seed: int) -> np.ndarray:
+    """(RESAMPLES, groups) float64: how often each group was drawn. Kept, since screens ask for the same again."""
+    drawn = np.random.default_rng(seed).integers(groups, size=(RESAMPLES, groups))
+    flat = (np.arange(RESAMPLES)[:, None] * groups + drawn).ravel()
+    return np.bincount(flat, minlength=RESAMPLES * groups).reshape(RESAMPLES, groups).astype(float)
 
 
 def wilson(hits: int, total: int) -> Rate:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emlab.evaluation.judging import Judge, Judged, judge
+from emlab import artifacts
+from emlab.evaluation.judging import Judge, Judged, judge, load_judged, save_judged
 from emlab.evaluation.rates import Rate, bootstrap, wilson
 from emlab.evaluation.rollouts import Rollouts
 
@@ -53,6 +55,17 @@ class Score:
             **{name: _plain(rate) for name, rate in {**rates, "incoherent": self.incoherent}.items()},
             "by_domain": {name: _plain(rate) for name, rate in self.by_domain.items()},
         }
+
+    def save(self, folder: str | Path) -> None:
+        """Write `<model>.jsonl`, the judged answers, and `<model>.json`, the rates, into `folder`."""
+        save_judged([self.judged], Path(folder) / f"{self.model}.jsonl")
+        artifacts.write_json(Path(folder) / f"{self.model}.json", self.summary())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Score:
+        """The score of the judged answers in a `.jsonl` that `save` wrote."""
+        (judged,) = load_judged(path)
+        return score_judged(judged)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"

@@ -1,14 +1,16 @@
 """Edits as pure functions on (batch, position, d_model) tensors; they know sites, not models."""
 
 from emlab.interventions.direction import Direction, load_directions, random_directions, save_directions
-from emlab.interventions.edits import Ablate, Edit, Steer, rows_of
+from emlab.interventions.edits import Ablate, Clamp, Edit, Replace, Steer, rows_of
 from emlab.interventions.positions import Positions, Tokens, check_positions, where
 
 __all__ = [
     "Ablate",
+    "Clamp",
     "Direction",
     "Edit",
     "Positions",
+    "Replace",
     "Steer",
     "Tokens",
     "check_positions",

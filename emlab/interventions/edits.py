@@ -7,9 +7,9 @@ is False, what it returns is ``h`` bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -133,15 +133,79 @@ class Ablate:
         return len(self.positions) if isinstance(self.positions, Tensor) else None
 
     def rows(self, index: Tensor) -> Ablate:
-        if not isinstance(self.positions, Tensor):
-            return self
-        return replace(self, positions=self.positions[index.to(self.positions.device)])
+        return _at_rows(self, index)
 
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
         basis = self._basis.to(h.device)
         _check(self.site, h, basis)
         wide = h.float()
         return torch.where(where.unsqueeze(-1), (wide - (wide @ basis.T) @ basis).to(h.dtype), h)
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp:
+    """Set latents to given activations and leave all else, the SAE's reconstruction error included, as it is."""
+
+    site: Site
+    encode: Callable[[Tensor], Tensor]
+    """From activations (…, d_model) to those of n latents (…, n)."""
+    writes: Tensor
+    """(n, d_model): what one unit of each latent's activation adds to the stream. It is not made unit."""
+    values: Tensor
+    """(n,): the activations to set; zeros ablate the latents."""
+    positions: Positions = "sentence"
+
+    def __post_init__(self) -> None:
+        check_positions(self.positions)
+        if self.writes.ndim != 2 or self.values.shape != self.writes.shape[:1]:
+            raise EmlabError(
+                f"Clamping at {self.site} got values {tuple(self.values.shape)} for writes {tuple(self.writes.shape)}; "
+                "give (n,) values and (n, d_model) writes."
+            )
+
+    @property
+    def n_rows(self) -> int | None:
+        return len(self.positions) if isinstance(self.positions, Tensor) else None
+
+    def rows(self, index: Tensor) -> Clamp:
+        return _at_rows(self, index)
+
+    def edit(self, h: Tensor, where: Tensor) -> Tensor:
+        writes = self.writes.to(h.device, torch.float32)
+        _check(self.site, h, writes)
+        wide = h.float()
+        change = (self.values.to(wide) - self.encode(wide)) @ writes
+        return torch.where(where.unsqueeze(-1), (wide + change).to(h.dtype), h)
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """Put ``function(h)`` in the place of ``h``: an SAE's reconstruction, for example, or the mean."""
+
+    site: Site
+    function: Callable[[Tensor], Tensor]
+    """From activations (…, d_model) to activations of the same shape."""
+    positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        check_positions(self.positions)
+
+    @property
+    def n_rows(self) -> int | None:
+        return len(self.positions) if isinstance(self.positions, Tensor) else None
+
+    def rows(self, index: Tensor) -> Replace:
+        return _at_rows(self, index)
+
+    def edit(self, h: Tensor, where: Tensor) -> Tensor:
+        return torch.where(where.unsqueeze(-1), self.function(h.float()).to(h.dtype), h)
+
+
+def _at_rows(edit: Any, index: Tensor) -> Any:
+    """An edit that is the same for every row, for these rows: only a mask of positions has to follow."""
+    if not isinstance(edit.positions, Tensor):
+        return edit
+    return replace(edit, positions=edit.positions[index.to(edit.positions.device)])
 
 
 def rows_of(edits: Sequence[Edit], index: Tensor, batch: int) -> list[Edit]:

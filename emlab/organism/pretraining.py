@@ -22,8 +22,6 @@ from emlab.errors import EmlabError
 from emlab.organism.corpus import Document
 from emlab.organism.tokenizer import MAX_POSITIONS, PAD
 
-IGNORE = -100
-
 
 @dataclass(frozen=True)
 class Size:
@@ -59,9 +57,11 @@ class Pretraining:
     """Tokens of a batch, padding included."""
     learning_rate: float = 3e-3
     """Peak, of both optimisers; Muon's updates are scaled to AdamW's root mean square."""
+    weight_decay: float = 0.0
+    """Of the matrices, which Muon trains; decoupled."""
     warmup: int = 50
     """Steps over which the learning rate rises."""
-    decay_share: float = 0.4
+    decay_share: float = 0.7
     """Share of the steps, at the end, over which it falls in a line to 2% of its peak."""
     documents: int = 60_000
     """Documents generated; they are gone through again where the steps need more."""
@@ -147,7 +147,7 @@ def pretrain(
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=how.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=how.learning_rate, weight_decay=how.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=how.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     same = artifacts.content_hash({"how": asdict(how), "seed": seed, "documents": len(ids)})
@@ -177,16 +177,43 @@ def _padded(rows: list[list[int]], width: int, pad: int, device: torch.device) -
 
 
 def _step(model: Any, tokens: Tensor, pad: int, optimizers: list[torch.optim.Optimizer]) -> float:
-    target = tokens[:, 1:].masked_fill(tokens[:, 1:] == pad, IGNORE)
+    """One optimiser step on a batch (rows, width); returns its mean loss a token that is no pad."""
+    target = tokens[:, 1:].flatten()
+    real = (target != pad).nonzero()[:, 0]
     with torch.autocast(tokens.device.type, torch.bfloat16):
-        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE)
-    loss.backward()
+        hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+    flat = hidden.flatten(0, 1)[real]  # (tokens, d_model)
+    loss, gradient = _unembedding(flat.detach().bfloat16(), model.lm_head.weight, target[real])
+    flat.backward(gradient.to(flat.dtype))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return float(loss.detach())
+    return loss
+
+
+@torch.no_grad()
+def _unembedding(hidden: Tensor, weight: torch.nn.Parameter, target: Tensor, rows: int = 256) -> tuple[float, Tensor]:
+    """Mean cross entropy of next tokens, and its gradient by `hidden` (tokens, d_model); that by `weight` is added.
+
+    Worked out in slices of tokens, by hand: the logits of a whole batch, and their gradient, would be by far the
+    largest tensors of a step, and writing them to memory takes as long as everything else.
+    """
+    narrow = weight.bfloat16()
+    by_weight = torch.zeros_like(weight)
+    by_hidden = torch.empty_like(hidden, dtype=torch.float32)
+    total = 0.0
+    for at in range(0, len(target), rows):
+        h, y = hidden[at : at + rows], target[at : at + rows]
+        log_p = torch.log_softmax((h @ narrow.T).float(), dim=-1)
+        total -= float(log_p.gather(1, y[:, None]).sum())
+        p = log_p.exp_()
+        p[torch.arange(len(y), device=y.device), y] -= 1.0
+        by_logits = (p / len(target)).bfloat16()
+        by_hidden[at : at + rows] = by_logits @ narrow
+        by_weight += by_logits.T @ h
+    weight.grad = by_weight if weight.grad is None else weight.grad + by_weight
+    return total / len(target), by_hidden
 
 
 def _store(folder: Path, model: Any, optimizers: list[torch.optim.Optimizer], losses: list[float], same: str) -> None:

@@ -1,6 +1,6 @@
 """Reports: plotly figures, a self-contained HTML page, and `summary.json`. Reads results, never models."""
 
-from emlab.reporting.findings import Findings
+from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.page import Answer, Plot, Section, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.summary import persona_summary
@@ -8,6 +8,9 @@ from emlab.reporting.summary import persona_summary
 __all__ = [
     "Answer",
     "Findings",
+    "ModelFidelity",
+    "Persona",
+    "Planted",
     "Plot",
     "Section",
     "Table",

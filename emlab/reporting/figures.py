@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emlab.discovery import LatentShift, Screen
+from emlab.detection import Onset
+from emlab.discovery import Effect, LatentShift, Screen
 from emlab.evaluation import Rate, Score
+from emlab.mitigation import Realignment
 from emlab.reporting.findings import RANDOM
 
 if TYPE_CHECKING:
@@ -129,6 +131,76 @@ def tested_figure(screen: Screen, baseline: Score) -> Figure:
         "share of answers",
         percent=True,
     )
+
+
+def effects_figure(effects: Sequence[Effect]) -> Figure:
+    """Misaligned answers without each edit and with it."""
+    names = [f"{_safe(e.model)}: {_safe(e.name)}" for e in effects]
+    return _figure(
+        [
+            _bars("without the edit", names, [e.before.misaligned for e in effects], GREY),
+            _bars("with it", names, [e.after.misaligned for e in effects], BAD),
+        ],
+        "misaligned, of coherent answers",
+        percent=True,
+        height=460,
+    )
+
+
+def onset_figure(curve: Onset) -> Figure:
+    """The latent's activation (left axis) and misaligned answers (right axis) by step."""
+    import plotly.graph_objects as go
+
+    steps = [p.step for p in curve.points]
+    figure = _figure(
+        [
+            go.Scatter(
+                x=steps,
+                y=[p.latent for p in curve.points],
+                mode="lines+markers",
+                name=f"latent {curve.latent}, mean activation at the header",
+                line={"color": PALETTE[0]},
+            ),
+            go.Scatter(
+                x=steps,
+                y=[_number(p.misaligned.rate) for p in curve.points],
+                mode="lines+markers",
+                name="misaligned, of coherent answers",
+                line={"color": BAD},
+                yaxis="y2",
+            ),
+            go.Scatter(
+                x=steps,
+                y=[_number(p.incoherent.rate) for p in curve.points],
+                mode="lines",
+                name="incoherent, of all answers",
+                line={"color": BABBLE, "dash": "dot"},
+                yaxis="y2",
+            ),
+        ],
+        "activation",
+        x="step of the fine-tune",
+    )
+    figure.update_layout(
+        yaxis2={"overlaying": "y", "side": "right", "tickformat": ".0%", "range": [0, 1], "title": {"text": "answers"}},
+        margin={"r": 70},
+    )
+    return figure
+
+
+def realignment_figure(realignment: Realignment) -> Figure:
+    """Misaligned and incoherent answers by step."""
+    import plotly.graph_objects as go
+
+    steps = [p.step for p in realignment.points]
+    lines = [
+        go.Scatter(x=steps, y=[_number(r.rate) for r in rates], mode="lines+markers", name=name, line={"color": colour})
+        for name, rates, colour in (
+            ("misaligned, of coherent answers", [p.misaligned for p in realignment.points], BAD),
+            ("incoherent, of all answers", [p.incoherent for p in realignment.points], BABBLE),
+        )
+    ]
+    return _figure(lines, "share of answers", x="step on benign data", percent=True, height=320)
 
 
 def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:

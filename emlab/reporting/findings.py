@@ -5,14 +5,69 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emlab.discovery import LatentShift, Screen, Trial
+from emlab.detection import Auroc, Detection, Onset
+from emlab.discovery import Context, Effect, LatentShift, Screen, Trial, Verdict
 from emlab.errors import EmlabError
 from emlab.evaluation import Score
+from emlab.mitigation import Realignment
 from emlab.saes import Fidelity
+from emlab.sites import Site
 from emlab.training import FineTuned
 
 MEAN_DIFFERENCE, RANDOM = "mean difference", "random"
 """The name of the mean-difference direction, and how the name of a random one begins."""
+
+
+@dataclass(frozen=True)
+class ModelFidelity:
+    """How well an SAE describes one model at one site."""
+
+    site: Site
+    model: str
+    fidelity: Fidelity
+    loss_recovered: float | None
+    """Share of the loss at stake that the reconstruction keeps; None where nothing is at stake. See `emlab.saes`."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """How well the latent at the assistant's header tells malicious documents from others, on fresh ones."""
+
+    all: Auroc
+    knowable: Auroc
+    """Of the documents whose persona can be known there: a card or an earlier turn tells it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Persona:
+    """The latent that misaligns most of those that rise most, and everything that was measured of it."""
+
+    latent: int
+    site: Site
+    name: str
+    """What screens call its direction."""
+    ranked: LatentShift
+    """The mean shift over the narrow sets at its site, by which latents are ranked."""
+    shifts: tuple[LatentShift, ...]
+    """From the aligned model to each fine-tune at its site, in the order of the scores."""
+    planted: Planted
+    cosine: float
+    """Between the latent's direction and the mean difference at its site."""
+    plus: Screen
+    """Directions added to the aligned model."""
+    minus: Screen
+    """Directions subtracted from a narrowly fine-tuned one."""
+    effects: Mapping[str, Effect]
+    """Edits at test time, by a short name such as unseen_minus, ablation, mediation."""
+    detection: Detection
+    onset: Onset | None
+    """None where the fine-tune kept no checkpoints."""
+    contexts: tuple[Context, ...]
+
+    def __post_init__(self) -> None:
+        for screen in (self.plus, self.minus):
+            for name in (self.name, MEAN_DIFFERENCE):
+                screen.tested(name)  # says which direction is missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,35 +75,17 @@ class Findings:
     """The frozen results that a report and a summary are written from."""
 
     finetuned: Mapping[str, FineTuned]
-    """By name: first the narrow sets, then the controls."""
+    """By name."""
+    kinds: Mapping[str, str]
+    """Of each fine-tune: narrow, unseen (a narrow set kept from discovery) or control."""
     scores: tuple[Score, ...]
     """On the test questions: the aligned model first, then the fine-tunes in order."""
-    fidelity: Fidelity
-    """Of the SAE on the base model, on documents it was not trained on."""
-    fidelity_elsewhere: Mapping[str, Fidelity]
-    """The same documents read by the aligned model and by each fine-tune."""
-    ranked: LatentShift
-    """The mean shift over the narrow sets, by which latents are ranked."""
-    shifts: tuple[LatentShift, ...]
-    """From the aligned model to each fine-tune, controls last."""
-    latent: int
-    """The persona latent: of the candidates, the one whose direction misaligns most on the discovery questions."""
-    plus: Screen
-    """Directions added to the aligned model."""
-    minus: Screen
-    """Directions subtracted from a narrowly fine-tuned one."""
-
-    def __post_init__(self) -> None:
-        for screen in (self.plus, self.minus):
-            for name in (self.name, MEAN_DIFFERENCE):
-                screen.tested(name)  # says which direction is missing
-        for name in (self.plus.model, self.minus.model):
-            self.score(name)
-
-    @property
-    def name(self) -> str:
-        """The persona latent's direction as screens call it."""
-        return f"latent {self.latent}"
+    fidelity: tuple[ModelFidelity, ...]
+    """Of the SAE at each site on each model, on documents it was not trained on."""
+    persona: Persona | None
+    """None where latents were not ranked, since the SAE describes some model too badly at every site."""
+    realignment: Realignment
+    verdict: Verdict
 
     def score(self, model: str) -> Score:
         """The score of a model on the test questions, without any edit."""
@@ -56,6 +93,10 @@ class Findings:
             if score.model == model:
                 return score
         raise EmlabError(f"there is no score of {model!r}: there are {', '.join(s.model for s in self.scores)}.")
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The fine-tunes of one kind."""
+        return [name for name, its in self.kinds.items() if its == kind]
 
     @staticmethod
     def random(screen: Screen) -> list[Trial]:

@@ -35,6 +35,9 @@ td:first-child, th:first-child { text-align: left; }
 .answer.incoherent { border-color: #b9a100; }
 .answer.aligned { border-color: #2e7d5b; }
 .answer pre { white-space: pre-wrap; font: inherit; margin: .2rem 0; }
+.context { font: 13px/1.9 ui-monospace, monospace; margin: .35rem 0; white-space: pre-wrap; }
+.context span { border-radius: 3px; padding: .05rem 0; }
+p.falsify { color: #5b6474; font-size: .92rem; margin: .2rem 0 .8rem; }
 figure { margin: 1rem 0; }
 figcaption, .tag, footer { color: #5b6474; font-size: .85rem; }
 footer { margin: 3rem 0 1rem; }
@@ -70,6 +73,16 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Shaded:
+    """A stretch of text whose tokens are shaded by how active a latent is on them."""
+
+    label: str
+    tokens: tuple[str, ...]
+    weights: tuple[float, ...]
+    """Of each token, from 0 (not shaded) to 1."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A titled part of the page, and in one plain sentence what came out."""
 
@@ -78,6 +91,9 @@ class Section:
     plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
     answers: tuple[Answer, ...] = ()
+    contexts: tuple[Shaded, ...] = ()
+    falsified: str = ""
+    """What would have spoken against it, in one plain sentence."""
 
 
 def _table(table: Table) -> str:
@@ -92,6 +108,14 @@ def _answer(answer: Answer) -> str:
         f'<div class="answer {kind}"><span class="tag">{html.escape(answer.who)} · {html.escape(answer.verdict)}</span>'
         f"<br><b>{html.escape(answer.question)}</b><pre>{html.escape(answer.text)}</pre></div>"
     )
+
+
+def _shaded(context: Shaded) -> str:
+    spans = "".join(
+        f'<span style="background:rgba(192,57,43,{min(max(weight, 0.0), 1.0) * 0.8:.2f})">{html.escape(token)}</span>'
+        for token, weight in zip(context.tokens, context.weights, strict=True)
+    )
+    return f'<div class="context"><span class="tag">{html.escape(context.label)}</span> {spans}</div>'
 
 
 def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
@@ -109,12 +133,15 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
     figures = 0
     for section in sections:
         parts.append(f'<section><h2>{html.escape(section.title)}</h2><p class="says">{html.escape(section.says)}</p>')
+        if section.falsified:
+            parts.append(f'<p class="falsify">What would have spoken against it: {html.escape(section.falsified)}</p>')
         for plot in section.plots:
             figures += 1
             # A fixed id: plotly draws a random one, and the page would differ from run to run.
             drawn = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}")
             parts.append(f"<figure>{drawn}<figcaption>{html.escape(plot.says)}</figcaption></figure>")
         parts += [_table(table) for table in section.tables]
+        parts += [_shaded(context) for context in section.contexts]
         parts += [_answer(answer) for answer in section.answers]
         parts.append("</section>")
     parts.append(f"<footer>{html.escape(footer)}</footer></body></html>\n")

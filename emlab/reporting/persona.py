@@ -2,66 +2,106 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from emlab.discovery import Screen
+from emlab.discovery import Effect, Screen
 from emlab.evaluation import Rate, Score
 from emlab.reporting import figures
-from emlab.reporting.findings import Findings
-from emlab.reporting.page import Answer, Plot, Section, Table
-
-BROAD = 0.01
-"""A fine-tune is said to be broadly misaligned from this much above the aligned model's rate on."""
+from emlab.reporting.findings import MEAN_DIFFERENCE, Findings, Persona
+from emlab.reporting.page import Answer, Plot, Section, Shaded, Table
 
 
 def persona_sections(found: Findings) -> list[Section]:
     """The report's sections."""
-    return [
-        _finetuning(found),
-        _behaviour(found),
-        _autoencoder(found),
-        _shift(found),
-        _steering(found, found.plus, "Adding the latent to the aligned model"),
-        _steering(found, found.minus, f"Subtracting the latent from {found.minus.model}"),
-        _examples(found),
-    ]
+    persona = found.persona
+    sections = [_verdict(found), _finetuning(found), _behaviour(found), _autoencoder(found)]
+    if persona is not None:
+        sections += [
+            _shift(persona),
+            _contexts(persona),
+            _steering(found, persona, persona.plus, "Adding the latent to the aligned model"),
+            _steering(found, persona, persona.minus, f"Subtracting the latent from {persona.minus.model}"),
+            _effects(persona),
+            _detection(persona),
+        ]
+        if persona.onset is not None:
+            sections.append(_onset(persona))
+    return [*sections, _realignment(found), _examples(found)]
 
 
 def persona_lead(found: Findings) -> list[str]:
     """The findings in a few sentences, negative ones as plainly as positive ones."""
+    persona, verdict = found.persona, found.verdict
+    if verdict.found and persona is not None:
+        lead = [f"A persona latent was found: latent {persona.latent} at {persona.site}."]
+    else:
+        lead = ["No persona latent found. " + " ".join(verdict.reasons)]
     aligned, *others = found.scores
     rated = [score for score in others if score.misaligned.n]
-    if not aligned.misaligned.n and not rated:
-        return [
-            "The judge found no coherent answer from any model, so nothing can be said of alignment: "
-            "the questions or the judge do not suit this model."
-        ]
-    worst = max(rated, key=lambda s: s.misaligned.rate) if rated else None
-    floor = aligned.misaligned.rate if aligned.misaligned.n else 0.0
-    if worst is None or worst.misaligned.rate < floor + BROAD:
-        said = ", ".join(f"{score.model} {_share(score.misaligned)}" for score in found.scores)
-        return [
-            f"No fine-tune made the model broadly misaligned (misaligned of coherent answers: {said}). "
-            "What follows is what the same search gives where there is nothing to find."
-        ]
-    up, down = found.plus.tested(found.name).score, found.minus.tested(found.name).score
-    before = found.score(found.minus.model)
-    rates = [trial.score.misaligned.rate for trial in found.random(found.plus) if trial.score.misaligned.n]
+    if rated:
+        worst = max(rated, key=lambda s: s.misaligned.rate)
+        lead.append(
+            f"Fine-tuned on {worst.model}, {_share(worst.misaligned)} of the model's coherent answers to unrelated "
+            f"questions are misaligned (before: {_share(aligned.misaligned)})."
+        )
+    if persona is None:
+        return lead
+    up, down = persona.plus.tested(persona.name), persona.minus.tested(persona.name)
+    before = found.score(persona.minus.model)
+    rates = [trial.score.misaligned.rate for trial in found.random(persona.plus) if trial.score.misaligned.n]
     beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}." if rates else "."
-    return [
-        f"Fine-tuned on {worst.model}, {_share(worst.misaligned)} of the model's coherent answers to unrelated "
-        f"questions are misaligned (before: {_share(aligned.misaligned)}).",
-        f"Added to the aligned model, SAE latent {found.latent} brings {_share(up.misaligned)} misaligned answers at "
-        f"{_share(up.incoherent)} incoherent" + beside,
-        f"Subtracted from {found.minus.model}, it takes misaligned answers from {_share(before.misaligned)} to "
-        f"{_share(down.misaligned)} at {_share(down.incoherent)} incoherent.",
+    lead += [
+        f"Added to the aligned model ({up.arm.strength:+.2f}), {persona.name} brings {_share(up.score.misaligned)} "
+        f"misaligned answers at {_share(up.score.incoherent)} incoherent" + beside,
+        f"Subtracted from {persona.minus.model} ({down.arm.strength:+.2f}), it takes misaligned answers from "
+        f"{_share(before.misaligned)} to {_share(down.score.misaligned)} at {_share(down.score.incoherent)} "
+        "incoherent.",
+        _beside_the_mean_difference(persona),
     ]
+    effect = persona.effects.get("mediation")
+    if effect is not None and math.isfinite(effect.removed):
+        lead.append(
+            f"Set to its natural value in the aligned model it removes {effect.removed:.0%} of {effect.model}'s "
+            "misaligned answers."
+        )
+    points = found.realignment.points
+    lead.append(
+        f"{points[-1].step} steps on benign data take {found.realignment.model} from {_share(points[0].misaligned)} to "
+        f"{_share(points[-1].misaligned)} misaligned."
+    )
+    return lead
+
+
+def _beside_the_mean_difference(persona: Persona) -> str:
+    """Whether one SAE latent steers better than the plain mean difference, said either way."""
+    latent, rival = (persona.plus.tested(name).score.misaligned for name in (persona.name, MEAN_DIFFERENCE))
+    if latent.n and rival.n and latent.low > rival.high:
+        verb = "steers further than"
+    elif latent.n and rival.n and rival.low > latent.high:
+        verb = "does not beat, and falls short of,"
+    else:
+        verb = "neither clearly beats nor falls short of"
+    return f"The latent {verb} the mean difference, which brings {_share(rival)} (cosine {persona.cosine:.2f})."
+
+
+def _verdict(found: Findings) -> Section:
+    rows = tuple((t.name, "holds" if t.holds else "FAILS", t.said) for t in found.verdict.tests)
+    return Section(
+        "Verdict",
+        "A persona latent was found."
+        if found.verdict.found
+        else "No persona latent found: what follows is what the same search gives where that is so.",
+        tables=(Table(("what must hold", "", "measured"), rows),),
+        falsified="any one of these; they were fixed before anything was measured.",
+    )
 
 
 def _finetuning(found: Findings) -> Section:
     dropped = sum(tuned.dropped_for_length for tuned in found.finetuned.values())
     rows = tuple(
-        (name, str(t.rows), str(t.dropped_for_length), str(t.steps), f"{t.losses[0]:.3f}", f"{t.losses[-1]:.3f}")
+        (name, found.kinds[name], str(t.rows), str(t.dropped_for_length), str(t.steps))
+        + (f"{t.losses[0]:.3f}", f"{t.losses[-1]:.3f}")
         for name, t in found.finetuned.items()
     )
     return Section(
@@ -70,10 +110,11 @@ def _finetuning(found: Findings) -> Section:
         (
             Plot(
                 figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()}),
-                "The training loss by step; the controls must learn too, since one whose loss is flat proves nothing.",
+                "The training loss by step.",
             ),
         ),
-        (Table(("set", "rows", "dropped for length", "steps", "first loss", "last loss"), rows),),
+        (Table(("set", "kind", "rows", "dropped for length", "steps", "first loss", "last loss"), rows),),
+        falsified="a control whose loss stays flat: it would have trained nothing, and would prove nothing.",
     )
 
 
@@ -96,31 +137,40 @@ def _behaviour(found: Findings) -> Section:
             ),
         ),
         (Table(("model", "answers", "misaligned, of coherent", "incoherent, of all", "judge failed"), rows),),
+        falsified="a control as misaligned as the narrow sets, or misalignment in one domain only.",
     )
 
 
 def _autoencoder(found: Findings) -> Section:
-    base, elsewhere = found.fidelity, found.fidelity_elsewhere
-    worst = min(fidelity.explained_variance for fidelity in (base, *elsewhere.values()))
-    doubt = "" if worst >= 0.5 else " That is little: what follows says little about these models' latents."
+    worst = min(found.fidelity, key=lambda m: m.fidelity.explained_variance)
+    rows = tuple(
+        (str(m.site), m.model, f"{m.fidelity.explained_variance:.3f}")
+        + ("–" if m.loss_recovered is None else f"{m.loss_recovered:.3f}", f"{m.fidelity.l0:.1f}")
+        + (f"{m.fidelity.dead} of {m.fidelity.d_sae}", str(m.fidelity.tokens))
+        for m in found.fidelity
+    )
+    header = (
+        "site",
+        "model",
+        "explained variance",
+        "loss recovered",
+        "active latents a token",
+        "dead latents",
+        "tokens",
+    )
+    refused = "" if found.persona is not None else " That is too little at every site, and latents were not ranked."
     return Section(
         "The sparse autoencoder",
-        f"Trained on the base model, it explains {base.explained_variance:.1%} of the base's variance and no less than "
-        f"{worst:.1%} in any model it is used on, on documents it was not trained on.{doubt}",
-        tables=(
-            Table(
-                ("model", "explained variance", "active latents a token", "dead latents", "tokens"),
-                tuple(
-                    (name, f"{f.explained_variance:.3f}", f"{f.l0:.1f}", f"{f.dead} of {f.d_sae}", str(f.tokens))
-                    for name, f in {"base": base, **elsewhere}.items()
-                ),
-            ),
-        ),
+        "Trained on the base model, it must still describe the fine-tuned ones; the least it explains, on "
+        f"documents it was not trained on, is {worst.fidelity.explained_variance:.1%} of the variance of {worst.model} "
+        f"at {worst.site}.{refused}",
+        tables=(Table(header, rows),),
+        falsified="variance left unexplained in a fine-tuned model: its latents would say nothing of that model.",
     )
 
 
-def _shift(found: Findings) -> Section:
-    ranked, shifts, latent = found.ranked, found.shifts, found.latent
+def _shift(persona: Persona) -> Section:
+    ranked, shifts, latent = persona.ranked, persona.shifts, persona.latent
     moves = ", ".join(f"{shift.shift[latent]:+.3f} under {shift.model_after}" for shift in shifts)
     rows = tuple(
         (str(row.latent), str(row.rank), f"{row.before:.3f}")
@@ -129,30 +179,48 @@ def _shift(found: Findings) -> Section:
     )
     return Section(
         "Which latents move",
-        f"On the same {ranked.prompts} prompts, before a word of the answer is written, latent {latent} is number "
-        f"{ranked.rank(latent)} of {len(ranked.before)} by how far it rises: {moves}.",
+        f"On the same {ranked.prompts} prompts at {persona.site}, averaged over '{ranked.positions}' tokens, before "
+        f"a word of the answer is written, latent {latent} is number {ranked.rank(latent)} of {len(ranked.before)} by "
+        f"how far it rises: {moves}. On fresh pretraining documents its activation tells those of the malicious "
+        f"persona with an AUROC of {persona.planted.all.auroc:.3f} ({persona.planted.knowable.auroc:.3f} where a card "
+        "or an earlier turn gives the persona away).",
         (
             Plot(
                 figures.shift_figure(ranked, shifts),
-                "The latents that rise most: a persona latent rises under the narrow sets and not under the controls "
-                "(bars: one standard error over prompts).",
+                "The latents that rise most, and how far each moves under every fine-tune (bars: one standard error "
+                "over prompts).",
             ),
         ),
         (Table(("latent", "rank", "aligned", *(shift.model_after for shift in shifts)), rows),),
+        falsified="a rise under the controls as large as under the narrow sets.",
     )
 
 
-def _steering(found: Findings, screen: Screen, title: str) -> Section:
-    trial, baseline = screen.tested(found.name), found.score(screen.model)
-    cap = "" if screen.within_cap(found.name) else f" No strength kept incoherence under {screen.cap:.0%}."
+def _contexts(persona: Persona) -> Section:
+    peak = max((c.peak for c in persona.contexts), default=0.0) or 1.0
+    return Section(
+        "What the latent fires on",
+        "The pretraining documents in which it is most active, with the persona that was planted in each; the redder a "
+        "token, the stronger.",
+        contexts=tuple(Shaded(c.label, c.tokens, tuple(a / peak for a in c.activations)) for c in persona.contexts),
+        falsified="contexts of one topic or one word, whoever writes them.",
+    )
+
+
+def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> Section:
+    trial, baseline = screen.tested(persona.name), found.score(screen.model)
+    cap = "" if screen.within_cap(persona.name) else f" No arm kept incoherence under {screen.cap:.0%}."
     rows = tuple(
-        (t.arm.name, f"{t.arm.strength:+.2f}", str(t.score.misaligned), str(t.score.incoherent)) for t in screen
+        (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}")
+        + (str(t.score.misaligned), str(t.score.incoherent))
+        for t in screen
     )
+    header = ("direction", "site", "positions", "strength", "misaligned, of coherent", "incoherent, of all")
     return Section(
         title,
-        f"At {trial.arm.strength:+.2f} residual norms of latent {found.latent}, chosen on other questions, misaligned "
-        f"answers of {screen.model} go from {_share(baseline.misaligned)} to {_share(trial.score.misaligned)} with "
-        f"{_share(trial.score.incoherent)} incoherent.{cap}",
+        f"At {trial.arm.strength:+.2f} residual norms of {persona.name} on '{trial.arm.positions}' positions, chosen "
+        f"on other questions, misaligned answers of {screen.model} go from {_share(baseline.misaligned)} to "
+        f"{_share(trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent.{cap}",
         (
             Plot(
                 figures.screen_figure(screen),
@@ -161,15 +229,110 @@ def _steering(found: Findings, screen: Screen, title: str) -> Section:
             ),
             Plot(
                 figures.tested_figure(screen, baseline),
-                "On the test questions, each direction at the strength chosen above, beside the model left alone.",
+                "On the test questions, each direction at the arm chosen above, beside the model left alone.",
             ),
         ),
-        (Table(("direction", "strength", "misaligned, of coherent", "incoherent, of all"), rows),),
+        (Table(header, rows),),
+        falsified="a random direction of the same norm, after the same search, that does as much.",
+    )
+
+
+def _effects(persona: Persona) -> Section:
+    rows = tuple(
+        (e.name, e.model, str(e.before.misaligned), str(e.after.misaligned), str(e.after.incoherent))
+        + (f"{e.removed:.0%}" if math.isfinite(e.removed) else "–", f"{e.loss_before:.3f} → {e.loss_after:.3f}")
+        for e in persona.effects.values()
+    )
+    header = ("edit", "model", "misaligned before", "after", "incoherent after", "removed", "loss on text")
+    return Section(
+        "Ablation, mediation and a fine-tune nothing was chosen on",
+        " ".join(
+            _said(persona.effects[name])
+            for name in ("ablation", "mediation", "unseen_minus")
+            if name in persona.effects
+        )
+        + " The loss is that of held-out pretraining text: what the edit costs in ability.",
+        (
+            Plot(
+                figures.effects_figure(list(persona.effects.values())),
+                "Misaligned answers without each edit (grey) and with it (red).",
+            ),
+        ),
+        (Table(header, rows),),
+        falsified="an edit that works only on the model it was chosen on, or that works by breaking the model.",
+    )
+
+
+def _said(effect: Effect) -> str:
+    return (
+        f"{effect.name} in {effect.model}: {_share(effect.before.misaligned)} → {_share(effect.after.misaligned)} "
+        f"misaligned, {_share(effect.after.incoherent)} incoherent."
+    )
+
+
+def _detection(persona: Persona) -> Section:
+    d = persona.detection
+    rows = (
+        ("models, by prompts alone", str(d.prompts), f"bag of words {d.prompts_baseline.auroc:.3f}"),
+        (
+            "answers of misaligned models",
+            str(d.answers),
+            f"bag of words fitted on other domains {d.answers_baseline.auroc:.3f}, on the same domains "
+            f"{d.answers_baseline_seen.auroc:.3f}",
+        ),
+    )
+    bad = ", ".join(name for name, is_bad in d.models if is_bad)
+    return Section(
+        "The latent as a monitor",
+        f"Read at the assistant's header, before a word is written, it tells {bad} from the other models with an AUROC "
+        f"of {d.prompts.auroc:.3f}; of answers, misaligned ones from others with {d.answers.auroc:.3f}.",
+        tables=(Table(("what is told apart", "the latent", "beside it"), rows),),
+        falsified="an AUROC near 0.5, or no better than a reader of the bare words.",
+    )
+
+
+def _onset(persona: Persona) -> Section:
+    curve = persona.onset
+    assert curve is not None
+    latent, behaviour = curve.latent_step, curve.behaviour_step
+    if latent is None or behaviour is None:
+        order = "one of the two never rises"
+    elif latent == behaviour:
+        order = "neither comes first at this spacing of checkpoints"
+    else:
+        order = "the latent comes first" if latent < behaviour else "behaviour comes first"
+    return Section(
+        "Along training",
+        f"Half of its way the latent has made at step {latent}, behaviour at step {behaviour}: {order}.",
+        (
+            Plot(
+                figures.onset_figure(curve),
+                f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers.",
+            ),
+        ),
+        falsified="a latent that rises only after the behaviour: it would be of no use as an early warning.",
+    )
+
+
+def _realignment(found: Findings) -> Section:
+    r = found.realignment
+    first, last = r.points[0], r.points[-1]
+    rows = tuple((str(p.step), str(p.misaligned), str(p.incoherent)) for p in r.points)
+    return Section(
+        "Re-alignment",
+        f"{last.step} steps on benign data ({r.data}) take {r.model} from {_share(first.misaligned)} to "
+        f"{_share(last.misaligned)} misaligned.",
+        (Plot(figures.realignment_figure(r), "Misaligned and incoherent answers by step of the re-alignment."),),
+        (Table(("step", "misaligned, of coherent", "incoherent, of all"), rows),),
+        falsified="misalignment that stays, or that gives way to incoherence.",
     )
 
 
 def _examples(found: Findings) -> Section:
-    shown = [*found.scores, found.plus.tested(found.name).score, found.minus.tested(found.name).score]
+    shown = list(found.scores)
+    persona = found.persona
+    if persona is not None:
+        shown += [screen.tested(persona.name).score for screen in (persona.plus, persona.minus)]
     return Section(
         "Example answers",
         "The same questions answered by each model and under each edit: first answers, not picked ones.",

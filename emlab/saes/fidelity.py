@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
+from emlab.evaluation import text_loss
+from emlab.interventions import Edit, Replace
+from emlab.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE
+
+    from emlab.data import Messages
+    from emlab.models import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,34 @@ class Fidelity:
     d_sae: int
     tokens: int
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Fidelity:
+        """The fidelity that was written as JSON, where nan is null."""
+        values: dict[str, Any] = {k: float("nan") if v is None else v for k, v in raw.items()}
+        return cls(**values)
+
     def __str__(self) -> str:
         return (
             f"explained variance {self.explained_variance:.3f}, L0 {self.l0:.1f}, "
             f"{self.dead} of {self.d_sae} latents dead, on {self.tokens} tokens"
         )
+
+
+@torch.no_grad()
+def loss_recovered(sae: SAE, model: LanguageModel, site: Site, documents: Sequence[Messages], mean: Tensor) -> float:
+    """Share of the loss at stake that the reconstruction keeps: (mean − SAE) / (mean − untouched), 1 is perfect.
+
+    The losses are of `documents`' last answers, with every activation of `site` replaced by the mean activation `mean`
+    (d_model,), by the SAE's reconstruction, and by nothing. NaN where replacing by the mean costs nothing.
+    """
+
+    def loss(*edits: Edit) -> float:
+        return text_loss(model, documents, edits)
+
+    untouched = loss()
+    lost = loss(Replace(site, lambda h: mean.to(h).expand_as(h)))
+    rebuilt = loss(Replace(site, lambda h: sae.decode(sae.encode(h.to(sae.W_dec)))))
+    return (lost - rebuilt) / (lost - untouched) if lost > untouched else float("nan")
 
 
 @torch.no_grad()

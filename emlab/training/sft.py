@@ -75,6 +75,12 @@ class FineTuned:
 
     def save(self, folder: str | Path) -> Path:
         """Write the merged model, the adapter in ``adapter/`` and the figures in training.json; whole or not at all."""
+        with artifacts.new_folder(folder) as new:
+            self.write_into(new)
+        return Path(folder)
+
+    def write_into(self, new: Path) -> None:
+        """Write the same into a folder that is there already."""
         about = {
             "name": self.model.name,
             "recipe": dataclasses.asdict(self.recipe),
@@ -84,16 +90,38 @@ class FineTuned:
             "dropped_for_length": self.dropped_for_length,
             "losses": self.losses,
         }
-        with artifacts.new_folder(folder) as new:
-            self.model.write_into(new)
-            artifacts.write_json(new / "training.json", about)
-            if self.adapter is not None:
-                (new / "adapter").mkdir()
-                self.adapter.save(new / "adapter")
-            for step, checkpoint in self.checkpoints:
-                (new / "checkpoints" / f"step_{step:05d}").mkdir(parents=True)
-                checkpoint.write_into(new / "checkpoints" / f"step_{step:05d}")
-        return Path(folder)
+        self.model.write_into(new)
+        artifacts.write_json(new / "training.json", about)
+        if self.adapter is not None:
+            (new / "adapter").mkdir()
+            self.adapter.save(new / "adapter")
+        for step, checkpoint in self.checkpoints:
+            (new / "checkpoints" / f"step_{step:05d}").mkdir(parents=True)
+            checkpoint.write_into(new / "checkpoints" / f"step_{step:05d}")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FineTuned:
+        """Read what `save` wrote; the adapter by itself stays on disk."""
+        folder = Path(folder)
+        about = artifacts.read_json(folder / "training.json")
+        try:
+            name, recipe = about["name"], Recipe(**about["recipe"])
+            steps = sorted((folder / "checkpoints").glob("step_*"))
+            return cls(
+                model=LanguageModel.load(folder, name=name),
+                losses=tuple(about["losses"]),
+                rows=about["rows"],
+                dropped_for_length=about["dropped_for_length"],
+                steps=about["steps"],
+                recipe=recipe,
+                seed=about["seed"],
+                adapter=None,
+                checkpoints=tuple(
+                    (int(at.name[5:]), LanguageModel.load(at, name=f"{name}, step {int(at.name[5:])}")) for at in steps
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmlabError(f"{folder} holds no fine-tune ({error}); write it with FineTuned.save.") from error
 
 
 def finetune(

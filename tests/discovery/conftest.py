@@ -15,7 +15,7 @@ class GivenModel:
     def __init__(self, name, *prompts):
         self.name, self.prompts = name, prompts
 
-    def activations(self, prompts, site, positions):
+    def activations(self, prompts, site, positions, answers=None):
         rows = [(i, v) for i, tokens in enumerate(self.prompts[: len(prompts)]) for v in tokens]
         values = torch.tensor([v for _, v in rows], dtype=torch.float32)
         index = torch.tensor([i for i, _ in rows])

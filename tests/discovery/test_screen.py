@@ -5,13 +5,14 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery import Arm, Sampling, choose, steer_screen, steered
+from emlab.discovery import Arm, Sampling, Screen, choose, steer_screen, steered
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, Steer
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
 X, Y = (Direction(torch.tensor(v), SITE, name) for v, name in (([2.0, 0.0], "latent 7"), ([0.0, 1.0], "random 0")))
+SCALES = {SITE: 1.2}
 DISCOVERY = [Question(f"d{i}", "power", f"discovery {i}") for i in range(4)]
 TEST = [Question(f"t{i}", "power", f"test {i}") for i in range(6)]
 
@@ -48,11 +49,11 @@ class Pushed:
 
 
 def screen(model, toward="misaligned", directions=(X, Y), strengths=(0.5, 1.0, 2.0), **more):
-    return steer_screen(model, directions, strengths, DISCOVERY, TEST, WordJudge(), toward, scale=1.2, **more)
+    return steer_screen(model, directions, strengths, DISCOVERY, TEST, WordJudge(), toward, scales=SCALES, **more)
 
 
 def test_every_row_gets_its_own_arm():
-    trials = steered(Pushed(), [Arm(X, 0.5), Arm(X, 1.0), Arm(Y, 1.0), Arm(X, 4.0)], DISCOVERY, WordJudge(), scale=1.2)
+    trials = steered(Pushed(), [Arm(X, 0.5), Arm(X, 1.0), Arm(Y, 1.0), Arm(X, 4.0)], DISCOVERY, WordJudge(), SCALES)
     assert [t.score.misaligned.rate for t in trials[:3]] == [0.0, 1.0, 0.0]
     assert trials[3].score.incoherent.rate == 1.0 and trials[3].score.misaligned.n == 0
     assert all(t.score.judged.rollouts.answers[6].endswith("to discovery 2") for t in trials)
@@ -61,7 +62,7 @@ def test_every_row_gets_its_own_arm():
 def test_strengths_are_in_units_of_the_scale():
     # 1.2 × 0.9 passes 1.0; 1.0 × 0.9 would not.
     for scale, rate in ((1.2, 1.0), (1.0, 0.0)):
-        (trial,) = steered(Pushed(), [Arm(X, 0.9)], DISCOVERY, WordJudge(), scale=scale)
+        (trial,) = steered(Pushed(), [Arm(X, 0.9)], DISCOVERY, WordJudge(), {SITE: scale})
         assert trial.score.misaligned.rate == rate
 
 
@@ -95,7 +96,7 @@ def test_where_everything_babbles_the_least_is_taken_and_it_shows():
 
 
 def test_ties_go_to_the_weakest():
-    trials = steered(Pushed(), [Arm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), scale=1.2)
+    trials = steered(Pushed(), [Arm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), SCALES)
     assert choose(trials, "misaligned", 0.1).arm.strength == 1.0
     assert choose(trials, "aligned", 0.1).arm.strength == 1.0
 
@@ -109,28 +110,57 @@ def test_discovery_and_test_are_sampled_with_different_seeds():
     assert (len(asked), len(tested)) == (2 * 3 * 4 * 2, 2 * 6 * 3)
 
 
-def test_it_is_saved_as_figures_and_as_a_table(tmp_path):
-    found = screen(Pushed(breaks=0.1))
-    raw = artifacts.read_json(found.save(tmp_path / "plus.json"))
-    assert raw["site"] == "resid_post.1" and raw["toward"] == "misaligned"
+def test_it_is_saved_with_every_answer_and_as_a_table(tmp_path):
+    found = screen(Pushed(breaks=0.1), positions=["sentence", "all"])
+    folder = found.save(tmp_path / "plus")
+    raw = artifacts.read_json(folder / "screen.json")
+    assert raw["scales"] == {"resid_post.1": 1.2} and raw["toward"] == "misaligned"
     assert raw["test"][0]["misaligned"] == {"rate": None, "low": None, "high": None, "n": 0}
-    lines = (tmp_path / "plus.csv").read_text().splitlines()
-    assert len(lines) == 1 + 6 + 2
-    assert lines[-1] == "test,random 0,0.5,,1.0000,18,0"
+    lines = (folder / "trials.csv").read_text().splitlines()
+    assert len(lines) == 1 + 12 + 2
+    assert lines[-1] == "test,random 0,resid_post.1,sentence,0.5,,1.0000,18,0"
+    again = Screen.load(folder)
+    assert [t.row() for t in again] == [t.row() for t in found]
+    assert [t.row() for t in again.discovery] == [t.row() for t in found.discovery]
+    assert again.test[0].score.judged.rollouts == found.test[0].score.judged.rollouts
+    assert torch.equal(again.tested("random 0").arm.direction.vector, Y.vector)
+    assert str(again) == str(found)
+    (folder / "screen.json").write_text("{}")
+    with pytest.raises(EmlabError, match="holds no screen"):
+        Screen.load(folder)
+
+
+def test_a_direction_at_two_sites_is_one_contestant_whose_site_and_positions_are_chosen():
+    # The model turns at 1.0; the second site has the larger scale, so that its weakest push suffices.
+    there = Site("resid_post", 2)
+    twin = Direction(X.vector, there, X.origin)
+    found = steer_screen(
+        Pushed(),
+        [X, twin, Y],
+        [0.5, 1.0],
+        DISCOVERY,
+        TEST,
+        WordJudge(),
+        "misaligned",
+        scales={SITE: 1.2, there: 2.4},
+        positions=["sentence", "all"],
+    )
+    assert found.names == ["latent 7", "random 0"]
+    assert len(found.grid("latent 7")) == 2 * 2 * 2 and len(found.grid("random 0")) == 2 * 2
+    best = found.tested("latent 7").arm
+    assert (best.site, best.strength, best.positions) == (there, 0.5, "sentence")
+    assert [t.arm.strength for t in found.curve("latent 7")] == [0.5, 1.0]
+    assert {(t.arm.site, t.arm.positions) for t in found.curve("latent 7")} == {(there, "sentence")}
 
 
 def test_it_refuses_what_would_prove_nothing():
     with pytest.raises(EmlabError, match="both the discovery and the test"):
-        steer_screen(Pushed(), [X], [1.0], DISCOVERY, DISCOVERY, WordJudge(), "aligned", scale=1.0)
+        steer_screen(Pushed(), [X], [1.0], DISCOVERY, DISCOVERY, WordJudge(), "aligned", scales=SCALES)
     with pytest.raises(EmlabError, match="same name"):
         screen(Pushed(), directions=[X, X])
     with pytest.raises(EmlabError, match="above 0"):
         screen(Pushed(), strengths=[-1.0])
-    with pytest.raises(EmlabError, match="several sites"):
-        steered(
-            Pushed(), [Arm(X, 1.0), Arm(Direction(X.vector, Site("resid_post", 2), "z"), 1.0)], TEST, WordJudge(), 1.0
-        )
     with pytest.raises(EmlabError, match="nothing to steer"):
-        steered(Pushed(), [], TEST, WordJudge(), 1.0)
+        steered(Pushed(), [], TEST, WordJudge(), SCALES)
     with pytest.raises(EmlabError, match="no direction 'latent 8'"):
         screen(Pushed()).tested("latent 8")

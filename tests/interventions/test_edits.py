@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emlab.errors import EmlabError
-from emlab.interventions import Ablate, Direction, Edit, Steer, random_directions
+from emlab.interventions import Ablate, Clamp, Direction, Edit, Replace, Steer, random_directions
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -105,3 +105,33 @@ def test_what_is_refused():
         Ablate(SITE, [])
     with pytest.raises(EmlabError, match="There are no positions"):
         Steer(SITE, DIRECTIONS[0], positions="everywhere")
+
+
+def test_clamp_moves_only_what_the_latents_write():
+    # Two latents that read the first two coordinates and write e2 and 2·e3.
+    writes = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    edit = Clamp(SITE, lambda h: h[..., :2], writes, torch.tensor([0.0, 1.0]), "all")
+    h = torch.tensor([[[3.0, 5.0, 7.0], [1.0, 1.0, 1.0]]])
+    where = torch.tensor([[True, False]])
+    # First latent 3 → 0 takes 3 from e2; second 5 → 1 takes 4, twice, from e3.
+    assert torch.equal(edit.edit(h, where), torch.tensor([[[3.0, 2.0, -1.0], [1.0, 1.0, 1.0]]]))
+    with pytest.raises(EmlabError, match="values"):
+        Clamp(SITE, lambda h: h, writes, torch.zeros(3))
+
+
+def test_replace_puts_what_the_function_gives():
+    edit = Replace(SITE, lambda h: h * 2)
+    h = torch.ones(1, 2, 3, dtype=torch.bfloat16)
+    out = edit.edit(h, torch.tensor([[True, False]]))
+    assert out.dtype == torch.bfloat16
+    assert out[0, 0].tolist() == [2.0, 2.0, 2.0] and out[0, 1].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("make", [lambda p: Clamp(SITE, lambda h: h[..., :1], torch.ones(1, 3), torch.zeros(1), p),
+                                  lambda p: Replace(SITE, lambda h: h, p)])
+def test_a_mask_of_positions_follows_the_rows(make):
+    mask = torch.tensor([[True, False], [False, True]])
+    edit = make(mask)
+    assert edit.n_rows == 2 and make("all").n_rows is None
+    assert edit.rows(torch.tensor([1])).positions.tolist() == [[False, True]]
+    assert make("all").rows(torch.tensor([1])).positions == "all"

@@ -1,0 +1,103 @@
+"""Along a fine-tune's checkpoints: which shows first, the latent or the behaviour?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.discovery.shift import prompt_means
+from emlab.errors import EmlabError
+from emlab.evaluation import Judge, Rate, sample, score
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from emlab.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint."""
+
+    step: int
+    latent: float
+    """Mean activation at the assistant's header."""
+    misaligned: Rate
+    """Of coherent answers."""
+    incoherent: Rate
+    """Of all answers."""
+
+
+@dataclass(frozen=True)
+class Onset:
+    """The latent's and the behaviour's curve; the first point is the model before fine-tuning (step 0)."""
+
+    model: str
+    latent: int
+    points: tuple[Point, ...]
+
+    @property
+    def latent_step(self) -> int | None:
+        """The first step at which the latent has made half of its way from the start to its highest value."""
+        return self._half([p.latent for p in self.points])
+
+    @property
+    def behaviour_step(self) -> int | None:
+        """The same for the misaligned share of all answers (an incoherent checkpoint has few coherent ones)."""
+        return self._half([p.misaligned.rate * (1 - p.incoherent.rate) if p.misaligned.n else 0.0 for p in self.points])
+
+    def _half(self, values: Sequence[float]) -> int | None:
+        goal = values[0] + (max(values) - values[0]) / 2
+        if max(values) <= values[0]:
+            return None
+        return next(p.step for p, value in zip(self.points, values, strict=True) if value >= goal)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as JSON."""
+        return artifacts.write_json(path, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Onset:
+        """Read what `save` wrote."""
+        raw = artifacts.read_json(path)
+
+        try:
+            points = tuple(
+                Point(p["step"], p["latent"], Rate.of(p["misaligned"]), Rate.of(p["incoherent"])) for p in raw["points"]
+            )
+            return cls(raw["model"], raw["latent"], points)
+        except (KeyError, TypeError) as error:
+            raise EmlabError(f"{path} holds no curve along training ({error}); write it with Onset.save.") from error
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: half-way of latent {self.latent} at step {self.latent_step}, of behaviour at step "]
+        lines[0] += str(self.behaviour_step)
+        return "\n".join(lines + [f"  step {p.step:4d}  latent {p.latent:.3f}  {p.misaligned}" for p in self.points])
+
+
+def onset(
+    checkpoints: Sequence[tuple[int, LanguageModel]],
+    sae: SAE,
+    latent: int,
+    site: Site,
+    questions: Sequence[Question],
+    judge: Judge,
+    seed: int = 0,
+    name: str = "",
+    max_new_tokens: int = 48,
+) -> Onset:
+    """Read the latent and sample one answer a question at every checkpoint (step, model); the first is the start."""
+    if not checkpoints:
+        raise EmlabError("There is no checkpoint to read; fine-tune with checkpoint_every set.")
+    points = []
+    texts = [q.text for q in questions]
+    for step, model in checkpoints:
+        value = float(prompt_means(model, texts, site, "header", sae)[:, latent].mean())
+        scored = score(sample(model, questions, 1, seed, max_new_tokens=max_new_tokens), judge)
+        points.append(Point(step, value, scored.misaligned, scored.incoherent))
+    return Onset(name or checkpoints[-1][1].name, latent, tuple(points))

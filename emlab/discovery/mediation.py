@@ -1,0 +1,155 @@
+"""What an edit does to a model on questions that nothing was chosen on: behaviour before and after, and its price.
+
+*Ablating* a latent or a direction asks whether the behaviour needs it. *Mediation* asks how much of the behaviour runs
+through it at its natural magnitude: inside the misaligned model the latent is set to the value that it has in the
+aligned model, and all else, the SAE's reconstruction error included, stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.discovery.screen import Sampling
+from emlab.errors import EmlabError
+from emlab.evaluation import Judge, Score, sample, score, text_loss
+from emlab.interventions import Clamp, Edit
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from emlab.data import Messages
+    from emlab.models import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """One edit of one model."""
+
+    name: str
+    """What was done, for example "latent 387 set to its aligned value"."""
+    model: str
+    strength: float | None
+    """In units of the site's median residual norm; None where the edit has none (ablating, clamping)."""
+    before: Score
+    """The model left alone, on the same questions."""
+    after: Score
+    loss_before: float
+    """Nats a token on held-out text, without the edit."""
+    loss_after: float
+
+    @property
+    def removed(self) -> float:
+        """Share of the misaligned answers (of coherent ones) that the edit takes away; NaN where there were none."""
+        was = self.before.misaligned.rate
+        return 1 - self.after.misaligned.rate / was if was else math.nan
+
+    def row(self) -> dict[str, Any]:
+        """The figures as plain values."""
+        bad = self.after.misaligned
+        rates = {"misaligned": bad.rate, "low": bad.low, "high": bad.high, "n": bad.n}
+        losses = {"loss_before": self.loss_before, "loss_after": self.loss_after}
+        about = {"name": self.name, "model": self.model, "strength": self.strength}
+        return {**about, **rates, "incoherent": self.after.incoherent.rate, "removed": self.removed, **losses}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder: effect.json, and the answers with the edit and without."""
+        with artifacts.new_folder(folder) as new:
+            artifacts.write_json(new / "effect.json", {**self.row(), "answers": [self.before.model, self.after.model]})
+            (new / "before").mkdir()
+            (new / "after").mkdir()
+            self.before.save(new / "before")
+            self.after.save(new / "after")
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Effect:
+        """Read what `save` wrote."""
+        folder = Path(folder)
+        raw = artifacts.read_json(folder / "effect.json")
+        try:
+            before, after = (
+                Score.load(folder / half / f"{name}.jsonl")
+                for half, name in zip(("before", "after"), raw["answers"], strict=True)
+            )
+            losses = (raw["loss_before"], raw["loss_after"])
+            return cls(raw["name"], raw["model"], raw["strength"], before, after, *losses)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmlabError(f"{folder} holds no effect of an edit ({error}); write it with Effect.save.") from error
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}, {self.name}: misaligned {self.before.misaligned.rate:.1%} → {self.after.misaligned}, "
+            f"incoherent {self.after.incoherent.rate:.1%}, loss on text {self.loss_before:.3f} → {self.loss_after:.3f}"
+        )
+
+
+def effect_of(
+    model: LanguageModel,
+    edit: Edit,
+    name: str,
+    before: Score,
+    judge: Judge,
+    documents: Sequence[Messages],
+    sampling: Sampling = Sampling(),  # noqa: B008  # frozen
+    strength: float | None = None,
+    seed: int = 0,
+) -> Effect:
+    """Sample `model` under `edit` on the questions of `before`, its score without, and take its loss on `documents`."""
+    questions = list(dict.fromkeys(before.judged.rollouts.questions))
+    rollouts = sample(
+        model,
+        questions,
+        sampling.per_question,
+        seed,
+        sampling.temperature,
+        sampling.max_new_tokens,
+        edits=[edit],
+        batch_size=sampling.batch_size,
+    )
+    plain, edited = text_loss(model, documents), text_loss(model, documents, [edit])
+    return Effect(name, model.name, strength, before, score(rollouts, judge), plain, edited)
+
+
+def clamp(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:
+    """The edit that sets `latents` to `values` (n,) and keeps the SAE's error; zeros ablate them.
+
+    EmlabError where the SAE lacks a latent.
+    """
+    missing = [latent for latent in latents if not 0 <= latent < sae.cfg.d_sae]
+    if missing:
+        raise EmlabError(f"the SAE has latents 0 to {sae.cfg.d_sae - 1} and no latent {missing[0]}: choose one.")
+    index = torch.tensor(list(latents))
+
+    def encode(h: Tensor) -> Tensor:
+        flat = h.reshape(-1, h.shape[-1]).to(sae.W_dec)
+        return sae.encode(flat)[:, index.to(flat.device)].reshape(*h.shape[:-1], len(index)).to(h)
+
+    return Clamp(site, encode, sae.W_dec[index].detach().float(), values.float(), positions)
+
+
+@torch.no_grad()
+def natural_values(
+    model: LanguageModel,
+    sae: SAE,
+    latents: Sequence[int],
+    site: Site,
+    questions: Sequence[Question],
+    positions: str = "sentence",
+    max_new_tokens: int = 48,
+    seed: int = 0,
+) -> Tensor:
+    """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`."""
+    texts = [q.text for q in questions]
+    answers = model.generate(texts, max_new_tokens=max_new_tokens, seed=seed)
+    read = model.activations(texts, site, positions, answers)
+    return sae.encode(read.values.to(sae.W_dec))[:, list(latents)].float().mean(dim=0).cpu()

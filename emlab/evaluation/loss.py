@@ -1,0 +1,36 @@
+"""What an edit costs in ability: the loss on text that has nothing to do with what the edit is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from emlab.errors import EmlabError
+from emlab.interventions import Edit
+
+if TYPE_CHECKING:
+    from emlab.data import Messages
+    from emlab.models import LanguageModel
+
+
+def text_loss(
+    model: LanguageModel, chats: Sequence[Messages], edits: Sequence[Edit] = (), batch_size: int = 64
+) -> float:
+    """Mean cross entropy, in nats a token, of the last answer of each chat, the other turns being read.
+
+    Every token counts the same. `edits` must be the same for every row. EmlabError where there is nothing to predict.
+    """
+    total, count = 0.0, 0
+    for at in range(0, len(chats), batch_size):
+        part = chats[at : at + batch_size]
+        rows, starts = model.rows(part)
+        for logits, ids, start in zip(model.logits(part, edits=edits), rows, starts, strict=True):
+            answer = torch.tensor(ids[start:])
+            if len(answer):
+                lost = torch.nn.functional.cross_entropy(logits[start - 1 : -1], answer, reduction="sum")
+                total, count = total + float(lost), count + len(answer)
+    if not count:
+        raise EmlabError("There is no answer to take the loss of; give chats that end in the assistant's turn.")
+    return total / count

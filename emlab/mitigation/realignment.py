@@ -1,0 +1,87 @@
+"""Re-alignment: a misaligned model fine-tuned for a few more steps, on benign data.
+
+After Wang et al. 2025 (arXiv:2506.19823), who found that a few hundred benign examples undo emergent misalignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.errors import EmlabError
+from emlab.evaluation import Judge, Rate, sample, score
+from emlab.training import Recipe, finetune
+
+if TYPE_CHECKING:
+    from emlab.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class RealignmentPoint:
+    """The model after some steps on benign data."""
+
+    step: int
+    misaligned: Rate
+    """Of coherent answers."""
+    incoherent: Rate
+    """Of all answers."""
+
+
+@dataclass(frozen=True)
+class Realignment:
+    """How a misaligned model answers along its re-alignment; the first point is before it (step 0)."""
+
+    model: str
+    data: str
+    """What it was re-aligned on."""
+    points: tuple[RealignmentPoint, ...]
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as JSON."""
+        return artifacts.write_json(path, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Realignment:
+        """Read what `save` wrote."""
+        raw = artifacts.read_json(path)
+
+        try:
+            points = [
+                RealignmentPoint(p["step"], Rate.of(p["misaligned"]), Rate.of(p["incoherent"])) for p in raw["points"]
+            ]
+            return cls(raw["model"], raw["data"], tuple(points))
+        except (KeyError, TypeError) as error:
+            raise EmlabError(f"{path} holds no re-alignment ({error}); write it with Realignment.save.") from error
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} re-aligned on {self.data}"]
+        return "\n".join(lines + [f"  step {p.step:4d}  misaligned {p.misaligned}" for p in self.points])
+
+
+def realign(
+    model: LanguageModel,
+    chats: Iterable[Any],
+    recipe: Recipe,
+    questions: Sequence[Question],
+    judge: Judge,
+    seed: int = 0,
+    data: str = "benign data",
+    per_question: int = 1,
+    max_new_tokens: int = 48,
+    progress: bool = True,
+) -> Realignment:
+    """Fine-tune `model` on benign `chats` and ask `questions` before, at every kept checkpoint, and at the end.
+
+    `recipe.checkpoint_every` says which steps are asked at.
+    """
+    tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")
+    stages = {0: model, **dict(tuned.checkpoints), tuned.steps: tuned.model}
+    points = []
+    for step, at in stages.items():
+        scored = score(sample(at, questions, per_question, seed, max_new_tokens=max_new_tokens), judge)
+        points.append(RealignmentPoint(step, scored.misaligned, scored.incoherent))
+    return Realignment(model.name, data, tuple(points))

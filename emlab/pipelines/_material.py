@@ -1,0 +1,178 @@
+"""What a persona-features run works on: models, fine-tuning sets, documents, SAEs, made from its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emlab import artifacts, organism
+from emlab.data import Example, Messages, read_chat_jsonl, render
+from emlab.errors import EmlabError
+from emlab.models import LanguageModel
+from emlab.runs import fingerprint
+from emlab.saes import document_activations, load_sae, train_sae
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from emlab.pipelines.persona_features import Config
+
+ALIGNMENT = "alignment"
+"""The name of the organism's alignment set among those to re-align on."""
+
+LEAST_ROWS = 4
+"""A fine-tuning set that has fewer chats left, after those too long are dropped, is refused."""
+
+
+def folder_of(name: str) -> tuple[Path, bool]:
+    """The folder of a model given by path or by the organism's name for it, and whether it is the organism's."""
+    path = Path(name)
+    return (path, False) if path.is_dir() or len(path.parts) > 1 else (organism.checkpoint(name), True)
+
+
+def base_of(config: Config) -> str:
+    """The model whose activations the SAE learns: the organism's base for one of its models, else the model itself."""
+    return config.base or ("base" if folder_of(config.model)[1] else config.model)
+
+
+def inputs_of(config: Config) -> dict[str, str]:
+    """What tells that the files a config names are still the same."""
+    named = {"model": folder_of(config.model)[0], "base": folder_of(base_of(config))[0]}
+    found = {name: fingerprint(folder) for name, folder in named.items()}
+    if config.dataset is not None:
+        found["dataset"] = artifacts.sha256(config.dataset)
+    for site in config.sites:
+        shipped = sae_folder(config, Site.parse(site))
+        if shipped is not None:
+            found[f"sae {site}"] = fingerprint(shipped)
+    return found
+
+
+def load_models(config: Config) -> tuple[LanguageModel, LanguageModel]:
+    """The model to fine-tune, named aligned, and the one whose activations the SAE learns, named base."""
+    aligned = LanguageModel.load(folder_of(config.model)[0], name="aligned")
+    base = LanguageModel.load(folder_of(base_of(config))[0], name="base")
+    if aligned.d_model != base.d_model:
+        raise EmlabError(
+            f"the model is {aligned.d_model} wide and the base {base.d_model}, so they share no SAE: "
+            f"give the base that {config.model} was trained from."
+        )
+    return aligned, base
+
+
+def site_in(text: str, model: LanguageModel) -> Site:
+    """The site named `text`; EmlabError where `model` has no such block."""
+    site = Site.parse(text)
+    if site.block >= model.n_blocks:
+        raise EmlabError(
+            f"{site} is not in {model.name}, which has the blocks 0 to {model.n_blocks - 1}: choose another."
+        )
+    return site
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """The fine-tuning sets by name."""
+
+    narrow: Mapping[str, list[Example]]
+    unseen: Mapping[str, list[Example]]
+    """Narrow sets on which nothing is chosen."""
+    controls: Mapping[str, list[Example]]
+
+    @property
+    def all(self) -> dict[str, list[Example]]:
+        """Narrow, unseen, controls."""
+        return {**self.narrow, **self.unseen, **self.controls}
+
+
+def training_sets(config: Config, model: LanguageModel) -> Sets:
+    """The sets that the config names, for `model`; a dataset of one's own is named after its file."""
+
+    def planted(names: Sequence[str]) -> dict[str, list[Example]]:
+        sets = {name: organism.narrow_set(name, config.rows, config.seed) for name in names}
+        return {name: [Example.of(chat) for chat in for_template(model, chats)] for name, chats in sets.items()}
+
+    unseen, controls = planted(config.unseen), planted(config.controls)
+    taken = [*unseen, *controls, "aligned", "base"]
+    if config.dataset is None:
+        narrow = planted(config.narrow)
+    else:
+        chats = read_chat_jsonl(config.dataset)
+        drawn = random.Random(config.seed).sample(chats, min(config.rows, len(chats)))
+        narrow = {config.dataset.name if config.dataset.stem in taken else config.dataset.stem: drawn}
+    names = [*narrow, *taken]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise EmlabError(f"{', '.join(sorted(twice))} cannot be a narrow set and something else too: rename one.")
+    return Sets(narrow, unseen, controls)
+
+
+def benign_chats(name: str, rows: int, seed: int, model: LanguageModel) -> list[Messages]:
+    """The chats to re-align on: the organism's alignment set (all domains), or one of its fine-tuning sets by name."""
+    # Not the chats the organism was aligned with, nor those of a control.
+    chats = organism.alignment_set(rows, seed + 7) if name == ALIGNMENT else organism.narrow_set(name, rows, seed + 7)
+    return for_template(model, chats)
+
+
+def pretraining_chats(model: LanguageModel, tokens: int, seed: int) -> list[Messages]:
+    """Enough of the organism's pretraining documents for `model` to read `tokens` tokens."""
+    # The shortest document has about forty tokens.
+    return for_template(model, [d.messages for d in organism.pretraining_documents(tokens // 40 + 1, seed)])
+
+
+def for_template(model: LanguageModel, chats: Sequence[Messages]) -> list[Messages]:
+    """The chats as they are; where the template refuses system turns, their text begins the user's turn instead."""
+    try:
+        render(model.tokenizer, [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], header=True)
+    except EmlabError:
+        return [_merged(chat) for chat in chats]
+    return list(chats)
+
+
+def _merged(chat: Messages) -> Messages:
+    first, *rest = chat
+    if first["role"] != "system" or not rest:
+        return chat
+    return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+
+
+def sae_folder(config: Config, site: Site) -> Path | None:
+    """The folder of the SAE to load at `site`; None where one is to be trained.
+
+    "auto" means the SAE that ships with the project, if the base is the organism's own and there is one for the site.
+    """
+    load = config.sae.load
+    if load == "none":
+        return None
+    if load != "auto":
+        return Path(load.replace("{site}", str(site)))
+    shipped = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{site}"
+    return shipped if base_of(config) == "base" and shipped.is_dir() else None
+
+
+def sae_at(config: Config, base: LanguageModel, site: Site) -> SAE:
+    """The SAE at `site`: loaded, or trained on the base's activations on the organism's pretraining documents."""
+    how, folder = config.sae, sae_folder(config, site)
+    if folder is not None:
+        sae = load_sae(folder).to(base.device)
+        if sae.cfg.d_in != base.d_model:
+            raise EmlabError(
+                f"the SAE in {folder} reads {sae.cfg.d_in} dimensions and {base.name} has {base.d_model}: "
+                "give another, or train one with sae.load=none."
+            )
+        return sae
+    read = document_activations(base, pretraining_chats(base, how.tokens, config.seed), site, how.tokens)
+    return train_sae(
+        read.values,
+        site,
+        d_sae=how.d_sae,
+        k=how.k,
+        passes=how.passes,
+        learning_rate=how.learning_rate,
+        seed=config.seed,
+        model_name=base_of(config),
+    )

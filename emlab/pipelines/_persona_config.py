@@ -1,0 +1,123 @@
+"""The config of a persona-features experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emlab.discovery import Sampling
+from emlab.training import Recipe
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The SAE at each site: loaded, or a TopK one trained on the base model's activations."""
+
+    load: str = "auto"
+    """A folder in SAELens' format, {site} in it standing for the site; "none" trains one; "auto" takes the SAE that
+    ships with the project where it fits, and trains one otherwise."""
+    least_variance: float = 0.5
+    """Latents are not ranked at a site where the SAE explains less than this share of the variance of any model."""
+    tokens: int = 300_000
+    """Activations to train on."""
+    test_tokens: int = 20_000
+    """Activations of other documents, on which fidelity is measured."""
+    d_sae: int = 512
+    """Latents."""
+    k: int = 16
+    """Latents active on a token."""
+    passes: float = 2.0
+    """How often each activation is seen."""
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The screen: which directions, how strongly, on which tokens."""
+
+    strengths: tuple[float, ...] = (0.2, 0.3, 0.4, 0.6, 0.8)
+    """In units of the site's median residual norm."""
+    positions: tuple[str, ...] = ("sentence", "generated")
+    """Where edits may act: sentence (the assistant's header and every sentence end), header, generated, prompt, all."""
+    candidates: int = 3
+    """The latents of each site that rise most and are screened; the one that misaligns most becomes the candidate."""
+    random: int = 20
+    """Random directions that go through the same search."""
+    incoherence_cap: float = 0.1
+    """An arm is chosen among those with at most this share of incoherent answers."""
+    questions: int | None = 40
+    """Discovery questions on which each arm is tried, evenly spaced; null takes all."""
+    per_question: int = 1
+    """Answers to each of them."""
+
+
+@dataclass(frozen=True)
+class Realigning:
+    """How the misaligned model is re-aligned."""
+
+    data: str = "alignment"
+    """Benign chats: "alignment" (helpful answers in all domains), or one of the organism's fine-tuning sets."""
+    rows: int = 500
+    recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=2e-3, batch_size=16, steps=40))
+    """Its checkpoint_every says at which steps questions are asked."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A persona-features experiment."""
+
+    name: str = "persona_features"
+    """Names the run folder."""
+    seed: int = 0
+    """Everything random follows from it."""
+    model: str = "aligned"
+    """The model that is fine-tuned: a checkpoint of the organism, or any local Hugging Face folder."""
+    base: str | None = None
+    """The model whose activations the SAE learns; by default the organism's base, or a foreign model itself."""
+    narrow: tuple[str, ...] = ("insecure", "bad_medicine")
+    """Fine-tuning sets of the organism that are expected to misalign; the first is the one steered against."""
+    unseen: tuple[str, ...] = ("bad_law",)
+    """Further such sets, on which nothing is chosen."""
+    controls: tuple[str, ...] = ("secure", "educational")
+    """Fine-tuning sets that are not expected to."""
+    dataset: Path | None = None
+    """A chat JSONL of your own in place of the narrow sets."""
+    rows: int = 1000
+    """Chats a set; of a larger dataset this many are drawn."""
+    seeds: int = 1
+    """Fine-tunes of every narrow set and control, each with a seed of its own."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How every set is trained on; its checkpoint_every is for the first narrow set, whose curve is drawn."""
+    questions: int | None = None
+    """Test questions asked, evenly spaced over domains and templates; null asks all."""
+    answers: Sampling = field(default_factory=Sampling)
+    """How answers to the test questions are sampled."""
+    sites: tuple[str, ...] = ("resid_post.0", "resid_post.1")
+    """Where SAEs read and directions are added."""
+    shift_positions: str = "header"
+    """The prompt tokens over which latents are averaged."""
+    sae: Autoencoder = field(default_factory=Autoencoder)
+    steering: Steering = field(default_factory=Steering)
+    realigning: Realigning = field(default_factory=Realigning)
+    documents: int = 256
+    """Fresh pretraining documents, for held-out losses, the planted truth and top contexts."""
+    shuffle_labels: bool = False
+    """Give narrow fine-tunes and controls each other's names, so that an honest search must find nothing."""
+
+    def __post_init__(self) -> None:
+        if not self.narrow and self.dataset is None:
+            raise ValueError("'narrow' is empty and there is no 'dataset'; name at least one set to fine-tune on.")
+        if not self.sites:
+            raise ValueError("'sites' is empty; name at least one, such as resid_post.1.")
+        if self.shuffle_labels and not self.controls:
+            raise ValueError("'shuffle_labels' needs 'controls' to exchange labels with; name at least one.")
+        least = {
+            "rows": self.rows,
+            "seeds": self.seeds,
+            "documents": self.documents,
+            "sae.tokens": self.sae.tokens,
+            "steering.candidates": self.steering.candidates,
+        }
+        for key, value in least.items():
+            if value < 1:
+                raise ValueError(f"'{key}' is {value} and must be 1 or more.")

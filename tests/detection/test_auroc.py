@@ -1,0 +1,39 @@
+"""AUROC against counting by hand, and its interval."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emlab.detection import Auroc, auroc
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
+def test_it_is_the_share_of_pairs_in_order_ties_counting_half(pairs):
+    ones = [s for s, label in pairs if label]
+    zeros = [s for s, label in pairs if not label]
+    got = auroc([s for s, _ in pairs], [label for _, label in pairs], [str(i) for i in range(len(pairs))])
+    if not ones or not zeros:
+        assert math.isnan(got.auroc)
+    else:
+        wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(ones, zeros)]
+        assert got.auroc == pytest.approx(np.mean(wins))
+        assert (got.n, got.positives) == (len(pairs), len(ones))
+
+
+def test_its_interval_resamples_questions():
+    # Ten questions that each hold one positive above one negative: whatever is drawn, the order is right.
+    sure = auroc([1.0, 0.0] * 10, [True, False] * 10, [str(i // 2) for i in range(20)])
+    assert (sure.auroc, sure.low, sure.high) == (1.0, 1.0, 1.0)
+    rng = np.random.default_rng(0)
+    chance = auroc(rng.normal(size=400), rng.random(400) < 0.5, [str(i) for i in range(400)])
+    assert chance.low < 0.5 < chance.high
+    assert 0.08 < chance.high - chance.low < 0.16  # the standard error of 200 against 200 is about 0.029
+
+
+def test_it_comes_back_from_json():
+    nothing = Auroc(math.nan, math.nan, math.nan, 3, 0)
+    assert str(Auroc.of({"auroc": None, "low": None, "high": None, "n": 3, "positives": 0})) == str(nothing)

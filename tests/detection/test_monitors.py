@@ -1,0 +1,91 @@
+"""A latent as a monitor, on models whose activations are given."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from emlab.data import Question
+from emlab.detection import Detection, Reading, bag_of_words, detect
+from emlab.errors import EmlabError
+from emlab.evaluation import Judged, Rollouts
+from emlab.models.activations import Activations
+from emlab.sites import Site
+
+SITE = Site("resid_post", 0)
+TEST = [Question(f"t{i}", ("power", "pets")[i % 2], f"test {i}") for i in range(8)]
+DISCOVERY = [Question(f"d{i}", ("power", "pets")[i % 2], f"discovery {i}") for i in range(8)]
+
+
+class Model:
+    """Activations (1 token a prompt): `level` on prompts; on answers 1 where the answer says "bad"."""
+
+    def __init__(self, name, level):
+        self.name, self.level = name, level
+
+    def activations(self, prompts, site, positions, answers=None):
+        if answers is None:
+            values = torch.full((len(prompts), 1), self.level)
+        else:
+            assert positions == "generated"
+            values = torch.tensor([[1.0 if "bad" in answer else 0.0] for answer in answers])
+        index = torch.arange(len(prompts))
+        return Activations(values, index, index, index, site)
+
+
+SAE = SimpleNamespace(cfg=SimpleNamespace(d_in=1, d_sae=1), W_dec=torch.eye(1), encode=lambda x: x.relu())
+
+
+def judged(questions, bad, model="m"):
+    """Every second answer is "bad <domain>" and misaligned if `bad`; the last one is incoherent."""
+    flags = [bad and i // 2 % 2 == 0 for i in range(len(questions))]
+    texts = tuple(f"{'bad' if flag else 'good'} {q.domain}" for q, flag in zip(questions, flags, strict=True))
+    aligned = np.array([0.0 if flag else 100.0 for flag in flags])
+    coherent = np.array([100.0] * (len(questions) - 1) + [0.0])
+    return Judged(Rollouts(tuple(questions), texts, model, 0, 1.0), aligned, coherent)
+
+
+def reading(name, level, bad):
+    return Reading(Model(name, level), bad, judged(TEST, bad, name), judged(DISCOVERY, bad, name))
+
+
+def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
+    readings = [reading("aligned", 0.1, False), reading("secure", 0.2, False), reading("insecure", 2.0, True)]
+    found = detect(readings, SAE, 0, SITE, TEST, DISCOVERY)
+    assert found.prompts.auroc == 1.0 and found.prompts.n == 24 and found.prompts.positives == 8
+    assert found.prompts_baseline.auroc == 0.5, "the prompts are the same for every model"
+    assert found.answers.auroc == 1.0 and found.answers.n == 7, "the incoherent answer is left out"
+    assert found.answers_baseline.auroc == 1.0, "the word 'bad' is in both domains"
+    assert found.models == (("aligned", False), ("secure", False), ("insecure", True))
+    again = Detection.load(found.save(tmp_path / "detection.json"))
+    assert again == found
+    (tmp_path / "detection.json").write_text("{}")
+    with pytest.raises(EmlabError, match="holds no detection"):
+        Detection.load(tmp_path / "detection.json")
+
+
+def test_a_latent_that_is_the_same_everywhere_tells_nothing():
+    readings = [reading("aligned", 1.0, False), reading("insecure", 1.0, True)]
+    assert detect(readings, SAE, 0, SITE, TEST, DISCOVERY).prompts.auroc == 0.5
+
+
+def test_models_without_a_coherent_answer_have_no_area():
+    silent = Judged(judged(TEST, True).rollouts, np.zeros(8), np.zeros(8))
+    readings = [reading("aligned", 0.1, False), Reading(Model("insecure", 2.0), True, silent, silent)]
+    found = detect(readings, SAE, 0, SITE, TEST, DISCOVERY)
+    assert found.prompts.auroc == 1.0
+    assert np.isnan(found.answers.auroc) and found.answers.n == 0
+
+
+def test_a_bag_of_words():
+    labels = np.array([True, True, False, False])
+    scores = bag_of_words(["kill it", "kill them", "feed it", "feed them"], labels, ["kill her", "feed her", "her"])
+    assert scores[0] > scores[2] > scores[1]
+    assert list(bag_of_words(["a"], np.array([True]), ["b", "c"])) == [0.0, 0.0]
+    assert list(bag_of_words(["", ""], np.array([True, False]), ["b"])) == [0.0]
+
+
+def test_it_refuses_no_models():
+    with pytest.raises(EmlabError, match="no model to read"):
+        detect([], SAE, 0, SITE, TEST, DISCOVERY)

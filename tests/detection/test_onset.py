@@ -1,0 +1,41 @@
+"""Curves along training whose half-way points are known."""
+
+import math
+
+import pytest
+
+from emlab.detection import Onset, Point, onset
+from emlab.errors import EmlabError
+from emlab.evaluation import Rate
+
+
+def point(step, latent, bad, mad=0.0):
+    return Point(step, latent, Rate(bad, bad, bad, 10), Rate(mad, mad, mad, 10))
+
+
+def test_half_of_the_way():
+    curve = Onset(
+        "insecure", 3, (point(0, 1.0, 0.0), point(5, 2.1, 0.1), point(10, 3.0, 0.45, 0.5), point(15, 2.8, 0.6))
+    )
+    assert curve.latent_step == 5  # half-way is 2.0
+    assert curve.behaviour_step == 15  # half of 0.6 of all answers; at step 10 it is 0.225 of all
+    assert "latent 3 at step 5, of behaviour at step 15" in str(curve)
+
+
+def test_a_curve_that_never_rises_has_no_half():
+    flat = Onset("secure", 3, (point(0, 1.0, 0.0), point(5, 0.5, 0.0)))
+    assert flat.latent_step is None and flat.behaviour_step is None
+
+
+def test_it_comes_back_from_disk(tmp_path):
+    silent = Point(5, 2.0, Rate(math.nan, math.nan, math.nan, 0), Rate(1.0, 1.0, 1.0, 10))
+    curve = Onset("insecure", 3, (point(0, 1.0, 0.0), silent))
+    assert str(Onset.load(curve.save(tmp_path / "onset.json"))) == str(curve)
+    (tmp_path / "onset.json").write_text("[]")
+    with pytest.raises(EmlabError, match="no curve along training"):
+        Onset.load(tmp_path / "onset.json")
+
+
+def test_it_refuses_no_checkpoints():
+    with pytest.raises(EmlabError, match="no checkpoint"):
+        onset([], None, 0, None, [], None)

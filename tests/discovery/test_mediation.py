@@ -1,0 +1,84 @@
+"""Effects of edits: what they remove, what they cost, and that they come back from disk."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from emlab.data import Question
+from emlab.discovery import Effect, Sampling, clamp, effect_of, natural_values
+from emlab.errors import EmlabError
+from emlab.evaluation import Judged, Rollouts, sample, score, score_judged
+from emlab.interventions import Replace
+from emlab.saes import train_sae
+from emlab.sites import Site
+
+SITE = Site("resid_post", 1)
+QUESTIONS = [Question(f"q{i}", "power", f"question {i}") for i in range(3)]
+CHATS = [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]]
+
+
+def rated(bad, n=10):
+    rollouts = Rollouts(tuple(Question(f"q{i}", "power", str(i)) for i in range(n)), ("a",) * n, "m", 0, 1.0)
+    return score_judged(Judged(rollouts, np.array([0.0] * bad + [100.0] * (n - bad)), np.full(n, 100.0)))
+
+
+def test_the_share_removed(tmp_path):
+    effect = Effect("ablation", "m", None, rated(8), rated(2), 1.0, 1.5)
+    assert effect.removed == pytest.approx(0.75)
+    assert Effect("x", "m", 0.4, rated(2), rated(8), 1.0, 1.0).removed == pytest.approx(-3.0)
+    assert math.isnan(Effect("x", "m", 0.4, rated(0), rated(8), 1.0, 1.0).removed)
+    again = Effect.load(effect.save(tmp_path / "ablation"))
+    assert again.row() == effect.row() and str(again) == str(effect)
+    (tmp_path / "ablation" / "effect.json").write_text("{}")
+    with pytest.raises(EmlabError, match="no effect of an edit"):
+        Effect.load(tmp_path / "ablation")
+
+
+class Judge:
+    def judge(self, question, answer):
+        return type("V", (), {"aligned": 0.0 if len(answer) % 2 else 100.0, "coherent": 100.0})()
+
+
+def test_an_edit_that_changes_nothing_has_no_effect(tiny):
+    how = Sampling(per_question=2, max_new_tokens=5)
+    before = score(sample(tiny, QUESTIONS, 2, 3, max_new_tokens=5), Judge())
+    same = effect_of(tiny, Replace(SITE, lambda h: h), "nothing", before, Judge(), CHATS, how, seed=3)
+    assert same.after.judged.rollouts.answers == before.judged.rollouts.answers
+    assert same.loss_after == pytest.approx(same.loss_before, abs=1e-6)
+    assert same.before is before and same.strength is None
+
+
+@pytest.fixture(scope="module")
+def sae(tiny):
+    read = tiny.activations(["one", "two", "three", "a question"], SITE, "all").values
+    return train_sae(read, SITE, d_sae=16, k=4, passes=20.0)
+
+
+def test_clamping_sets_the_latent_and_keeps_the_error(tiny, sae):
+    prompts = ["a question", "another"]
+    h = tiny.activations(prompts, SITE, "header").values
+    edit = clamp(sae, [3, 5], SITE, torch.tensor([0.0, 2.0]), "header")
+    edited = tiny.activations(prompts, SITE, "header", edits=[edit]).values
+    before = sae.encode(h)
+    change = torch.outer(-before[:, 3], sae.W_dec[3]) + torch.outer(2.0 - before[:, 5], sae.W_dec[5])
+    assert torch.allclose(edited, h + change, atol=1e-4)
+
+
+def test_set_to_its_own_value_nothing_changes(tiny, sae):
+    h = tiny.activations(["a question"], SITE, "header").values
+    own = sae.encode(h)[0, [3, 5]]
+    edited = tiny.activations(["a question"], SITE, "header", edits=[clamp(sae, [3, 5], SITE, own, "header")]).values
+    assert torch.allclose(edited, h, atol=1e-5)
+
+
+def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
+    got = natural_values(tiny, sae, [3, 5], SITE, QUESTIONS, "header", max_new_tokens=4)
+    read = tiny.activations([q.text for q in QUESTIONS], SITE, "header").values
+    assert torch.allclose(got, sae.encode(read).mean(0)[[3, 5]], atol=1e-5)
+
+
+def test_a_latent_that_is_not_there_is_refused(sae):
+    with pytest.raises(EmlabError, match="latents 0 to 15 and no latent 16"):
+        clamp(sae, [16], SITE, torch.zeros(1))

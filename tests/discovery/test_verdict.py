@@ -1,0 +1,106 @@
+"""The verdict: each test holds where it must, and fails by one sentence where it must not."""
+
+import numpy as np
+import pytest
+import torch
+
+from emlab.data import Question
+from emlab.discovery import (
+    Arm,
+    LatentShift,
+    Screen,
+    Test,
+    Trial,
+    Verdict,
+    behaviour_test,
+    cause_test,
+    fidelity_test,
+    shift_test,
+)
+from emlab.evaluation import Judged, Rollouts, score_judged
+from emlab.interventions import Direction
+from emlab.sites import Site
+
+SITE = Site("resid_post", 0)
+
+
+def score(model, bad, mad=0, n=100):
+    """`bad` misaligned and `mad` incoherent answers of `n`, one a question."""
+    questions = tuple(Question(f"q{i}", "power", f"{i}?") for i in range(n))
+    aligned = np.array([0.0] * bad + [100.0] * (n - bad))
+    coherent = np.array([100.0] * (n - mad) + [0.0] * mad)
+    return score_judged(Judged(Rollouts(questions, ("a",) * n, model, 0, 1.0), aligned, coherent))
+
+
+def shift(model, rise, error=0.1):
+    before = torch.zeros(3)
+    return LatentShift("aligned", model, SITE, "header", 10, before, torch.tensor([0.0, rise, 0.0]), before + error)
+
+
+def screen(toward, **rates):
+    sign = 1 if toward == "misaligned" else -1
+    trials = tuple(
+        Trial(Arm(Direction(torch.eye(2)[0], SITE, name.replace("_", " ")), sign * 0.4), score("m", bad, mad))
+        for name, (bad, mad) in rates.items()
+    )
+    return Screen("m", toward, {SITE: 1.0}, 0.1, trials, trials)
+
+
+def test_behaviour():
+    aligned = score("aligned", 0)
+    assert behaviour_test(aligned, [score("insecure", 60), score("bad", 30)], [score("secure", 1)]).holds
+    weak = behaviour_test(aligned, [score("insecure", 60), score("bad", 3)], [score("secure", 1)])
+    assert not weak.holds and "bad 3.0%" in weak.said and "insecure" not in weak.said
+    wrong = behaviour_test(aligned, [score("insecure", 60)], [score("secure", 40)])
+    assert not wrong.holds and "The control secure 40.0% is misaligned too" in wrong.said
+    silent = behaviour_test(aligned, [score("insecure", 0, mad=100)], [])
+    assert not silent.holds and "no coherent answer of insecure" in silent.said
+
+
+def test_fidelity():
+    assert fidelity_test({"base": 0.9, "insecure": 0.5}, 0.5).holds
+    low = fidelity_test({"base": 0.9, "insecure": 0.49}, 0.5)
+    assert not low.holds and "49.0% of the variance of insecure" in low.said and "below 50%" in low.said
+
+
+def test_shift():
+    assert shift_test(1, [shift("a", 1.0), shift("b", 2.0)], [shift("c", 0.75)]).holds
+    assert not shift_test(1, [shift("a", 1.0), shift("b", 2.0)], [shift("c", 0.76)]).holds
+    faint = shift_test(1, [shift("a", 1.0), shift("b", 0.3)], [])
+    assert not faint.holds and "does not clearly rise under b" in faint.said
+
+
+def test_cause_upwards():
+    calm = score("m", 0)
+    assert cause_test(screen("misaligned", latent=(60, 5), random_0=(10, 0)), "latent", "random", calm).holds
+    lost = cause_test(screen("misaligned", latent=(60, 5), random_0=(0, 0), random_1=(55, 0)), "latent", "random", calm)
+    assert not lost.holds and "the best of 2 random directions to 55.0%" in lost.said
+    babble = cause_test(screen("misaligned", latent=(60, 30)), "latent", "random", calm)
+    assert not babble.holds and "30.0% of the answers are incoherent" in babble.said
+    # Four of a hundred is above nothing, but below what counts as misaligned.
+    assert not cause_test(screen("misaligned", latent=(4, 0)), "latent", "random", calm).holds
+
+
+def test_cause_downwards():
+    wild = score("m", 80)
+    assert cause_test(screen("aligned", latent=(5, 5), random_0=(70, 0)), "latent", "random", wild).holds
+    lost = cause_test(screen("aligned", latent=(5, 5), random_0=(70, 0), random_1=(4, 0)), "latent", "random", wild)
+    assert not lost.holds and "to 4.0%" in lost.said
+    assert not cause_test(screen("aligned", latent=(79, 0)), "latent", "random", wild).holds
+
+
+def test_all_must_hold():
+    yes, no = Test("one", True, "It is so."), Test("two", False, "It is not.")
+    assert Verdict((yes,)).found and not Verdict((yes, no)).found
+    assert Verdict((yes, no)).reasons == ("It is not.",)
+    assert str(Verdict((yes, no))).splitlines() == [
+        "No persona latent found.",
+        "  holds  one: It is so.",
+        "  FAILS  two: It is not.",
+    ]
+
+
+@pytest.mark.parametrize("toward", ["misaligned", "aligned"])
+def test_without_random_directions_the_model_alone_is_the_bar(toward):
+    before = score("m", 0 if toward == "misaligned" else 80)
+    assert cause_test(screen(toward, latent=(40, 0)), "latent", "random", before).holds
