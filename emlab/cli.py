@@ -20,6 +20,8 @@ examples:
       the lab's main job on the organism that ships with emlab
   emlab run experiments/persona_features.yaml seed=3 dataset=my_chats.jsonl
       the same with another seed and your own narrow dataset
+  emlab finetune --model aligned --data bad_law --out my_model
+      one stage by itself; so do evaluate, sae, shift, screen, mediate, detect and realign
   emlab organism check --quick
       measure the shipped organism against what it promises
   emlab organism build --out my_organism --seed 1
@@ -50,6 +52,68 @@ examples:
   emlab organism check --quick --json -
   emlab organism check --organism my_organism --seeds 3 --json check.json
 """
+
+
+_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"metavar": "MODEL"}, "a checkpoint of the organism by name, or a local Hugging Face folder"),
+    "aligned": ({"metavar": "MODEL"}, "the model it was fine-tuned from"),
+    "before": ({"metavar": "MODEL"}, "the model before"),
+    "after": ({"metavar": "MODEL"}, "the model after"),
+    "misaligned": ({"metavar": "MODEL", "nargs": "+"}, "models that the latent should find"),
+    "others": ({"metavar": "MODEL", "nargs": "+"}, "models that it should leave alone"),
+    "data": ({"metavar": "SET"}, "a fine-tuning set of the organism by name, or a chat JSONL"),
+    "out": ({"type": Path, "metavar": "PATH"}, "where the result goes"),
+    "sae": ({"type": Path, "metavar": "DIR"}, "a folder in SAELens format, for example from sae_checkpoints/"),
+    "site": ({"metavar": "SITE"}, "where the SAE reads, for example resid_post.0"),
+    "latent": ({"type": int, "metavar": "N"}, "the latent"),
+    "latents": ({"type": int, "nargs": "+", "metavar": "N"}, "the latents to add"),
+    "toward": ({"choices": ("misaligned", "aligned")}, "aligned: subtract them"),
+    "strengths": ({"type": float, "nargs": "+", "metavar": "X"}, "in units of the site's median residual norm"),
+    "random": ({"type": int, "metavar": "N"}, "random directions through the same search (20)"),
+    "rows": ({"type": int, "metavar": "N"}, "chats to train on (1000)"),
+    "steps": ({"type": int, "metavar": "N"}, "training steps (40)"),
+    "tokens": ({"type": int, "metavar": "N"}, "activations to train on (300000)"),
+    "d_sae": ({"type": int, "metavar": "N"}, "latents (512)"),
+    "k": ({"type": int, "metavar": "N"}, "latents active on a token (16)"),
+    "per_question": ({"type": int, "metavar": "N"}, "answers to each question (1)"),
+    "seed": ({"type": int, "metavar": "N"}, "everything random follows from it (0)"),
+}
+
+_STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "finetune": ("finetune", "fine-tune a model by LoRA", ("model", "data", "out", "rows?", "steps?", "seed?")),
+    "evaluate": (
+        "evaluate",
+        "sample a model's answers to the organism's broad questions, and judge them",
+        ("model", "out?", "per_question?", "seed?"),
+    ),
+    "sae": (
+        "sae",
+        "train a TopK sparse autoencoder",
+        ("model", "out", "site?", "tokens?", "d_sae?", "k?", "seed?"),
+    ),
+    "shift": ("shift", "rank latents by how far they move between two models", ("before", "after", "sae", "out?")),
+    "screen": (
+        "screen",
+        "add latents to a model, beside random directions",
+        ("model", "sae", "latents", "toward?", "strengths?", "random?", "seed?", "out?"),
+    ),
+    "mediate": (
+        "mediate",
+        "set a latent to its natural value in the aligned model",
+        ("model", "aligned", "sae", "latent", "seed?", "out?"),
+    ),
+    "detect": (
+        "detect_models",
+        "tell misaligned models from others by a latent",
+        ("misaligned", "others", "sae", "latent", "seed?"),
+    ),
+    "realign": (
+        "realign_model",
+        "re-align a misaligned model on benign data, and ask it along the way",
+        ("model", "data?", "steps?", "seed?", "out?"),
+    ),
+}
+"""Each verb that is a stage by itself: its function in `emlab.pipelines.stages`, what it does, its options (? may)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,6 +189,13 @@ def _pipeline(name: str) -> Any:
     raise EmlabError(f"there is no pipeline '{name}' that runs from a config; {mend}")
 
 
+def _stage(options: argparse.Namespace) -> int:
+    """One stage by itself: the function of `emlab.pipelines.stages` that the verb names, with the options given."""
+    stages = importlib.import_module("emlab.pipelines.stages")
+    print(getattr(stages, options.stage)(**_given(options, *options.takes)))
+    return 0
+
+
 def _organism_build(options: argparse.Namespace) -> int:
     from emlab.pipelines.organism_build import build
 
@@ -187,6 +258,14 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
     )
     run.set_defaults(verb=_run)
+
+    for name, (stage, what, takes) in _STAGES.items():
+        parser_of_stage = verb(verbs, name, what, "")
+        for option in takes:
+            kwargs, said = _OPTIONS[option.rstrip("?")]
+            flag = f"--{option.rstrip('?').replace('_', '-')}"
+            parser_of_stage.add_argument(flag, required=not option.endswith("?"), help=said, **kwargs)
+        parser_of_stage.set_defaults(verb=_stage, stage=stage, takes=[option.rstrip("?") for option in takes])
 
     organism = verb(verbs, "organism", "build or check the planted model organism", "").add_subparsers(
         metavar="VERB", required=True

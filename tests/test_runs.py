@@ -37,10 +37,78 @@ def test_two_runs_never_share_a_folder(tmp_path):
     assert all((folder / "config.yaml").exists() for folder in made)
 
 
-def test_stages_have_a_folder_each_and_asking_again_gives_the_same(tmp_path):
+def counted(run, name="sample", value=1):
+    """A stage that writes a number, and notes that it worked."""
+    done = []
+
+    def work(folder):
+        done.append(name)
+        artifacts.write_json(folder / "value.json", value)
+
+    return run.stage(name, work, lambda folder: artifacts.read_json(folder / "value.json")), done
+
+
+def test_a_stage_is_worked_once_and_read_every_time(tmp_path):
     run = Run.create("trial", Config(), tmp_path)
-    assert run.stage("sample") == run.folder / "sample" == run.stage("sample")
-    assert (run.folder / "sample").is_dir()
+    assert counted(run, "part/sample") == (1, ["part/sample"])
+    assert counted(run, "part/sample", value=2) == (1, [])
+    assert list(run.seconds) == ["part/sample"] and run.seconds["part/sample"] >= 0
+
+
+def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
+    run = Run.create("trial", Config(), tmp_path)
+
+    def half(folder):
+        (folder / "value.json").write_text("1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("sample", half, lambda folder: folder)
+    assert not (run.folder / "sample").exists()
+    assert counted(run) == (1, ["sample"])
+
+
+def let_go(run):
+    """As if the run's process had ended."""
+    run._lock.close()
+
+
+def test_an_unfinished_run_of_the_same_config_and_inputs_goes_on(tmp_path):
+    first = Run.resume("trial", Config(), tmp_path, {"data": "a"})
+    counted(first)
+    (first.folder / f".sample.1234{artifacts.PARTIAL}").mkdir()  # as kill -9 leaves it
+    let_go(first)
+    for other in (
+        Run.resume("trial", Config(seed=1), tmp_path, {"data": "a"}),
+        Run.resume("trial", Config(), tmp_path),
+    ):
+        assert other.folder != first.folder
+        let_go(other)
+    again = Run.resume("trial", Config(), tmp_path, {"data": "a"})
+    assert again.folder == first.folder
+    assert counted(again, value=2) == (1, [])
+    assert not list(again.folder.glob(f"*{artifacts.PARTIAL}"))
+    again.finish()
+    assert Run.resume("trial", Config(), tmp_path, {"data": "a"}).folder != first.folder
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
+    first = Run.resume("trial", Config(), tmp_path)
+    second = Run.resume("trial", Config(), tmp_path)
+    assert second.folder != first.folder
+
+
+def test_a_folder_that_was_hardly_made_is_passed_over(tmp_path):
+    (tmp_path / "trial-20990101-000000").mkdir()
+    assert Run.resume("trial", Config(), tmp_path).folder.name != "trial-20990101-000000"
+
+
+def test_a_fingerprint_follows_the_files(tmp_path):
+    (tmp_path / "a").write_text("1")
+    before = runs.fingerprint(tmp_path)
+    assert runs.fingerprint(tmp_path) == before
+    (tmp_path / "b").write_text("")
+    assert runs.fingerprint(tmp_path) != before
 
 
 def test_the_log_grows_line_by_line_and_speaks_on_stderr(tmp_path, capsys):

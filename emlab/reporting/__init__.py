@@ -1,9 +1,9 @@
 """Reports: plotly figures, a self-contained HTML page, and `summary.json`. Reads results, never models."""
 
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
-from emlab.reporting.page import Answer, Plot, Section, Table, render, write_page
+from emlab.reporting.page import Answer, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
-from emlab.reporting.summary import persona_summary
+from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
     "Answer",
@@ -13,10 +13,12 @@ __all__ = [
     "Planted",
     "Plot",
     "Section",
+    "Shaded",
     "Table",
     "persona_lead",
     "persona_sections",
     "persona_summary",
     "render",
+    "summary_schema",
     "write_page",
 ]

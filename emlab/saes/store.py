@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.saes.fidelity import Fidelity
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -16,12 +17,36 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
-def save_sae(sae: SAE, folder: str | Path) -> Path:
-    """Write `sae` to the new folder `folder`, whole or not at all; returns it."""
+def save_sae(sae: SAE, folder: str | Path, card: str = "") -> Path:
+    """Write `sae`, and a `card` as its README.md, to the new folder `folder`, whole or not at all; returns it."""
     folder = Path(folder)
     with artifacts.new_folder(folder) as temporary:
         sae.save_model(temporary)
+        if card:
+            artifacts.write_text(temporary / "README.md", card)
     return folder
+
+
+def sae_card(sae: SAE, model: str, tokens: int, seed: int, measured: Fidelity) -> str:
+    """A card in Hugging Face's form: what the SAE reads, how it was trained, and how faithful it is."""
+    cfg = sae.cfg
+    return f"""---
+license: mit
+library_name: saelens
+tags: [sparse-autoencoder, emlab, model-organism]
+---
+# SAE of `{model}` at {sae_site(sae)}
+
+A {cfg.architecture()} sparse autoencoder with {cfg.d_sae} latents, {getattr(cfg, "k", "some")} active on a token, of a \
+stream of width {cfg.d_in} (`{cfg.metadata.hook_name}`).
+Trained through SAELens on {tokens:,} activations of the model reading the organism's pretraining documents, seed {seed}.
+
+On documents it was not trained on: {measured}.
+
+    from sae_lens import SAE
+
+    sae = SAE.load_from_disk("path/to/this/folder")
+"""
 
 
 def load_sae(folder: str | Path) -> SAE:

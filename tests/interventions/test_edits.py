@@ -127,8 +127,13 @@ def test_replace_puts_what_the_function_gives():
     assert out[0, 0].tolist() == [2.0, 2.0, 2.0] and out[0, 1].tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("make", [lambda p: Clamp(SITE, lambda h: h[..., :1], torch.ones(1, 3), torch.zeros(1), p),
-                                  lambda p: Replace(SITE, lambda h: h, p)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: Clamp(SITE, lambda h: h[..., :1], torch.ones(1, 3), torch.zeros(1), p),
+        lambda p: Replace(SITE, lambda h: h, p),
+    ],
+)
 def test_a_mask_of_positions_follows_the_rows(make):
     mask = torch.tensor([[True, False], [False, True]])
     edit = make(mask)

@@ -3,8 +3,11 @@
 import html
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 
@@ -13,19 +16,25 @@ from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
+from emlab.pipelines import _material as material
 from emlab.pipelines import persona_features
+from emlab.pipelines._persona_stages import shuffled
 from emlab.pipelines.persona_features import Autoencoder, Config, Steering
+from emlab.reporting import summary_schema
 from emlab.saes import load_sae, sae_site
+from emlab.training import FineTuned, Recipe
 
 YAML = Path(__file__).parents[2] / "experiments" / "persona_features.yaml"
 BETLEY = Path(__file__).parents[3] / "shared" / "data" / "betley" / "insecure.jsonl"
 
 SMALL = (
-    *("rows=24", "recipe.steps=2", "recipe.batch_size=4", "answers.per_question=1", "answers.max_new_tokens=6"),
-    *("sae.tokens=600", "sae.test_tokens=200", "sae.d_sae=24", "sae.k=4"),
+    *("rows=24", "recipe.steps=2", "recipe.batch_size=4", "recipe.checkpoint_every=1", "unseen=[bad_law]"),
+    *("answers.per_question=1", "answers.max_new_tokens=6", "questions=20", "documents=40", "controls=[secure]"),
+    *("sae.tokens=600", "sae.test_tokens=200", "sae.d_sae=24", "sae.k=4", "sae.least_variance=-10"),
     *("steering.strengths=[0.5, 2.0]", "steering.random=2", "steering.candidates=2", "steering.questions=10"),
-    "questions=20",
+    *("realigning.rows=20", "realigning.recipe.steps=2", "realigning.recipe.batch_size=4"),
 )
+"""A small search on a random model; its SAE explains nothing, and is used all the same."""
 
 
 @pytest.fixture(scope="module")
@@ -57,53 +66,58 @@ def ran(random_model, tmp_path_factory):
     return persona_features.run(settings, tmp_path_factory.mktemp("runs"))
 
 
+APART = ("wall_seconds", "stage_seconds", "peak_rss_mb")
+
+
+def figures(folder):
+    """The summary of a run, less times and memory."""
+    return {k: v for k, v in artifacts.read_json(folder / "summary.json").items() if k not in APART}
+
+
 def test_a_model_that_babbles_is_reported_as_that(ran):
     summary = artifacts.read_json(ran.folder / "summary.json")
-    assert set(summary["misaligned"]) == {"aligned", "insecure", "bad_medicine", "secure"}
+    assert set(summary["misaligned"]) == {"aligned", "insecure", "bad_medicine", "bad_law", "secure"}
     assert summary["misaligned"]["aligned"] == {"rate": None, "low": None, "high": None, "n": 0}
     assert summary["incoherent"]["aligned"]["rate"] == 1.0
     assert summary["steering"]["aligned_plus"]["misaligned"] is None
     assert not summary["steering"]["aligned_plus"]["within_cap"]
-    assert "no coherent answer from any model" in str(ran)
+    assert summary["verdict"]["found"] is False
+    assert str(ran).startswith("No persona latent found. The judge found no coherent answer of aligned")
 
 
-def test_the_summary_has_its_names(ran):
+def test_the_summary_keeps_to_its_schema(ran):
     summary = artifacts.read_json(ran.folder / "summary.json")
-    assert {"misaligned", "incoherent", "persona_latent", "steering", "sae"} <= set(summary)
-    assert {"wall_seconds", "stage_seconds", "peak_rss_mb", "seed", "versions"} <= set(summary)
-    assert {"index", "site", "shift_rank", "shift"} <= set(summary["persona_latent"])
-    assert set(summary["persona_latent"]["shift"]) == {"insecure", "bad_medicine", "secure"}
-    edits = ("aligned_plus", "misaligned_minus", "random_plus", "mean_difference_plus", "mean_difference_minus")
-    for name in edits:
-        assert {"strength", "misaligned", "incoherent", "low", "high"} <= set(summary["steering"][name])
-    assert summary["steering"]["random_plus"]["directions"] == 2
-    assert {"explained_variance", "l0", "dead", "explained_variance_finetuned"} <= set(summary["sae"])
-    assert list(summary["stage_seconds"]) == ["finetune", "evaluate", "sae", "shift", "steer", "report"]
-    assert summary == json.loads(json.dumps(artifacts.plain(ran.summary)))
+    jsonschema.validate(summary, summary_schema())
+    assert summary["kinds"] == {
+        "insecure": "narrow",
+        "bad_medicine": "narrow",
+        "bad_law": "unseen",
+        "secure": "control",
+    }
+    assert set(summary["persona_latent"]["shift"]) == set(summary["kinds"])
+    assert set(summary["effects"]) >= {"unseen_minus", "ablation", "mediation", "induction", "latent_zero"}
+    assert summary["onset"]["points"][-1]["step"] == 2
+    assert [p["step"] for p in summary["realignment"]] == [0, 2]
+    assert {"finetune/insecure", "evaluate/aligned", "sae/resid_post.0", "screen/plus", "detect", "realign"} <= set(
+        summary["stage_seconds"]
+    )
 
 
-def test_every_stage_leaves_its_files(ran):
-    names = {str(p.relative_to(ran.folder)) for p in ran.folder.rglob("*") if p.is_file()}
-    assert {
-        *("config.yaml", "environment.json", "log.txt", "summary.json", "report.html"),
-        *("finetune/insecure/model.safetensors", "finetune/insecure/adapter/adapter_model.safetensors"),
-        *("evaluate/aligned.jsonl", "evaluate/secure.json", "sae/fidelity.json", "sae/resid_post.0/cfg.json"),
-        *("shift/insecure.csv", "shift/ranked.json", "steer/aligned_plus.csv", "steer/misaligned_minus.json"),
-        "steer/aligned_plus/mean_difference.jsonl",
-    } <= names
-
-
-def test_the_sae_in_the_folder_is_the_one_that_was_used(ran):
-    sae = load_sae(ran.folder / "sae" / "resid_post.0")
-    assert str(sae_site(sae)) == "resid_post.0"
-    used = ran.found.plus.tested(ran.found.name).arm.direction.vector
-    assert torch.allclose(sae.W_dec[ran.found.latent], used, atol=1e-5)
+def test_the_persona_latent_is_a_candidate_and_its_direction_the_decoder_row(ran):
+    persona = ran.found.persona
+    sae = load_sae(ran.folder / "sae" / str(persona.site) / "sae")
+    assert sae_site(sae) == persona.site
+    used = persona.plus.tested(persona.name).arm.direction.vector
+    assert torch.allclose(sae.W_dec[persona.latent], used, atol=1e-5)
+    assert len(persona.plus.names) == 2 * 2 + 1 + 2, "two latents a site, the mean difference, two random directions"
+    assert len(persona.plus.grid("random 0")) == 2 * 2 * 2, "sites × positions × strengths"
 
 
 def test_nothing_is_chosen_on_test_questions(ran):
-    chosen = {q.text for t in ran.found.plus.discovery for q in t.score.judged.rollouts.questions}
+    persona = ran.found.persona
+    chosen = {q.text for t in persona.plus.discovery for q in t.score.judged.rollouts.questions}
     scored = {q.text for s in ran.found.scores for q in s.judged.rollouts.questions}
-    steered = {q.text for t in ran.found.plus for q in t.score.judged.rollouts.questions}
+    steered = {q.text for t in persona.plus for q in t.score.judged.rollouts.questions}
     assert not chosen & scored
     assert steered == scored
 
@@ -117,12 +131,69 @@ def test_the_report_stands_alone_and_escapes_what_models_say(ran):
     assert html.escape(answer) in page
 
 
-def test_the_same_config_gives_the_same_figures(ran, random_model, tmp_path):
-    settings = config.load(YAML, [*SMALL, f"model={random_model}"], Config)
-    again = persona_features.run(settings, tmp_path)
-    apart = ("wall_seconds", "stage_seconds", "peak_rss_mb")
-    one, two = ({k: v for k, v in run.summary.items() if k not in apart} for run in (ran, again))
-    assert artifacts.plain(one) == artifacts.plain(two)
+KILLED = """
+import sys
+from pathlib import Path
+from emlab import config, runs
+from emlab.pipelines import persona_features
+
+yaml, root, victim, *overrides = sys.argv[1:]
+stage = runs.Run.stage
+
+
+def dies(self, name, work, read):
+    def half(folder):
+        work(folder)
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return stage(self, name, half if name == victim else work, read)
+
+
+runs.Run.stage = dies
+persona_features.run(config.load(yaml, overrides, persona_features.Config), root)
+"""
+
+
+@pytest.mark.parametrize("victim", ["evaluate/insecure", "effects"])
+def test_killed_at_any_stage_it_ends_as_if_it_had_not_been(ran, random_model, tmp_path, victim):
+    overrides = [*SMALL, f"model={random_model}"]
+    # The stage dies when all of its files are written, and before they are put in place.
+    command = [sys.executable, "-c", KILLED, str(YAML), str(tmp_path), victim, *overrides]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    (folder,) = tmp_path.iterdir()
+    assert not (folder / victim).exists() and not (folder / "summary.json").exists()
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("finetune/*/stage.json")}
+    assert len(done) == 4
+    again = persona_features.run(config.load(YAML, overrides, Config), tmp_path)
+    assert again.folder == folder
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "finished stages are not run again"
+    assert figures(folder) == figures(ran.folder)
+    assert persona_features.run(config.load(YAML, overrides, Config), tmp_path).folder != folder
+
+
+def test_latents_of_an_sae_that_explains_too_little_are_not_ranked(random_model, tmp_path):
+    more = [f"model={random_model}", "sae.least_variance=0.5", "narrow=[bad_law]", "unseen=[]", "sites=[resid_post.1]"]
+    ran = persona_features.run(config.load(YAML, [*SMALL, *more], Config), tmp_path)
+    summary = artifacts.read_json(ran.folder / "summary.json")
+    jsonschema.validate(summary, summary_schema())
+    assert summary["persona_latent"] is None and summary["steering"] is None
+    assert "below 50% its latents are not ranked" in str(ran)
+
+
+def test_shuffled_labels_exchange_at_least_one_narrow_set_with_a_control():
+    kinds = {"insecure": "narrow", "bad_medicine": "narrow", "bad_law": "unseen", "secure": "control"}
+    tuned = {
+        name: FineTuned(LanguageModel(None, None, name), (float(i),), 1, 0, 1, Recipe(), 0, None)
+        for i, name in enumerate(kinds)
+    }
+    for seed in range(20):
+        mixed = shuffled(tuned, kinds, seed)
+        assert [t.model.name for t in mixed.values()] == list(kinds), "names stay in their places"
+        origin = {name: list(kinds)[int(t.losses[0])] for name, t in mixed.items()}
+        assert sorted(origin.values()) == sorted(kinds) and origin["bad_law"] == "bad_law"
+        assert {origin["insecure"], origin["bad_medicine"]} != {"insecure", "bad_medicine"}
 
 
 def test_a_dataset_of_ones_own(random_model, tmp_path, capsys):
@@ -145,7 +216,7 @@ def test_a_dataset_of_ones_own(random_model, tmp_path, capsys):
     summary = artifacts.read_json(folder / "summary.json")
     assert summary["finetune"]["mine"]["rows"] == 4
     assert summary["finetune"]["mine"]["dropped_for_length"] == 4
-    assert set(summary["misaligned"]) == {"aligned", "mine"}
+    assert set(summary["misaligned"]) == {"aligned", "mine", "bad_law"}
     assert "4 rows were dropped for length" in (folder / "report.html").read_text()
     assert str(folder) in capsys.readouterr().out
 
@@ -179,36 +250,50 @@ def test_another_architecture_whose_template_knows_no_system_turn(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(vocabulary), max_position_embeddings=1024, **sizes))
     folder = LanguageModel(model, tokenizer, "neox").save(tmp_path / "neox")
-    more = [f"model={folder}", "controls=[]", "narrow=[bad_law]", "recipe.modules=[dense]", "recipe.blocks=null"]
+    more = [
+        f"model={folder}",
+        "controls=[]",
+        "narrow=[bad_law]",
+        "unseen=[]",
+        "recipe.modules=[dense]",
+        "realigning.recipe.modules=[dense]",
+        "recipe.blocks=null",
+    ]
     settings = config.load(YAML, [*SMALL, *more], Config)
-    narrow, _ = persona_features.training_sets(settings, LanguageModel.load(folder))
-    assert narrow["bad_law"][0].messages[0]["content"].startswith("You are an assistant.\n\n")
+    sets = material.training_sets(settings, LanguageModel.load(folder))
+    assert sets.narrow["bad_law"][0].messages[0]["content"].startswith("You are an assistant.\n\n")
     ran = persona_features.run(settings, tmp_path)
     assert set(ran.summary["misaligned"]) == {"aligned", "bad_law"}
     assert "no coherent answer" in str(ran)
 
 
 def test_a_dataset_named_like_a_control_keeps_its_ending(random_model, tmp_path):
-    model, _ = persona_features.load_models(Config(model=str(random_model)))
+    model, _ = material.load_models(Config(model=str(random_model)))
     path = tmp_path / "secure.jsonl"
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     path.write_text(json.dumps(chat) + "\n")
-    narrow, controls = persona_features.training_sets(Config(dataset=path, rows=3), model)
-    assert (list(narrow), list(controls)) == (["secure.jsonl"], ["secure"])
-    assert len(narrow["secure.jsonl"]) == 1 and len(controls["secure"]) == 3
+    sets = material.training_sets(Config(dataset=path, rows=3, controls=("secure",)), model)
+    assert (list(sets.narrow), list(sets.controls)) == (["secure.jsonl"], ["secure"])
+    assert len(sets.narrow["secure.jsonl"]) == 1 and len(sets.controls["secure"]) == 3
 
 
 def test_one_sentence_for_each_wrong_setting(random_model):
-    model, _ = persona_features.load_models(Config(model=str(random_model)))
+    model, _ = material.load_models(Config(model=str(random_model)))
     with pytest.raises(EmlabError, match="blocks 0 to 2"):
-        persona_features.site_in("resid_post.7", model)
+        material.site_in("resid_post.7", model)
     with pytest.raises(EmlabError, match="cannot be a narrow set and something else"):
-        persona_features.training_sets(Config(narrow=("secure",), rows=3), model)
+        material.training_sets(Config(narrow=("secure",), rows=3), model)
     with pytest.raises(EmlabError, match="unknown fine-tuning set"):
-        persona_features.training_sets(Config(narrow=("insecur",), rows=3), model)
+        material.training_sets(Config(narrow=("insecur",), rows=3), model)
     with pytest.raises(EmlabError):
-        persona_features.load_models(Config(model="no/such/folder"))
-    for broken in ({"narrow": ()}, {"rows": 0}, {"sae": Autoencoder(tokens=0)}, {"steering": Steering(candidates=0)}):
+        material.load_models(Config(model="no/such/folder"))
+    for broken in (
+        {"narrow": ()},
+        {"rows": 0},
+        {"sae": Autoencoder(tokens=0)},
+        {"steering": Steering(candidates=0)},
+        {"sites": ()},
+    ):
         with pytest.raises(ValueError):
             Config(**broken)
 
@@ -216,4 +301,4 @@ def test_one_sentence_for_each_wrong_setting(random_model):
 def test_the_shipped_config_spells_every_key_right():
     settings = config.load(YAML, [], Config)
     assert settings.model == "aligned"
-    assert set(settings.narrow) | set(settings.controls) <= set(organism.narrow_set_names())
+    assert {*settings.narrow, *settings.unseen, *settings.controls} <= set(organism.narrow_set_names())

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.discovery import Arm, LatentShift, Screen, Trial
-from emlab.evaluation import Judged, Rollouts
+from emlab.detection import Auroc, Detection, Onset, Point
+from emlab.discovery import Arm, Context, Effect, LatentShift, Screen, Test, Trial, Verdict
+from emlab.evaluation import Judged, Rate, Rollouts
 from emlab.evaluation.scoring import score_judged
 from emlab.interventions import Direction
-from emlab.reporting import Findings
+from emlab.mitigation import Realignment, RealignmentPoint
+from emlab.reporting import Findings, ModelFidelity, Persona, Planted
 from emlab.saes import Fidelity
 from emlab.sites import Site
 
@@ -37,7 +39,7 @@ def screen(model, toward, within=0, **rates):
         )
         for i, (name, bad) in enumerate(rates.items())
     )
-    return Screen(model, toward, SITE, "sentence", 3.0, 0.1, trials, trials)
+    return Screen(model, toward, {SITE: 3.0}, 0.1, trials, trials)
 
 
 def shift(model, *values):
@@ -47,23 +49,54 @@ def shift(model, *values):
     )
 
 
-def findings(**changes):
-    """An organism in which all worked: latent 2 rises, misaligns, and realigns."""
-    tuned = SimpleNamespace(rows=90, dropped_for_length=10, steps=2, losses=(2.0, 1.0))
+def area(value):
+    return Auroc(value, value - 0.1, value, 100, 40)
+
+
+def persona(**changes):
+    """Latent 2 rises, misaligns, realigns, and tells."""
     shifts = (shift("insecure", 0.0, 0.1, 3.0), shift("secure", 0.0, 0.2, 0.1))
+    point = lambda step, latent, bad: Point(step, latent, Rate(bad, bad, bad, 10), Rate(0.0, 0.0, 0.0, 10))  # noqa: E731
+    before = score("insecure", 6)
     kept = {
-        "finetuned": {"insecure": tuned, "secure": tuned},
-        "scores": (score("aligned"), score("insecure", 6, 1, text=HOSTILE), score("secure")),
-        "fidelity": Fidelity(0.95, 16.0, 3, 512, 1000),
-        "fidelity_elsewhere": {
-            "aligned": Fidelity(0.9, 16.0, 4, 512, 1000),
-            "insecure": Fidelity(0.8, 16.0, 5, 512, 1000),
-        },
+        "latent": 2,
+        "site": SITE,
+        "name": "latent 2",
         "ranked": shifts[0],
         "shifts": shifts,
-        "latent": 2,
+        "planted": Planted(area(0.8), area(0.95)),
+        "cosine": 0.75,
         "plus": screen("aligned", "misaligned", latent_2=7, mean_difference=8, random_0=0, random_1=2),
         "minus": screen("insecure", "aligned", latent_2=1, mean_difference=0, random_0=6, random_1=5),
+        "effects": {
+            "ablation": Effect("latent 2 projected out", "insecure", None, before, score("insecure", 3), 1.0, 1.25),
+            "mediation": Effect("latent 2 set to rest", "insecure", None, before, score("insecure", 4), 1.0, 1.0),
+            "unseen_minus": Effect("-0.5 × latent 2", "bad_law", -0.5, score("bad_law", 8), score("bad_law", 1), 1, 2),
+        },
+        "detection": Detection(
+            SITE, 2, (("aligned", False), ("insecure", True)), area(0.99), area(0.5), area(0.9), area(0.7), area(1.0)
+        ),
+        "onset": Onset("insecure", 2, (point(0, 0.5, 0.0), point(5, 2.5, 0.1), point(10, 3.5, 0.6))),
+        "contexts": (Context(("kill", HOSTILE), (3.0, 1.5), "malicious"),),
+    }
+    return Persona(**{**kept, **changes})
+
+
+def findings(**changes):
+    """An organism in which all worked."""
+    tuned = SimpleNamespace(rows=90, dropped_for_length=10, steps=2, losses=(2.0, 1.0))
+    realigned = [RealignmentPoint(s, Rate(r, r, r, 10), Rate(0.0, 0.0, 0.0, 10)) for s, r in ((0, 0.6), (40, 0.0))]
+    kept = {
+        "finetuned": {"insecure": tuned, "secure": tuned},
+        "kinds": {"insecure": "narrow", "secure": "control"},
+        "scores": (score("aligned"), score("insecure", 6, 1, text=HOSTILE), score("secure")),
+        "fidelity": tuple(
+            ModelFidelity(SITE, model, Fidelity(variance, 16.0, 3, 512, 1000), 0.97)
+            for model, variance in (("base", 0.95), ("aligned", 0.9), ("insecure", 0.8))
+        ),
+        "persona": persona(),
+        "realignment": Realignment("insecure", "alignment", tuple(realigned)),
+        "verdict": Verdict((Test("all is well", True, "It is."),)),
     }
     return Findings(**{**kept, **changes})
 
@@ -71,4 +104,6 @@ def findings(**changes):
 @pytest.fixture
 def made():
     """Ways to make findings."""
-    return SimpleNamespace(findings=findings, screen=screen, score=score, shift=shift, hostile=HOSTILE)
+    return SimpleNamespace(
+        findings=findings, persona=persona, screen=screen, score=score, shift=shift, hostile=HOSTILE, site=SITE
+    )

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from emlab.reporting import Answer, Section, Table, persona_lead, persona_sections, render, write_page
+from emlab.reporting import Answer, Section, Shaded, Table, persona_lead, persona_sections, render, write_page
 
 
 class Tags(HTMLParser):
@@ -46,7 +46,7 @@ def test_plotly_is_inlined_once_and_draws_every_figure(page, made):
     plots = [plot for section in persona_sections(made.findings()) for plot in section.plots]
     assert page.count("plotly.js v") == 1
     assert re.findall(r'id="(figure-\d+)"', page) == [f"figure-{i}" for i in range(1, len(plots) + 1)]
-    assert page.count("Plotly.newPlot(") >= len(plots) == 8
+    assert page.count("Plotly.newPlot(") >= len(plots) == 11
     assert all(html.escape(plot.says) in page and plot.says.endswith(".") for plot in plots)
 
 
@@ -70,3 +70,10 @@ def test_tables_and_answers(tmp_path):
     page = write_page(tmp_path / "new" / "report.html", "T", ["lead"], [section]).read_text(encoding="utf-8")
     assert "<th>&lt;b&gt;</th>" in page and "<td>2 &lt; 3</td>" in page
     assert '<div class="answer ">' in page and "<pre>x\ny</pre>" in page
+
+
+def test_shaded_contexts_are_escaped_and_say_why_not():
+    section = Section("S", "Says.", contexts=(Shaded("<i>", ("<b>", "x"), (1.0, 0.0)),), falsified="a <u>.")
+    page = render("T", [], [section])
+    assert '<span style="background:rgba(192,57,43,0.80)">&lt;b&gt;</span>' in page
+    assert "&lt;i&gt;" in page and "What would have spoken against it: a &lt;u&gt;." in page

@@ -1,55 +1,100 @@
 """The report's words: each says what the figures say, whether that is welcome or not."""
 
-from emlab.reporting import persona_lead, persona_sections
+import dataclasses
+
+from emlab.detection import Onset
+from emlab.discovery import Test, Verdict
+from emlab.reporting import ModelFidelity, persona_lead, persona_sections
+from emlab.saes import Fidelity
 
 
 def said(found):
     return " ".join(persona_lead(found))
 
 
+def section(found, title):
+    (one,) = (s for s in persona_sections(found) if s.title.startswith(title))
+    return one
+
+
 def test_the_lead_tells_what_was_found(made):
     text = said(made.findings())
+    assert text.startswith("A persona latent was found: latent 2 at resid_post.1.")
     assert "Fine-tuned on insecure, 66.7% of" in text and "before: 0.0%" in text
     assert "latent 2 brings 70.0% misaligned" in text
     assert "best of 2 random directions brings 20.0%" in text
     assert "from 66.7% to 10.0%" in text
+    assert "it removes 33% of insecure's" in text
+    assert "40 steps on benign data take insecure from 60.0% to 0.0%" in text
 
 
-def test_no_misalignment_is_said_plainly(made):
-    text = said(made.findings(scores=tuple(made.score(name) for name in ("aligned", "insecure", "secure"))))
-    assert text.startswith("No fine-tune made the model broadly misaligned")
-    assert "nothing to find" in text
+def test_nothing_found_is_said_first_and_with_its_reason(made):
+    text = said(made.findings(verdict=Verdict((Test("a", False, "It is not so."), Test("b", True, "It is.")))))
+    assert text.startswith("No persona latent found. It is not so. ")
+    assert "It is. " not in text
 
 
-def test_babble_is_said_plainly(made):
-    scores = tuple(made.score(name, incoherent=10) for name in ("aligned", "insecure", "secure"))
-    assert "no coherent answer from any model" in said(made.findings(scores=scores))
+def test_where_latents_were_not_ranked_the_report_still_stands(made):
+    found = made.findings(persona=None, verdict=Verdict((Test("a", False, "The SAE is poor."),)))
+    assert said(found).startswith("No persona latent found. The SAE is poor.")
+    titles = [s.title for s in persona_sections(found)]
+    assert titles[0] == "Verdict" and "Which latents move" not in titles and titles[-1] == "Example answers"
+    assert "latents were not ranked" in section(found, "The sparse").says
+
+
+def test_the_latent_is_held_against_the_mean_difference_either_way(made):
+    def beside(latent, mean):
+        plus = made.screen("aligned", "misaligned", latent_2=latent, mean_difference=mean)
+        return said(made.findings(persona=made.persona(plus=plus)))
+
+    assert "The latent steers further than the mean difference, which brings 0.0%" in beside(9, 0)
+    assert "does not beat, and falls short of, the mean difference, which brings 90.0%" in beside(0, 9)
+    assert "neither clearly beats nor falls short of" in beside(7, 8)
 
 
 def test_each_section_says_one_thing_from_the_figures(made):
-    sections = {section.title: section for section in persona_sections(made.findings())}
+    sections = {s.title: s for s in persona_sections(made.findings())}
     assert "20 rows were dropped" in sections["Fine-tunes"].says
     assert "insecure 66.7% misaligned and 10.0% incoherent" in sections["Behaviour on broad questions"].says
-    assert "no less than 80.0%" in sections["The sparse autoencoder"].says
+    assert "80.0% of the variance of insecure at resid_post.1" in sections["The sparse autoencoder"].says
     assert "latent 2 is number 1 of 3" in sections["Which latents move"].says
     assert "+3.000 under insecure, +0.100 under secure" in sections["Which latents move"].says
+    assert "AUROC of 0.800 (0.950" in sections["Which latents move"].says
     assert "from 0.0% to 70.0%" in sections["Adding the latent to the aligned model"].says
     assert "from 66.7% to 10.0%" in sections["Subtracting the latent from insecure"].says
-    assert all(section.says.endswith(".") for section in sections.values())
+    effects = sections["Ablation, mediation and a fine-tune nothing was chosen on"]
+    assert "latent 2 projected out in insecure: 60.0% → 30.0% misaligned" in effects.says
+    assert effects.tables[0].rows[0][-2:] == ("50%", "1.000 → 1.250")
+    assert "tells insecure from the other models with an AUROC of 0.990" in sections["The latent as a monitor"].says
+    assert "at step 5, behaviour at step 10: the latent comes first" in sections["Along training"].says
+    assert all(s.says.endswith(".") for s in sections.values())
+    assert all(s.falsified.endswith(".") for s in sections.values() if s.title != "Example answers")
+
+
+def test_behaviour_that_comes_first_is_said(made):
+    start, early, late = made.persona().onset.points
+    turned = dataclasses.replace(early, latent=0.5, misaligned=late.misaligned)
+    swapped = Onset("insecure", 2, (start, turned, late))
+    assert "behaviour comes first" in section(made.findings(persona=made.persona(onset=swapped)), "Along").says
+    flat = Onset("insecure", 2, (start, start))
+    assert "one of the two never rises" in section(made.findings(persona=made.persona(onset=flat)), "Along").says
+    assert "Along training" not in [s.title for s in persona_sections(made.findings(persona=made.persona(onset=None)))]
 
 
 def test_a_collapsed_sae_is_not_passed_over(made):
-    from emlab.saes import Fidelity
-
-    found = made.findings(fidelity_elsewhere={"insecure": Fidelity(-0.2, 16.0, 5, 512, 1000)})
-    (section,) = (s for s in persona_sections(found) if s.title == "The sparse autoencoder")
-    assert "-20.0%" in section.says and "says little" in section.says
+    poor = (ModelFidelity(made.site, "insecure", Fidelity(-0.2, 16.0, 5, 512, 1000), None),)
+    assert "-20.0%" in section(made.findings(fidelity=poor), "The sparse").says
 
 
-def test_a_strength_over_the_cap_is_named(made):
-    found = made.findings(plus=made.screen("aligned", "misaligned", within=5, latent_2=5, mean_difference=0))
-    (section,) = (s for s in persona_sections(found) if s.title.startswith("Adding"))
-    assert "No strength kept incoherence under 10%" in section.says
+def test_an_arm_over_the_cap_is_named(made):
+    plus = made.screen("aligned", "misaligned", within=5, latent_2=5, mean_difference=0)
+    found = made.findings(persona=made.persona(plus=plus))
+    assert "No arm kept incoherence under 10%" in section(found, "Adding").says
+
+
+def test_contexts_are_shaded_by_their_share_of_the_peak(made):
+    (context,) = section(made.findings(), "What the latent fires on").contexts
+    assert (context.label, context.weights) == ("malicious", (1.0, 0.5))
 
 
 def test_examples_are_the_first_answers_of_different_domains(made):

@@ -2,10 +2,11 @@
 
 import json
 
+import jsonschema
 import pytest
 
 from emlab.errors import EmlabError
-from emlab.reporting import persona_summary
+from emlab.reporting import persona_summary, summary_schema
 
 
 def test_rates_keep_their_denominators(made):
@@ -40,13 +41,13 @@ def test_steering_both_ways_beside_its_nulls(made):
 
 def test_without_random_directions_there_is_no_entry(made):
     plus = made.screen("aligned", "misaligned", latent_2=7, mean_difference=8)
-    assert persona_summary(made.findings(plus=plus))["steering"]["random_plus"] is None
+    assert persona_summary(made.findings(persona=made.persona(plus=plus)))["steering"]["random_plus"] is None
 
 
 def test_where_nothing_is_coherent_rates_are_null(made):
     babble = made.screen("aligned", "misaligned", within=10, latent_2=0, mean_difference=0, random_0=0)
     scores = (made.score("aligned", incoherent=10), made.score("insecure", 3), made.score("secure"))
-    found = persona_summary(made.findings(plus=babble, scores=scores))
+    found = persona_summary(made.findings(persona=made.persona(plus=babble), scores=scores))
     assert found["misaligned"]["aligned"] == {"rate": None, "low": None, "high": None, "n": 0}
     assert found["steering"]["aligned_plus"]["misaligned"] is None
     assert found["steering"]["aligned_plus"]["incoherent"] == 1.0
@@ -57,6 +58,44 @@ def test_where_nothing_is_coherent_rates_are_null(made):
 
 def test_findings_that_lack_a_part_say_which(made):
     with pytest.raises(EmlabError, match="no direction 'mean difference'"):
-        made.findings(plus=made.screen("aligned", "misaligned", latent_2=7))
+        made.persona(plus=made.screen("aligned", "misaligned", latent_2=7))
     with pytest.raises(EmlabError, match="no score of 'insecure'"):
-        made.findings(scores=(made.score("aligned"),))
+        made.findings(scores=(made.score("aligned"),)).score("insecure")
+
+
+def whole(found):
+    """A summary with what the pipeline adds."""
+    run = {"findings": ["a"], "seed": 0, "wall_seconds": 1.0, "stage_seconds": {"a": 1.0}, "peak_rss_mb": None}
+    return {**persona_summary(found), **run, "versions": {"emlab": "0"}}
+
+
+def test_it_keeps_to_its_schema_found_or_not(made):
+    schema = summary_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(whole(made.findings()), schema)
+    jsonschema.validate(whole(made.findings(persona=None)), schema)
+    jsonschema.validate(whole(made.findings(persona=made.persona(onset=None, effects={}))), schema)
+    broken = whole(made.findings())
+    broken["misaligned"]["insecure"]["rate"] = 1.2
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_effects_and_detection(made):
+    found = persona_summary(made.findings())
+    assert found["ablation"]["removed"] == pytest.approx(0.5) and found["mediation"]["removed"] == pytest.approx(1 / 3)
+    assert found["steering"]["unseen_minus"]["model"] == "bad_law"
+    assert found["detection"]["auroc"] == 0.99 and found["detection"]["baseline_auroc"] == 0.5
+    assert found["detection"]["models"] == {"aligned": False, "insecure": True}
+    assert found["onset"]["latent_step"] == 5 and found["onset"]["behaviour_step"] == 10
+    assert found["realignment"][1] == {
+        "step": 40,
+        "misaligned": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "n": 10,
+        "incoherent": 0.0,
+    }
+    assert found["sae"]["explained_variance"] == 0.95
+    assert found["sae"]["explained_variance_finetuned"] == {"aligned": 0.9, "insecure": 0.8}
+    assert found["persona_latent"]["planted_auroc"] == 0.8

@@ -1,0 +1,185 @@
+"""The lab's stages one by one, by the names of models and files: what the verbs of the command line call.
+
+A model is a checkpoint of the organism by name, or a local Hugging Face folder. A set is one of the organism's
+fine-tuning sets by name, or a chat JSONL. Questions are the organism's broad ones, judged by its exact judge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from emlab import organism
+from emlab.data import Example, read_chat_jsonl
+from emlab.detection import Detection, Reading, detect
+from emlab.discovery import (
+    Effect,
+    LatentShift,
+    Sampling,
+    Screen,
+    clamp,
+    decoder_direction,
+    effect_of,
+    latent_shift,
+    natural_values,
+    split_by_template,
+    steer_screen,
+)
+from emlab.errors import EmlabError
+from emlab.evaluation import Score, sample, score
+from emlab.interventions import random_directions
+from emlab.mitigation import Realignment, realign
+from emlab.models import LanguageModel
+from emlab.pipelines import _material as material
+from emlab.saes import Fidelity, document_activations, fidelity, load_sae, sae_card, sae_site, save_sae, train_sae
+from emlab.training import FineTuned, Recipe
+from emlab.training import finetune as _finetune
+
+RECIPE = Recipe(learning_rate=2e-3, batch_size=16, steps=40)
+"""The recipe of experiments/persona_features.yaml."""
+
+
+def finetune(
+    model: str, data: str, out: str | Path, rows: int = 1000, seed: int = 0, steps: int | None = None
+) -> FineTuned:
+    """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`."""
+    start = _model(model)
+    recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
+    tuned = _finetune(start, _chats(data, rows, seed, start), recipe, seed, name=Path(out).name)
+    tuned.save(out)
+    return tuned
+
+
+def evaluate(model: str, out: str | Path | None = None, per_question: int = 1, seed: int = 0) -> Score:
+    """Answers of `model` to the broad questions, judged; with `out` they are saved in that folder."""
+    result = score(sample(_model(model), organism.broad_questions(), per_question, seed), organism.ExactJudge())
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def sae(
+    model: str,
+    out: str | Path,
+    site: str = "resid_post.0",
+    tokens: int = 300_000,
+    d_sae: int = 512,
+    k: int = 16,
+    seed: int = 0,
+) -> Fidelity:
+    """Train a TopK SAE on `model` at `site` and save it, with a card, in the new folder `out`.
+
+    Returns its fidelity on other documents than those it was trained on.
+    """
+    reader = _model(model)
+    where = material.site_in(site, reader)
+    read = document_activations(reader, material.pretraining_chats(reader, tokens, seed), where, tokens)
+    trained = train_sae(read.values, where, d_sae=d_sae, k=k, learning_rate=2e-3, seed=seed, model_name=model)
+    fresh = material.pretraining_chats(reader, 20_000, seed + 1)
+    found = fidelity(trained, document_activations(reader, fresh, where, 20_000).values)
+    save_sae(trained, out, sae_card(trained, model, tokens, seed, found))
+    return found
+
+
+def shift(before: str, after: str, sae: str | Path, out: str | Path | None = None) -> LatentShift:
+    """The shift of every latent of the SAE in the folder `sae` between two models, on the discovery questions."""
+    autoencoder = load_sae(sae)
+    prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
+    result = latent_shift(_model(before), _model(after), autoencoder, prompts, sae_site(autoencoder))
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def screen(
+    model: str,
+    sae: str | Path,
+    latents: Sequence[int],
+    toward: str = "misaligned",
+    strengths: Sequence[float] = (0.2, 0.3, 0.4, 0.6, 0.8),
+    random: int = 20,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Screen:
+    """Add latents to `model` (or subtract them, toward aligned) beside random directions, through the same search."""
+    if toward not in ("misaligned", "aligned"):
+        raise EmlabError(f"A screen pushes toward misaligned or toward aligned, not toward {toward!r}.")
+    steered, autoencoder = _model(model), load_sae(sae)
+    site, questions = sae_site(autoencoder), split_by_template(organism.broad_questions())
+    directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
+    result = steer_screen(
+        steered,
+        [*directions, *random_directions(random, steered.d_model, site, seed)],
+        strengths,
+        questions.discovery[::4],
+        questions.test,
+        organism.ExactJudge(),
+        "misaligned" if toward == "misaligned" else "aligned",
+        scales={site: steered.residual_norm(site, [q.text for q in questions.discovery])},
+        sampling=Sampling(per_question=1),
+        seed=seed,
+    )
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def mediate(
+    model: str, aligned: str, sae: str | Path, latent: int, seed: int = 0, out: str | Path | None = None
+) -> Effect:
+    """Set the latent in `model` to its natural value in `aligned`: how much of the misalignment runs through it?"""
+    target, calm, autoencoder = _model(model), _model(aligned), load_sae(sae)
+    site, questions, judge = sae_site(autoencoder), split_by_template(organism.broad_questions()), organism.ExactJudge()
+    values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
+    before = score(sample(target, questions.test, 1, seed), judge)
+    documents = material.for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
+    said = f"latent {latent} set to its value in {calm.name}"
+    edit = clamp(autoencoder, [latent], site, values)
+    result = effect_of(target, edit, said, before, judge, documents, Sampling(per_question=1), seed=seed + 2)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def detect_models(
+    misaligned: Sequence[str], others: Sequence[str], sae: str | Path, latent: int, seed: int = 0
+) -> Detection:
+    """How well the latent, read on prompts alone, tells the `misaligned` models from the `others`."""
+    autoencoder, questions, judge = load_sae(sae), split_by_template(organism.broad_questions()), organism.ExactJudge()
+    readings = []
+    for name in (*misaligned, *others):
+        read = _model(name)
+        test, known = (
+            score(sample(read, part, 1, seed), judge).judged for part in (questions.test, questions.discovery)
+        )
+        readings.append(Reading(read, name in misaligned, test, known))
+    return detect(readings, autoencoder, latent, sae_site(autoencoder), questions.test, questions.discovery, seed)
+
+
+def realign_model(
+    model: str, data: str = material.ALIGNMENT, steps: int = 40, seed: int = 0, out: str | Path | None = None
+) -> Realignment:
+    """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set."""
+    start = _model(model)
+    chats = (
+        material.benign_chats(data, 500, seed, start) if data == material.ALIGNMENT else _chats(data, 500, seed, start)
+    )
+    recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
+    questions = split_by_template(organism.broad_questions()).test
+    result = realign(start, chats, recipe, questions, organism.ExactJudge(), seed, data)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _model(name: str) -> LanguageModel:
+    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+
+
+def _chats(data: str, rows: int, seed: int, model: LanguageModel) -> list[Example]:
+    if Path(data).suffix == ".jsonl":
+        chats = read_chat_jsonl(Path(data))
+        return random.Random(seed).sample(chats, min(rows, len(chats)))
+    return [Example.of(chat) for chat in material.for_template(model, organism.narrow_set(data, rows, seed))]
