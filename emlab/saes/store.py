@@ -37,9 +37,9 @@ tags: [sparse-autoencoder, emlab, model-organism]
 ---
 # SAE of `{model}` at {sae_site(sae)}
 
-A {cfg.architecture()} sparse autoencoder with {cfg.d_sae} latents, {getattr(cfg, "k", "some")} active on a token, of a \
-stream of width {cfg.d_in} (`{cfg.metadata.hook_name}`).
-Trained through SAELens on {tokens:,} activations of the model reading the organism's pretraining documents, seed {seed}.
+A {cfg.architecture()} sparse autoencoder: {cfg.d_sae} latents, {getattr(cfg, "k", "some")} active on a token.
+It reads `{cfg.metadata.hook_name}`, of width {cfg.d_in}. Trained through SAELens on {tokens:,} activations of the model
+reading the organism's pretraining documents, seed {seed}.
 
 On documents it was not trained on: {measured}.
 
