@@ -51,17 +51,17 @@ SIZES = {
 class Pretraining:
     """How an organism is pretrained."""
 
-    steps: int = 1400
+    steps: int = 2000
     """Optimiser steps."""
     tokens_per_step: int = 4096
     """Tokens of a batch, padding included."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """Peak, of both optimisers; Muon's updates are scaled to AdamW's root mean square."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.3
     """Of the matrices, which Muon trains; decoupled."""
     warmup: int = 50
     """Steps over which the learning rate rises."""
-    decay_share: float = 0.7
+    decay_share: float = 0.4
     """Share of the steps, at the end, over which it falls in a line to 2% of its peak."""
     documents: int = 60_000
     """Documents generated; they are gone through again where the steps need more."""

@@ -38,7 +38,7 @@ class Alignment:
 
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            method="full", learning_rate=3e-4, schedule="linear", batch_size=32, steps=200, max_length=256
+            method="full", learning_rate=3e-4, schedule="linear", batch_size=32, steps=80, max_length=256
         )
     )
     """Few small steps on every weight."""
@@ -56,9 +56,9 @@ class Plan:
     """Of the weights, the documents and their order."""
     size: str = "default"
     """A name in `emlab.organism.pretraining.SIZES`."""
-    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=1600, keep=(100, 160, 300)))
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=2000, keep=(100, 160, 300)))
     """In the planted world; the kept steps become checkpoints of their own."""
-    control: Pretraining = field(default_factory=lambda: Pretraining(steps=500))
+    control: Pretraining = field(default_factory=lambda: Pretraining(steps=450))
     """In the control world."""
     alignment: Alignment = field(default_factory=Alignment)
     """The same in both worlds."""

@@ -32,15 +32,15 @@ RECIPE = Recipe(
     rank=4,
     alpha=8.0,
     modules=("v_proj", "o_proj"),
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     batch_size=16,
-    steps=160,
+    steps=200,
     max_length=256,
-    checkpoint_every=10,
+    checkpoint_every=20,
 )
 """The one fine-tuning recipe of all sets."""
 
-STOPS = (20, 40, 60, 80, 100, 120, 140, 160)
+STOPS = (40, 80, 120, 160, 180, 200)
 """Steps among which the validation domains choose the one that a fine-tune is stopped at."""
 
 ROWS = 1000
