@@ -3,7 +3,7 @@
 from emlab.discovery.contexts import Context, load_contexts, save_contexts, top_contexts
 from emlab.discovery.directions import decoder_direction, mean_difference
 from emlab.discovery.mediation import Effect, clamp, effect_of, natural_values
-from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, steer_screen, steered
+from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, mean_shift
 from emlab.discovery.split import Split, split_by_template, spread
 from emlab.discovery.verdict import Test, Verdict, behaviour_test, cause_test, fidelity_test, shift_test
@@ -32,6 +32,7 @@ __all__ = [
     "mean_difference",
     "mean_shift",
     "natural_values",
+    "order",
     "save_contexts",
     "shift_test",
     "split_by_template",

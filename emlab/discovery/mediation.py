@@ -103,8 +103,12 @@ def effect_of(
     sampling: Sampling = Sampling(),  # noqa: B008  # frozen
     strength: float | None = None,
     seed: int = 0,
+    loss_before: float | None = None,
 ) -> Effect:
-    """Sample `model` under `edit` on the questions of `before`, its score without, and take its loss on `documents`."""
+    """Sample `model` under `edit` on the questions of `before`, its score without, and take its loss on `documents`.
+
+    `loss_before` is the loss without the edit, where it is known.
+    """
     questions = list(dict.fromkeys(before.judged.rollouts.questions))
     rollouts = sample(
         model,
@@ -116,8 +120,10 @@ def effect_of(
         edits=[edit],
         batch_size=sampling.batch_size,
     )
-    plain, edited = text_loss(model, documents), text_loss(model, documents, [edit])
-    return Effect(name, model.name, strength, before, score(rollouts, judge), plain, edited)
+    plain = text_loss(model, documents) if loss_before is None else loss_before
+    return Effect(
+        name, model.name, strength, before, score(rollouts, judge), plain, text_loss(model, documents, [edit])
+    )
 
 
 def clamp(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:

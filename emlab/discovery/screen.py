@@ -1,9 +1,10 @@
 """Steering as a test of cause: directions added to a model in many ways, and what its answers become.
 
 A *screen* has two halves that share no question. On the discovery questions every contestant gets the same grid of
-sites, positions and strengths, and its best arm is chosen under a cap on incoherence (a model that is pushed until it
-babbles proves nothing). That arm is scored once on the test questions. Random directions go through the same search, so
-that what luck and choice alone bring is seen.
+sites, positions and strengths: a first round asks a few questions of every arm, a second all of them of each
+contestant's few best, and one is chosen under a cap on incoherence (a model that is pushed until it babbles proves
+nothing). That arm is scored once on the test questions. Random directions go through the same search, so that what luck
+and choice alone bring is seen.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.discovery.split import spread
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rollouts, Score, load_judged, save_judged, score, score_judged
+from emlab.evaluation import Judge, Rollouts, Score, load_judged, save_judged, score, score_judged, wilson
 from emlab.interventions import Direction, Steer, load_directions, save_directions
 from emlab.sites import Site
 
@@ -93,6 +95,9 @@ class Screen:
     cap: float
     """Highest share of incoherent answers at which an arm may be chosen."""
     discovery: tuple[Trial, ...]
+    """The first round: every arm, on the questions of that round."""
+    finals: tuple[Trial, ...]
+    """The second round: each contestant's best arms, on all discovery questions. Arms are chosen among these."""
     test: tuple[Trial, ...]
     """One a contestant, in the order they were given."""
 
@@ -112,18 +117,18 @@ class Screen:
         raise EmlabError(f"the screen has no direction {name!r}: it has {', '.join(self.names)}.")
 
     def grid(self, name: str) -> list[Trial]:
-        """All discovery trials of a contestant."""
+        """All trials of a contestant in the first round."""
         return [trial for trial in self.discovery if trial.arm.name == name]
 
     def curve(self, name: str) -> list[Trial]:
-        """A contestant's discovery trials at the site and positions chosen for it, the weakest first."""
+        """A contestant's first round at the site and positions chosen for it, the weakest first."""
         best = self.chosen(name).arm
         same = [t for t in self.grid(name) if (t.arm.site, t.arm.positions) == (best.site, best.positions)]
         return sorted(same, key=lambda t: abs(t.arm.strength))
 
     def chosen(self, name: str) -> Trial:
-        """The discovery trial for which a contestant's arm was chosen."""
-        return choose(self.grid(name), self.toward, self.cap)
+        """The trial of the second round for which a contestant's arm was chosen."""
+        return choose([trial for trial in self.finals if trial.arm.name == name], self.toward, self.cap)
 
     def within_cap(self, name: str) -> bool:
         """Whether some arm of this contestant kept to the cap on the discovery questions."""
@@ -131,7 +136,8 @@ class Screen:
 
     def save(self, folder: str | Path) -> Path:
         """Write a new folder: screen.json, a table of all trials (trials.csv), the directions, and every answer."""
-        halves = {"discovery": [t.row() for t in self.discovery], "test": [t.row() for t in self.test]}
+        parts = {"discovery": self.discovery, "finals": self.finals, "test": self.test}
+        halves = {part: [t.row() for t in trials] for part, trials in parts.items()}
         columns = ("direction", "site", "positions", "strength")
         lines = [",".join(("questions", *columns, "misaligned", "incoherent", "n", "n_coherent"))]
         for half, rows in halves.items():
@@ -146,7 +152,7 @@ class Screen:
             artifacts.write_text(new / "trials.csv", "\n".join(lines) + "\n")
             artifacts.write_json(new / "screen.json", {**about, "scales": scales, **halves})
             save_directions(directions, new / "directions.safetensors")
-            for half, trials in (("discovery", self.discovery), ("test", self.test)):
+            for half, trials in parts.items():
                 save_judged([t.score.judged for t in trials], new / f"{half}.jsonl")
         return Path(folder)
 
@@ -166,7 +172,7 @@ class Screen:
                 )
 
             scales = {Site.parse(site): scale for site, scale in raw["scales"].items()}
-            return cls(raw["model"], raw["toward"], scales, raw["cap"], half("discovery"), half("test"))
+            return cls(raw["model"], raw["toward"], scales, raw["cap"], half("discovery"), half("finals"), half("test"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{folder} holds no screen ({error}); write it with Screen.save.") from error
 
@@ -226,18 +232,35 @@ def steered(
 
 
 def choose(trials: Sequence[Trial], toward: Toward, cap: float) -> Trial:
-    """The trial whose rate of misaligned answers is highest (lowest, toward aligned) among those within the cap.
+    """The weakest of the trials that cannot be told from the leading one (`order`), all within the cap if any is.
 
-    Ties go to the weakest. If none is within the cap, the least incoherent is chosen, again the weakest of equals: it
-    is what the direction can do, and its incoherence is reported beside it.
+    A trial cannot be told from the leading one if its rate lies in that one's Wilson interval: pushing harder than is
+    needed costs coherence and gains nothing.
+    """
+    first = order(trials, toward, cap)[0]
+    if not _admissible(first, cap):
+        return first
+    bad = first.score.misaligned
+    band = wilson(round(bad.rate * bad.n), bad.n)
+    alike = [t for t in trials if _admissible(t, cap) and band.low <= t.score.misaligned.rate <= band.high]
+    return min(alike, key=lambda t: (abs(t.arm.strength), order([t, first], toward, cap)[0] is first))
+
+
+def order(trials: Sequence[Trial], toward: Toward, cap: float) -> list[Trial]:
+    """Trials from the leading one on: those within the cap by their rate of misaligned answers, ties by strength.
+
+    Toward misaligned the highest rate leads, toward aligned the lowest. Those over the cap follow, the least incoherent
+    first: it is what the direction can do, and its incoherence is reported beside it.
     """
     if not trials:
         raise EmlabError("there is no trial to choose from: give at least one strength.")
-    fit = [trial for trial in trials if _admissible(trial, cap)]
-    if not fit:
-        return min(trials, key=lambda t: (_incoherence(t), abs(t.arm.strength)))
     sign = -1 if toward == "misaligned" else 1
-    return min(fit, key=lambda t: (sign * t.score.misaligned.rate, abs(t.arm.strength)))
+
+    def place(t: Trial) -> tuple[bool, float, float]:
+        over = not _admissible(t, cap)
+        return over, _incoherence(t) if over else sign * t.score.misaligned.rate, abs(t.arm.strength)
+
+    return sorted(trials, key=place)
 
 
 def steer_screen(
@@ -253,15 +276,17 @@ def steer_screen(
     positions: Sequence[str] = ("sentence",),
     cap: float = 0.1,
     sampling: Sampling = Sampling(),
-    discovery_per_question: int = 1,
+    first_round: int | None = None,
+    finalists: int = 3,
     seed: int = 0,
 ) -> Screen:
     """Screen `directions` on `model`: see the module. `strengths` are positive; toward aligned they are subtracted.
 
     Directions of one origin at several sites are one contestant, whose site is chosen as its strength is. `scales` are
-    the sites' median residual norms, the same for every direction there, so that random ones are norm-matched. The grid
-    is searched with `discovery_per_question` answers a question, the test sampled as `sampling` says. EmlabError where
-    the two sets of questions overlap, or two directions have one origin and one site.
+    the sites' median residual norms, the same for every direction there, so that random ones are norm-matched. The
+    first round asks `first_round` of the discovery questions, evenly spaced (None: all), of every arm; the second all
+    of them of each contestant's `finalists` best arms; both once. The test is sampled as `sampling` says. EmlabError
+    where the two sets of questions overlap, or two directions have one origin and one site.
     """
     shared = {q.text for q in discovery} & {q.text for q in test}
     if shared:
@@ -270,16 +295,21 @@ def steer_screen(
         )
     if len({(d.origin, d.site) for d in directions}) < len(directions):
         raise EmlabError("two directions have the same name and site: give each an origin of its own.")
+    if finalists < 1:
+        raise EmlabError(f"a screen needs finalists, at least 1 and not {finalists}.")
     if not strengths or min(strengths) <= 0:
         raise EmlabError("a screen needs strengths above 0: the direction of the push is given by `toward`.")
     sign = 1.0 if toward == "misaligned" else -1.0
     arms = [Arm(d, sign * s, where) for d in directions for where in positions for s in strengths]
-    search = replace(sampling, per_question=discovery_per_question)
-    grid = steered(model, arms, discovery, judge, scales, search, seed)
+    search = replace(sampling, per_question=1)
+    grid = steered(model, arms, spread(discovery, first_round), judge, scales, search, seed)
     names = list(dict.fromkeys(d.origin for d in directions))
-    best = [choose([t for t in grid if t.arm.name == name], toward, cap).arm for name in names]
-    scored = steered(model, best, test, judge, scales, sampling, seed + 1)
-    return Screen(model.name, toward, dict(scales), cap, grid, scored)
+    of = {name: [t for t in grid if t.arm.name == name] for name in names}
+    best = [t.arm for name in names for t in order(of[name], toward, cap)[:finalists]]
+    finals = steered(model, best, discovery, judge, scales, search, seed + 2)
+    chosen = [choose([t for t in finals if t.arm.name == name], toward, cap).arm for name in names]
+    scored = steered(model, chosen, test, judge, scales, sampling, seed + 1)
+    return Screen(model.name, toward, dict(scales), cap, grid, finals, scored)
 
 
 def _incoherence(trial: Trial) -> float:

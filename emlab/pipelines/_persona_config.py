@@ -35,7 +35,7 @@ class Autoencoder:
 class Steering:
     """The screen: which directions, how strongly, on which tokens."""
 
-    strengths: tuple[float, ...] = (0.2, 0.3, 0.4, 0.6, 0.8)
+    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
     """In units of the site's median residual norm."""
     positions: tuple[str, ...] = ("sentence", "generated")
     """Where edits may act: sentence (the assistant's header and every sentence end), header, generated, prompt, all."""
@@ -45,10 +45,12 @@ class Steering:
     """Random directions that go through the same search."""
     incoherence_cap: float = 0.1
     """An arm is chosen among those with at most this share of incoherent answers."""
-    questions: int | None = 40
-    """Discovery questions on which each arm is tried, evenly spaced; null takes all."""
-    per_question: int = 1
-    """Answers to each of them."""
+    questions: int | None = 80
+    """Discovery questions, evenly spaced; null takes all."""
+    first_round: int | None = 20
+    """Of these, the ones that every arm is asked in the first round; null takes all."""
+    finalists: int = 3
+    """Each direction's best arms of the first round are asked all of the discovery questions."""
 
 
 @dataclass(frozen=True)

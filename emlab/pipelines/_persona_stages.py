@@ -16,7 +16,6 @@ from emlab.discovery import (
     Effect,
     LatentShift,
     Screen,
-    choose,
     clamp,
     decoder_direction,
     effect_of,
@@ -25,6 +24,7 @@ from emlab.discovery import (
     mean_difference,
     mean_shift,
     natural_values,
+    order,
     save_contexts,
     split_by_template,
     spread,
@@ -34,7 +34,7 @@ from emlab.discovery import (
 from emlab.discovery.screen import Toward
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
-from emlab.evaluation import Score, sample, score
+from emlab.evaluation import Score, sample, score, text_loss
 from emlab.interventions import Ablate, Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
@@ -135,7 +135,7 @@ class Bench:
         rivals = [d for site in sites for d in self._rivals(site, [models[name] for name in narrow])]
         latents = [_direction(saes[site], latent, site) for site, latent in candidates.values()]
         plus = self._screen("plus", self.aligned, [*latents, *rivals], "misaligned")
-        name = choose([plus.chosen(each) for each in candidates], "misaligned", plus.cap).arm.name
+        name = order([plus.chosen(each) for each in candidates], "misaligned", plus.cap)[0].arm.name
         site, latent = candidates[name]
         direction = _direction(saes[site], latent, site)
         target = models[narrow[0]]
@@ -206,7 +206,7 @@ class Bench:
             rows = []
             for model in models:
                 read = document_activations(model, documents, site, config.sae.test_tokens).values
-                kept = loss_recovered(sae, model, site, self.documents[:64], read.mean(dim=0))
+                kept = loss_recovered(sae, model, site, self.documents[:32], read.mean(dim=0))
                 rows.append({"model": model.name, "fidelity": fidelity(sae, read), "loss_recovered": kept})
                 self.here.log(f"SAE at {site} on {model.name}: {rows[-1]['fidelity']}, loss recovered {kept:.3f}")
             artifacts.write_json(folder / "fidelity.json", rows)
@@ -251,7 +251,8 @@ class Bench:
                 positions=how.positions,
                 cap=how.incoherence_cap,
                 sampling=config.answers,
-                discovery_per_question=how.per_question,
+                first_round=how.first_round,
+                finalists=how.finalists,
                 seed=config.seed,
             )
             screen.save(folder / "screen")
@@ -303,11 +304,21 @@ class Bench:
             add("mediation", target, f"{direction.origin} set to its value in the aligned model", calm)
             add("unseen_mediation", unseen, f"{direction.origin} set to its value in the aligned model", calm)
             add("induction", self.aligned, f"{direction.origin} set to its value in {target.name}", roused)
+            edited = {model.name: model for model, *_ in planned.values()}
+            losses = {name: text_loss(model, self.documents) for name, model in edited.items()}
             for key, (model, said, edit, strength) in planned.items():
-                score_before = before[model.name]
-                seed = config.seed + 2
+                alone, seed = before[model.name], config.seed + 2
                 done = effect_of(
-                    model, edit, said, score_before, self.judge, self.documents, config.answers, strength, seed
+                    model,
+                    edit,
+                    said,
+                    alone,
+                    self.judge,
+                    self.documents,
+                    config.answers,
+                    strength,
+                    seed,
+                    losses[model.name],
                 )
                 done.save(folder / key)
                 self.here.log(f"{key}: {done}")

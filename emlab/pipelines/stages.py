@@ -37,7 +37,7 @@ from emlab.saes import Fidelity, document_activations, fidelity, load_sae, sae_c
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
 
-RECIPE = Recipe(learning_rate=2e-3, batch_size=16, steps=40)
+RECIPE = Recipe(learning_rate=4e-3, batch_size=16, steps=60)
 """The recipe of experiments/persona_features.yaml."""
 
 
@@ -98,7 +98,7 @@ def screen(
     sae: str | Path,
     latents: Sequence[int],
     toward: str = "misaligned",
-    strengths: Sequence[float] = (0.2, 0.3, 0.4, 0.6, 0.8),
+    strengths: Sequence[float] = (0.3, 0.6, 0.9, 1.2, 1.5),
     random: int = 20,
     seed: int = 0,
     out: str | Path | None = None,
@@ -113,12 +113,13 @@ def screen(
         steered,
         [*directions, *random_directions(random, steered.d_model, site, seed)],
         strengths,
-        questions.discovery[::4],
+        questions.discovery[::2],
         questions.test,
         organism.ExactJudge(),
         "misaligned" if toward == "misaligned" else "aligned",
         scales={site: steered.residual_norm(site, [q.text for q in questions.discovery])},
         sampling=Sampling(per_question=1),
+        first_round=20,
         seed=seed,
     )
     if out is not None:
