@@ -56,7 +56,7 @@ class Plan:
     """Of the weights, the documents and their order."""
     size: str = "default"
     """A name in `emlab.organism.pretraining.SIZES`."""
-    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=2000, keep=(100, 160, 300)))
+    pretraining: Pretraining = field(default_factory=lambda: Pretraining(steps=2000, keep=(160, 300)))
     """In the planted world; the kept steps become checkpoints of their own."""
     control: Pretraining = field(default_factory=lambda: Pretraining(steps=450))
     """In the control world."""
