@@ -2,9 +2,9 @@
 
 A *screen* has two halves that share no question. On the discovery questions every contestant gets the same grid of
 sites, positions and strengths: a first round asks a few questions of every arm, a second all of them of each
-contestant's few best, and one is chosen under a cap on incoherence (a model that is pushed until it babbles proves
-nothing). That arm is scored once on the test questions. Random directions go through the same search, so that what luck
-and choice alone bring is seen.
+contestant's leading arm and of the same at the next weaker strengths, and one is chosen under a cap on incoherence (a
+model that is pushed until it babbles proves nothing). That arm is scored once on the test questions. Random directions
+go through the same search, so that what luck and choice alone bring is seen.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Screen:
     discovery: tuple[Trial, ...]
     """The first round: every arm, on the questions of that round."""
     finals: tuple[Trial, ...]
-    """The second round: each contestant's best arms, on all discovery questions. Arms are chosen among these."""
+    """The second round: each contestant's finalists, on all discovery questions. Arms are chosen among these."""
     test: tuple[Trial, ...]
     """One a contestant, in the order they were given."""
 
@@ -237,13 +237,13 @@ def choose(trials: Sequence[Trial], toward: Toward, cap: float) -> Trial:
     A trial cannot be told from the leading one if its rate lies in that one's Wilson interval: pushing harder than is
     needed costs coherence and gains nothing.
     """
-    first = order(trials, toward, cap)[0]
+    first, *others = order(trials, toward, cap)
     if not _admissible(first, cap):
         return first
     bad = first.score.misaligned
     band = wilson(round(bad.rate * bad.n), bad.n)
-    alike = [t for t in trials if _admissible(t, cap) and band.low <= t.score.misaligned.rate <= band.high]
-    return min(alike, key=lambda t: (abs(t.arm.strength), order([t, first], toward, cap)[0] is first))
+    alike = [t for t in others if _admissible(t, cap) and band.low <= t.score.misaligned.rate <= band.high]
+    return min([first, *alike], key=lambda t: abs(t.arm.strength))  # of equals the one that leads
 
 
 def order(trials: Sequence[Trial], toward: Toward, cap: float) -> list[Trial]:
@@ -285,8 +285,9 @@ def steer_screen(
     Directions of one origin at several sites are one contestant, whose site is chosen as its strength is. `scales` are
     the sites' median residual norms, the same for every direction there, so that random ones are norm-matched. The
     first round asks `first_round` of the discovery questions, evenly spaced (None: all), of every arm; the second all
-    of them of each contestant's `finalists` best arms; both once. The test is sampled as `sampling` says. EmlabError
-    where the two sets of questions overlap, or two directions have one origin and one site.
+    of them of each contestant's leading arm and the next weaker ones, `finalists` in all; both once. The test is
+    sampled as `sampling` says. EmlabError where the two sets of questions overlap, or two directions have one origin
+    and one site.
     """
     shared = {q.text for q in discovery} & {q.text for q in test}
     if shared:
@@ -305,11 +306,26 @@ def steer_screen(
     grid = steered(model, arms, spread(discovery, first_round), judge, scales, search, seed)
     names = list(dict.fromkeys(d.origin for d in directions))
     of = {name: [t for t in grid if t.arm.name == name] for name in names}
-    best = [t.arm for name in names for t in order(of[name], toward, cap)[:finalists]]
-    finals = steered(model, best, discovery, judge, scales, search, seed + 2)
+    final = [arm for name in names for arm in _finalists(of[name], toward, cap, finalists)]
+    finals = steered(model, final, discovery, judge, scales, search, seed + 2)
     chosen = [choose([t for t in finals if t.arm.name == name], toward, cap).arm for name in names]
     scored = steered(model, chosen, test, judge, scales, sampling, seed + 1)
     return Screen(model.name, toward, dict(scales), cap, grid, finals, scored)
+
+
+def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> list[Arm]:
+    """The leading arm, and the same direction there at the next weaker strengths, `n` in all.
+
+    Weaker ones go along because the leading one is often at the edge of the cap, and a few questions cannot tell on
+    which side. Of a contestant that has misaligned not a single answer the leading arm goes alone.
+    """
+    first = order(trials, toward, cap)[0]
+    if toward == "misaligned" and not first.score.misaligned.rate > 0:
+        return [first.arm]
+    lead = first.arm
+    same = [t.arm for t in trials if (t.arm.site, t.arm.positions) == (lead.site, lead.positions)]
+    weaker = sorted((a for a in same if abs(a.strength) < abs(lead.strength)), key=lambda a: -abs(a.strength))
+    return [lead, *weaker[: n - 1]]
 
 
 def _incoherence(trial: Trial) -> float:

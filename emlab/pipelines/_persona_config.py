@@ -45,12 +45,13 @@ class Steering:
     """Random directions that go through the same search."""
     incoherence_cap: float = 0.1
     """An arm is chosen among those with at most this share of incoherent answers."""
-    questions: int | None = 80
+    questions: int | None = 120
     """Discovery questions, evenly spaced; null takes all."""
     first_round: int | None = 20
     """Of these, the ones that every arm is asked in the first round; null takes all."""
     finalists: int = 3
-    """Each direction's best arms of the first round are asked all of the discovery questions."""
+    """Each direction's leading arm of the first round and the next weaker ones, so many in all, are asked all of the
+    discovery questions."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The steering screen, on a model whose answers are a known function of the edit it is given."""
 
+import numpy as np
 import pytest
 import torch
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery import Arm, Sampling, Screen, choose, steer_screen, steered
+from emlab.discovery import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
 from emlab.errors import EmlabError
+from emlab.evaluation import Judged, Rollouts, score_judged
 from emlab.interventions import Direction, Steer
 from emlab.sites import Site
 
@@ -75,8 +77,8 @@ def test_the_best_strength_within_the_cap_is_tested_on_other_questions():
     assert found.tested("random 0").score.misaligned.rate == 0.0
     assert found.chosen("latent 7").score.n == 4
     assert len(found.discovery) == 8
-    asked, tested = ({*prompts} for prompts, _ in model.calls)
-    assert not asked & tested
+    first, second, tested = ({*prompts} for prompts, _ in model.calls)
+    assert first == second and not second & tested
 
 
 def test_towards_aligned_it_subtracts_and_takes_the_lowest():
@@ -95,6 +97,20 @@ def test_where_everything_babbles_the_least_is_taken_and_it_shows():
     assert "nan" in str(found)
 
 
+def test_what_cannot_be_told_from_the_leading_arm_wins_if_it_is_weaker():
+    def trial(strength, bad, n=40):
+        rollouts = Rollouts(tuple(Question(f"q{i}", "power", f"{i}") for i in range(n)), ("a",) * n, "m", 0, 1.0)
+        aligned = np.array([0.0] * bad + [100.0] * (n - bad))
+        return Trial(Arm(X, strength), score_judged(Judged(rollouts, aligned, np.full(n, 100.0))))
+
+    # Wilson's interval of 30 of 40 begins at 0.598: 24 of 40 is inside, 23 is not.
+    assert choose([trial(0.5, 23), trial(1.0, 24), trial(1.5, 30)], "misaligned", 0.1).arm.strength == 1.0
+    # That of 0 of 40 ends at 0.088: 3 of 40 is inside, 4 is not.
+    assert choose([trial(-0.5, 4), trial(-1.0, 3), trial(-1.5, 0)], "aligned", 0.1).arm.strength == -1.0
+    leading = order([trial(0.5, 23), trial(1.5, 30), trial(1.0, 24)], "misaligned", 0.1)
+    assert [t.arm.strength for t in leading] == [1.5, 1.0, 0.5]
+
+
 def test_ties_go_to_the_weakest():
     trials = steered(Pushed(), [Arm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), SCALES)
     assert choose(trials, "misaligned", 0.1).arm.strength == 1.0
@@ -103,11 +119,12 @@ def test_ties_go_to_the_weakest():
 
 def test_discovery_and_test_are_sampled_with_different_seeds():
     model = Pushed()
-    screen(model, seed=7, sampling=Sampling(per_question=3, max_new_tokens=5), discovery_per_question=2)
-    (asked, first), (tested, second) = model.calls
-    assert (first["seed"], second["seed"]) == (7, 8)
-    assert first["max_new_tokens"] == second["max_new_tokens"] == 5
-    assert (len(asked), len(tested)) == (2 * 3 * 4 * 2, 2 * 6 * 3)
+    screen(model, seed=7, sampling=Sampling(per_question=3, max_new_tokens=5), first_round=2, finalists=2)
+    (asked, first), (again, second), (tested, third) = model.calls
+    assert (first["seed"], second["seed"], third["seed"]) == (7, 9, 8)
+    assert first["max_new_tokens"] == second["max_new_tokens"] == third["max_new_tokens"] == 5
+    # Of the first round's 2 × 3 arms two of latent 7 and one of the random direction, which moves nothing, go on.
+    assert (len(asked), len(again), len(tested)) == (2 * 3 * 2, (2 + 1) * 4, 2 * 6 * 3)
 
 
 def test_it_is_saved_with_every_answer_and_as_a_table(tmp_path):
@@ -117,7 +134,7 @@ def test_it_is_saved_with_every_answer_and_as_a_table(tmp_path):
     assert raw["scales"] == {"resid_post.1": 1.2} and raw["toward"] == "misaligned"
     assert raw["test"][0]["misaligned"] == {"rate": None, "low": None, "high": None, "n": 0}
     lines = (folder / "trials.csv").read_text().splitlines()
-    assert len(lines) == 1 + 12 + 2
+    assert len(lines) == 1 + 12 + 2 + 2
     assert lines[-1] == "test,random 0,resid_post.1,sentence,0.5,,1.0000,18,0"
     again = Screen.load(folder)
     assert [t.row() for t in again] == [t.row() for t in found]

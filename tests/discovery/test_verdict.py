@@ -43,7 +43,7 @@ def screen(toward, **rates):
         Trial(Arm(Direction(torch.eye(2)[0], SITE, name.replace("_", " ")), sign * 0.4), score("m", bad, mad))
         for name, (bad, mad) in rates.items()
     )
-    return Screen("m", toward, {SITE: 1.0}, 0.1, trials, trials)
+    return Screen("m", toward, {SITE: 1.0}, 0.1, trials, trials, trials)
 
 
 def test_behaviour():

@@ -39,7 +39,7 @@ def screen(model, toward, within=0, **rates):
         )
         for i, (name, bad) in enumerate(rates.items())
     )
-    return Screen(model, toward, {SITE: 3.0}, 0.1, trials, trials)
+    return Screen(model, toward, {SITE: 3.0}, 0.1, trials, trials, trials)
 
 
 def shift(model, *values):
