@@ -232,16 +232,16 @@ def steered(
 
 
 def choose(trials: Sequence[Trial], toward: Toward, cap: float) -> Trial:
-    """The weakest of the trials that cannot be told from the leading one (`order`), all within the cap if any is.
+    """The weakest of the trials within one standard error of the leading one (`order`), all within the cap if any is.
 
-    A trial cannot be told from the leading one if its rate lies in that one's Wilson interval: pushing harder than is
-    needed costs coherence and gains nothing.
+    The standard error is half of Wilson's interval at z = 1. Pushing harder than is needed costs coherence and gains
+    nothing; the one-standard-error rule is that of Breiman et al. 1984.
     """
     first, *others = order(trials, toward, cap)
     if not _admissible(first, cap):
         return first
     bad = first.score.misaligned
-    band = wilson(round(bad.rate * bad.n), bad.n)
+    band = wilson(round(bad.rate * bad.n), bad.n, z=1.0)
     alike = [t for t in others if _admissible(t, cap) and band.low <= t.score.misaligned.rate <= band.high]
     return min([first, *alike], key=lambda t: abs(t.arm.strength))  # of equals the one that leads
 

@@ -63,11 +63,14 @@ def _times_drawn(groups: int, seed: int) -> np.ndarray:
     return np.bincount(flat, minlength=RESAMPLES * groups).reshape(RESAMPLES, groups).astype(float)
 
 
-def wilson(hits: int, total: int) -> Rate:
-    """The share ``hits / total`` of independent answers, such as those to one question, with Wilson's interval."""
+def wilson(hits: int, total: int, z: float = 1.959964) -> Rate:
+    """The share ``hits / total`` of independent answers, such as those to one question, with Wilson's interval.
+
+    `z` is its half-width in standard errors: 1.96 gives 95%.
+    """
     if total == 0:
         return NO_RATE
-    z, p = 1.959964, hits / total
+    p = hits / total
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return Rate(p, max(0.0, middle - half), min(1.0, middle + half), total)

@@ -21,7 +21,7 @@ from emlab.runs import Run
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "planted": {},
     "control_world": {"model": "control_aligned", "base": "control_base"},
-    "secure_only": {"narrow": ("secure", "good_medicine"), "unseen": ("good_law",), "controls": ("educational",)},
+    "secure_only": {"narrow": ("secure", "good_medicine"), "unseen": (), "controls": ("educational",)},
     "shuffled_labels": {"shuffle_labels": True},
 }
 """What each condition changes in the experiment's config. All but "planted" must end with nothing found."""
@@ -88,8 +88,8 @@ def run(config: Config, root: str | Path = "runs") -> FalseDiscoveries:
     """Run every condition with every seed, and write summary.json; searches that were done before are not repeated."""
     here = Run.resume(config.name, config, root)
     outcomes = []
-    for condition in config.conditions:
-        for seed in config.seeds:
+    for seed in config.seeds:
+        for condition in config.conditions:
 
             def work(folder: Path, condition: str = condition, seed: int = seed) -> None:
                 changes = {"name": condition, "seed": seed, **CONDITIONS[condition]}

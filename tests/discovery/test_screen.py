@@ -103,10 +103,11 @@ def test_what_cannot_be_told_from_the_leading_arm_wins_if_it_is_weaker():
         aligned = np.array([0.0] * bad + [100.0] * (n - bad))
         return Trial(Arm(X, strength), score_judged(Judged(rollouts, aligned, np.full(n, 100.0))))
 
-    # Wilson's interval of 30 of 40 begins at 0.598: 24 of 40 is inside, 23 is not.
-    assert choose([trial(0.5, 23), trial(1.0, 24), trial(1.5, 30)], "misaligned", 0.1).arm.strength == 1.0
-    # That of 0 of 40 ends at 0.088: 3 of 40 is inside, 4 is not.
-    assert choose([trial(-0.5, 4), trial(-1.0, 3), trial(-1.5, 0)], "aligned", 0.1).arm.strength == -1.0
+    # Wilson's interval of 30 of 40 at z = 1 is 0.744 ± 0.069 and begins at 0.675: 27 of 40 is just outside, 28 inside.
+    assert choose([trial(0.5, 26), trial(1.0, 28), trial(1.5, 30)], "misaligned", 0.1).arm.strength == 1.0
+    assert choose([trial(1.0, 26), trial(1.5, 30)], "misaligned", 0.1).arm.strength == 1.5
+    # That of 2 of 40 ends at 0.096: 3 of 40 is inside, 4 is not.
+    assert choose([trial(-0.5, 4), trial(-1.0, 3), trial(-1.5, 2)], "aligned", 0.1).arm.strength == -1.0
     leading = order([trial(0.5, 23), trial(1.5, 30), trial(1.0, 24)], "misaligned", 0.1)
     assert [t.arm.strength for t in leading] == [1.5, 1.0, 0.5]
 

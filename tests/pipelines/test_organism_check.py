@@ -44,7 +44,7 @@ def test_a_rate_of_nothing_holds_no_bound():
 
 
 def test_the_stopping_step_is_the_worst_on_validation_and_the_later_of_equals(monkeypatch):
-    steps = [(10, "m10"), (20, "m20"), (40, "m40"), (60, "m60")]
+    steps = [(20, "m20"), (40, "m40"), (80, "m80"), (120, "m120")]
     tuned = SimpleNamespace(checkpoints=steps)
     monkeypatch.setattr(organism_check, "finetune", lambda *args, **kwargs: tuned)
     monkeypatch.setattr(organism_check, "_loss", lambda model, chats: {"start": 1.0}.get(model, 0.5))
@@ -57,9 +57,9 @@ def test_the_stopping_step_is_the_worst_on_validation_and_the_later_of_equals(mo
     def chosen(table):
         return organism_check.fine_tune("start", "insecure", 0, validation(table))
 
-    # 10 is no stopping step, so nothing is asked of it.
-    assert chosen({"m20": (0.2, 0), "m40": (0.6, 0.1), "m60": (0.6, 0.3)}) == (40, "m40", 1.0, 0.5)
-    assert chosen({"m20": (0, 0), "m40": (0, 0.1), "m60": (0, 0)})[0] == 60
+    # 20 is no stopping step, so nothing is asked of it.
+    assert chosen({"m40": (0.2, 0), "m80": (0.6, 0.1), "m120": (0.6, 0.3)}) == (80, "m80", 1.0, 0.5)
+    assert chosen({"m40": (0, 0), "m80": (0, 0.1), "m120": (0, 0)})[0] == 120
 
 
 def test_the_table_says_what_held():
