@@ -3,9 +3,9 @@
     python benchmarks/demo.py            # measure, and write results/demo.json
     python benchmarks/demo.py --repeats 3
 
-The demo runs as a user runs it, in a process of its own from the shipped checkpoints; its peak is the resident memory of
-that process. `emlab --help` and `import emlab` are medians over several runs, each beside `python -c pass` in the same
-round, since machines are shared and noisy.
+The demo runs as a user runs it, in a process of its own from the shipped checkpoints; its peak is the resident memory
+of that process. `emlab --help` and `import emlab` are medians over several runs, each beside `python -c pass` in the
+same round, since machines are shared and noisy.
 """
 
 from __future__ import annotations

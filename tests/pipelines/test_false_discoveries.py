@@ -18,13 +18,13 @@ SMALL = (
         "experiment.questions=40",
         "experiment.answers.per_question=1",
     ),
-    *("experiment.steering.random=4", "experiment.steering.strengths=[0.3, 0.5, 0.7]", "experiment.documents=32"),
+    *("experiment.steering.random=3", "experiment.steering.strengths=[0.6, 1.2]", "experiment.documents=32"),
     *(
         "experiment.steering.questions=20",
         "experiment.realigning.recipe.steps=1",
         "experiment.recipe.checkpoint_every=0",
     ),
-    "experiment.sae.test_tokens=2000",
+    "experiment.sae.test_tokens=1000",
 )
 
 
