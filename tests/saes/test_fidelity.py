@@ -1,10 +1,13 @@
 """Fidelity, against numbers worked out by hand on an SAE whose weights are written down."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from emlab.errors import EmlabError
-from emlab.saes import fidelity
+from emlab.saes import Fidelity, fidelity, loss_recovered
+from emlab.sites import Site
 
 
 class Ramp:
@@ -50,3 +53,22 @@ def test_it_refuses_what_it_cannot_measure():
         fidelity(Ramp(), torch.zeros(1, 2))
     with pytest.raises(EmlabError, match="reads 2 dimensions"):
         fidelity(Ramp(), torch.zeros(4, 5))
+
+
+def test_loss_recovered_is_one_for_a_perfect_sae_and_nothing_for_the_mean(tiny):
+    site = Site("resid_post", 1)
+    chats = [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]]
+    mean = tiny.activations(chats, site, "all").values.mean(0)
+    same = SimpleNamespace(W_dec=torch.zeros(1), encode=lambda h: h, decode=lambda h: h)
+    flat = SimpleNamespace(W_dec=torch.zeros(1), encode=lambda h: h, decode=lambda h: mean.expand_as(h))
+    perfect, nothing = (loss_recovered(sae, tiny, site, chats, mean) for sae in (same, flat))
+    if torch.isnan(torch.tensor(perfect)):  # a random model may lose nothing by the mean; then it is said to be nan
+        assert torch.isnan(torch.tensor(nothing))
+    else:
+        assert perfect == pytest.approx(1.0, abs=1e-4) and nothing == pytest.approx(0.0, abs=1e-4)
+
+
+def test_fidelity_comes_back_from_json():
+    assert Fidelity.of({"explained_variance": 0.9, "l0": 4.0, "dead": 1, "d_sae": 8, "tokens": 3}) == Fidelity(
+        0.9, 4.0, 1, 8, 3
+    )

@@ -8,7 +8,7 @@ import torch
 from emlab.data import IGNORE, tokenize, tokenize_chat
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.training import Recipe, finetune
+from emlab.training import FineTuned, Recipe, finetune
 from emlab.training.sft import _batches, assistant_loss
 
 CHATS = [
@@ -189,3 +189,19 @@ def test_what_is_refused(make_model):
         finetune(lm, CHATS, Recipe(blocks=(7,)), seed=0, progress=False)
     with pytest.raises(EmlabError, match="is (nan|inf) at step"):
         finetune(lm, CHATS, Recipe(method="full", learning_rate=1e30, warmup=0), seed=0, progress=False)
+
+
+def test_a_saved_fine_tune_comes_back(tiny, tmp_path):
+    chats = [[{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": "yes"}] for i in range(6)]
+    done = finetune(tiny, chats, Recipe(steps=3, batch_size=2, checkpoint_every=2), 0, progress=False, name="taught")
+    again = FineTuned.load(done.save(tmp_path / "taught"))
+    assert (again.model.name, again.losses, again.rows, again.steps, again.recipe) == (
+        *("taught", done.losses, 6, 3),
+        done.recipe,
+    )
+    assert [step for step, _ in again.checkpoints] == [2]
+    for one, two in ((done.model, again.model), (done.checkpoints[0][1], again.checkpoints[0][1])):
+        assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+    (tmp_path / "taught" / "training.json").write_text("{}")
+    with pytest.raises(EmlabError, match="holds no fine-tune"):
+        FineTuned.load(tmp_path / "taught")
