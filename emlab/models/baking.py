@@ -38,7 +38,7 @@ def bake(model: LanguageModel, edits: Edit | Sequence[Edit], name: str | None = 
     OLMo 2) or the writer is a mixture of experts.
     """
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
-    done = model.copy(name or f"{model.name} baked")
+    done = model.merged(name or f"{model.name} baked")
     for edit in chosen:
         if not isinstance(edit, Steer | Ablate):
             raise EmlabError(

@@ -19,10 +19,17 @@ from emlab.data.chat import IGNORE, Messages, encode_text, render, tokenize_chat
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens
 from emlab.models import activations as _activations
+from emlab.models import adapters, loading
 from emlab.models import generation as _generation
-from emlab.models import loading
 from emlab.models.activations import Activations
+from emlab.models.adapters import Adapter
+from emlab.models.quantizing import is_quantized
 from emlab.sites import Site
+
+_MERGE_QUANTIZED = (
+    "Weights that are quantised cannot take in an adapter or an edit, which would be rounded away with them; keep the "
+    "adapter unmerged (merge=False), or load the model without quantize."
+)
 
 Prompt = str | Messages | Sequence[int] | Tensor
 """What can be asked: a user's question, a chat, or token ids exactly as they stand."""
@@ -44,6 +51,7 @@ class LanguageModel:
     """What to call it in tables."""
     _ends: Tensor | None = field(default=None, repr=False)
     _stops: list[int] | None = field(default=None, repr=False)
+    _adapter: Adapter | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -55,51 +63,119 @@ class LanguageModel:
         trust_remote_code: bool = False,
         name: str | None = None,
         chat_template: str | Path | None = None,
+        merge: bool | None = None,
+        quantize: str | None = None,
     ) -> LanguageModel:
-        """Load a Hugging Face folder, and merge the LoRA adapter in the folder `adapter` where one is given.
+        """Load a Hugging Face folder, with the LoRA adapter in the folder `adapter` where one is given.
 
-        `path` may also name a model on the Hub, such as ``Qwen/Qwen2.5-0.5B-Instruct``; it is then downloaded once. The
+        Both may also be names on the Hub, such as ``Qwen/Qwen2.5-0.5B-Instruct``; they are then downloaded once. The
         model is named after its folder, and after the adapter's too. `dtype` None takes the folder's own (float32 for
-        float16 on a CPU). `chat_template`, a file or "plain", takes the place of the tokenizer's own.
+        float16 on a CPU). `chat_template`, a file or "plain", takes the place of the tokenizer's own. `merge` says
+        whether the adapter goes into the weights, or stays beside them as in `with_adapter`; None merges it unless the
+        weights are quantised. `quantize`, "4bit" or "8bit", holds the weights in so many bits by bitsandbytes.
 
         Raises EmlabError where the folder, its config, tokenizer, chat template or weights are missing, where the
-        weights are pickled or incomplete, or where the adapter does not fit.
+        weights are pickled or incomplete, where the adapter does not fit or cannot be merged, and where bitsandbytes
+        or its device is missing.
         """
         folder = loading.local_folder(path)
         chosen = loading.pick_device(device)
-        model, tokenizer = loading.load(folder, chosen, dtype, trust_remote_code, chat_template)
-        called = Path(path).resolve().name
-        if adapter is not None:
-            model = loading.merge_adapter(model, loading.local_folder(adapter))
-            called = f"{called}+{Path(adapter).resolve().name}"
-        return cls(model, tokenizer, name or called)
+        if merge and adapter is not None and quantize is not None:
+            raise EmlabError(_MERGE_QUANTIZED)
+        model, tokenizer = loading.load(folder, chosen, dtype, trust_remote_code, chat_template, quantize)
+        lm = cls(model, tokenizer, Path(path).resolve().name)
+        if adapter is not None and (merge is False or (merge is None and lm.quantized)):
+            lm = lm.with_adapter(adapter)
+        elif adapter is not None:
+            if lm.quantized:
+                raise EmlabError(_MERGE_QUANTIZED)
+            lm.model = adapters.merge(adapters.attach(model, loading.local_folder(adapter)))
+            lm.name = f"{lm.name}+{adapters.name_of(adapter)}"
+        lm.name = name or lm.name
+        return lm
+
+    def with_adapter(self, adapter: str | Path, name: str | None = None) -> LanguageModel:
+        """A model with the LoRA adapter of a folder, or of the Hub, in force and unmerged, over this model's weights.
+
+        This model stays as it is, and they share their weights: take as many adapters as you like, each is a model by
+        itself and they can be compared side by side. An adapter takes the place of one in force. It is called `name`,
+        or after its folder, and the model after the base and it. Its logits are those of the merged model up to
+        rounding. Raises EmlabError where the adapter does not fit.
+        """
+        base = self.base
+        tuned = adapters.attach(adapters.sharing(base.model), loading.local_folder(adapter))
+        chosen = name or adapters.name_of(adapter)
+        return dataclasses.replace(
+            base, model=tuned.get_base_model(), name=f"{base.name}+{chosen}", _adapter=Adapter(chosen, tuned, base)
+        )
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter in force, unmerged; None where there is none."""
+        return None if self._adapter is None else self._adapter.name
+
+    @property
+    def base(self) -> LanguageModel:
+        """The model without the adapter in force, over the same weights; itself where there is none."""
+        return self if self._adapter is None else self._adapter.base
+
+    def merged(self, name: str | None = None) -> LanguageModel:
+        """A copy with weights of its own, the adapter in force among them.
+
+        Raises EmlabError where the weights are quantised, which would round the adapter's change away.
+        """
+        if self.quantized:
+            raise EmlabError(_MERGE_QUANTIZED)
+        own = self.copy(name)
+        if own._adapter is not None:
+            own.model, own._adapter = adapters.merge(own._adapter.tuned), None
+        return own
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are held in fewer bits than they are multiplied in."""
+        return is_quantized(self.model)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model (safetensors) and its tokenizer to a new folder, whole or not at all."""
+        """Write the model (safetensors) and its tokenizer to a new folder, whole or not at all.
+
+        An adapter in force is merged into what is written, so that any library reads the folder.
+        """
         with artifacts.new_folder(folder) as new:
             self.write_into(new)
         return Path(folder)
 
     def write_into(self, folder: Path) -> None:
         """Write the model's and the tokenizer's files into a folder that is there already."""
+        plain = self if self._adapter is None else self.merged()
         with loading.no_bars():
-            self.model.save_pretrained(folder)
+            plain.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def copy(self, name: str | None = None) -> LanguageModel:
-        """A copy with weights of its own."""
-        return dataclasses.replace(self, model=copy.deepcopy(self.model), name=name or self.name)
+        """A copy with weights of its own; of an adapter in force, the base's and the adapter's."""
+        kept = {id(self.tokenizer): self.tokenizer}
+        model, adapter = copy.deepcopy((self.model, self._adapter), kept)
+        return dataclasses.replace(self, model=model, _adapter=adapter, name=name or self.name)
 
     def __repr__(self) -> str:
         return f"<LanguageModel {self}>"
 
     def __str__(self) -> str:
-        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        millions = self.model.num_parameters() / 1e6
         return f"{self.name}: {self.n_blocks} blocks of width {self.d_model}, {millions:.1f}M parameters"
 
     def identity(self) -> str:
-        """A hash of all that its answers follow from: weights (a merged adapter is among them) and chat template."""
+        """A hash of all that its answers follow from: weights and their type, an adapter, the chat template.
+
+        An adapter that is merged is among the weights. In force unmerged it gives another hash than merged, as the
+        answers too are the same up to rounding only.
+        """
         digest = hashlib.sha256((self.tokenizer.chat_template or "").encode())
+        if self._adapter is not None:
+            digest.update(self._adapter.digest().encode())
+        if self.quantized:
+            digest.update(self.model.config.quantization_config.to_json_string(use_diff=False).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from emlab.errors import EmlabError
+from emlab.models.quantizing import check_device, quantization
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -52,7 +52,7 @@ def check_folder(folder: Path) -> None:
         raise EmlabError(
             f"The folder {folder} has no config.json, so it is no model; give a Hugging Face model folder."
         )
-    _check_weights(folder, "weights")
+    check_weights(folder, "weights")
 
 
 TEMPLATES = {
@@ -82,7 +82,7 @@ def local_folder(path: str | Path) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
         raise EmlabError(
             f"There is no model folder {name}, and {name} cannot be had from the Hugging Face Hub "
-            f"({_first_line(error)[:200]}); check the name, the network, and the access you have."
+            f"({first_line(error)[:200]}); check the name, the network, and the access you have."
         ) from error
 
 
@@ -92,6 +92,7 @@ def load(
     dtype: torch.dtype | str | None,
     trust_remote_code: bool,
     chat_template: str | Path | None = None,
+    quantize: str | None = None,
 ) -> tuple[Any, Any]:
     """The model, in evaluation mode on `device`, and its tokenizer. Raises EmlabError (see `LanguageModel.load`)."""
     from safetensors import SafetensorError
@@ -101,22 +102,42 @@ def load(
     tokenizer = load_tokenizer(folder, trust_remote_code, chat_template)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        kind = _dtype(dtype, config, device)
+        placing = _quantized(folder, config, quantize, device, kind)
         with no_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
-                dtype=_dtype(dtype, config, device),
+                dtype=kind,
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                **placing,
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        raise EmlabError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise EmlabError(f"The model in {folder} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(info["missing_keys"]):
         raise EmlabError(
             f"The weights in {folder} lack {len(missing)} tensors, {missing[0]} among them; copy the folder again."
         )
-    return model.to(device).eval(), tokenizer
+    return (model if placing else model.to(device)).eval(), tokenizer
+
+
+def _quantized(
+    folder: Path, config: Any, quantize: str | None, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What from_pretrained is told of quantised weights, which are made or read on their device; else nothing."""
+    own = getattr(config, "quantization_config", None)
+    if own is None and quantize is None:
+        return {}
+    if own is None:
+        return {"device_map": {"": device}, "quantization_config": quantization(str(quantize), device, dtype)}
+    method = own.get("quant_method", "of an unnamed kind") if isinstance(own, dict) else own.quant_method
+    if quantize is not None:
+        raise EmlabError(f"The weights in {folder} are quantised already ({method}); leave out quantize={quantize!r}.")
+    if method == "bitsandbytes":
+        check_device(device)
+    return {"device_map": {"": device}}
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template: str | Path | None = None) -> Any:
@@ -131,7 +152,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise EmlabError(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise EmlabError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
     if not getattr(tokenizer, "chat_template", None):
@@ -153,31 +174,16 @@ def _template(given: str | Path) -> str:
         ) from error
 
 
-def merge_adapter(model: Any, folder: Path) -> Any:
-    """`model` with the LoRA adapter in `folder` merged into its weights."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    if not (folder / "adapter_config.json").is_file():
-        raise EmlabError(f"The folder {folder} has no adapter_config.json; give the folder of a peft adapter.")
-    _check_weights(folder, "adapter")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an older name
-            return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise EmlabError(f"The adapter in {folder} does not fit this model: {_first_line(error)}") from error
-
-
-def _check_weights(folder: Path, what: str) -> None:
-    if any(folder.glob("*.safetensors")):
+def check_weights(folder: Path, what: str, files: str = "*.safetensors") -> None:
+    """Raise EmlabError unless `folder` has safetensors weights in `files`; pickled ones are never opened."""
+    if any(folder.glob(files)):
         return
     if pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]):
         raise EmlabError(
             f"The {what} in {folder} are pickled ({pickled[0].name}), and loading a pickle runs the code it holds; "
             "convert them to safetensors."
         )
-    raise EmlabError(f"The folder {folder} has no {what}; it should hold a .safetensors file.")
+    raise EmlabError(f"The folder {folder} has no {what}; it should hold {files.replace('*', 'a ')}.")
 
 
 def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
@@ -193,5 +199,6 @@ def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

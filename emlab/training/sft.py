@@ -163,7 +163,7 @@ def finetune(
     losses: list[float] = []
     checkpoints: list[tuple[int, LanguageModel]] = []
     with _seeded(seed):
-        work = model.copy(name)
+        work = model.merged(name)
         tuned = _with_adapter(work, recipe) if recipe.method == "lora" else work.model.requires_grad_(True)
         weights = [p for p in tuned.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
