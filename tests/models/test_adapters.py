@@ -184,6 +184,18 @@ def test_every_library_edits_it(base, two, library):
     assert torch.allclose(read, tuned.activations(PROMPTS, "mlp_out.1", "all").values, atol=1e-4)
 
 
+def test_a_bridge_that_would_leave_it_out_is_refused(make_tokenizer, tmp_path):
+    tokenizer = make_tokenizer()
+    lm = LanguageModel(tiny_model("gpt2", vocab_size=len(tokenizer)), tokenizer, "gpt2")
+    tuned = lm.with_adapter(write_adapter(lm.model, tmp_path / "tuned", target_modules=["c_attn"]))
+    with pytest.raises(EmlabError, match="leaves out an unmerged adapter.*merged"):
+        wrap(boot_bridge(tuned.model, tokenizer))
+    merged = tuned.merged()
+    tokens = lm.batch(*lm.rows(PROMPTS))
+    own, other = (wrap(one).logits(tokens, STEER) for one in (boot_bridge(merged.model, tokenizer), tuned))
+    assert torch.allclose(own[tokens.real], other[tokens.real], atol=1e-4)
+
+
 def test_loading_it_unmerged(base, two, tmp_path):
     base.save(tmp_path / "base")
     tuned = LanguageModel.load(tmp_path / "base", two[0], device="cpu", merge=False)

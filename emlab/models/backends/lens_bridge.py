@@ -30,6 +30,13 @@ class LensBackend(Backend):
                 "This bridge's weights were folded and centred, so its streams are not the model's; boot one without "
                 "compatibility mode, or enable that with no_processing=True."
             )
+        # It splits joint projections (in GPT-2, GPT-NeoX, Phi-3) into copies that know nothing of an adapter in them.
+        joint = [m for m in bridge.original_model.modules() if type(m).__name__.startswith("Joint")]
+        if any(hasattr(part, "base_layer") for module in joint for part in module.modules()):
+            raise EmlabError(
+                f"TransformerLens leaves out an unmerged adapter in the joint projections of a "
+                f"{getattr(config, 'model_type', '')} model; boot the bridge over the merged model (LanguageModel.merged)."
+            )
         super().__init__(config, sentence_ends)
         self.bridge = bridge
         """The `TransformerBridge`."""
