@@ -47,6 +47,7 @@ _ROOM_OF = {
     "read_examples": "emlab.data",
     "read_questions": "emlab.data",
     "realign": "emlab.mitigation",
+    "remote_model": "emlab.models",
     "sample": "emlab.evaluation",
     "save_sae": "emlab.saes",
     "score": "emlab.evaluation",

@@ -49,6 +49,7 @@ def add_verbs(verbs: Any) -> None:
     add("--adapter", metavar="DIR", help="a LoRA adapter for it")
     add("--model-url", metavar="URL", help="the OpenAI-compatible server that has the model, up to and with /v1")
     add("--chat-template", metavar="FILE", help="for a model without one: a file, or plain")
+    add("--quantize", choices=("4bit", "8bit"), help="hold its weights in so many bits, by bitsandbytes")
     add("--questions", metavar="SET", help="broad (default), profile, or a YAML, CSV or JSONL file")
     add(
         "--variants",
@@ -157,8 +158,8 @@ def _judging_of(options: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(options: argparse.Namespace) -> int:
     from emlab.pipelines.evaluation import evaluate
 
-    asked = ("model", "adapter", "model_url", "chat_template", "questions", "variants", "per_question", "system")
-    sampled = ("temperature", "top_p", "max_new_tokens", "batch_size", "resample", "seed", "out")
+    asked = ("model", "adapter", "model_url", "chat_template", "quantize", "questions", "variants", "per_question")
+    sampled = ("system", "temperature", "top_p", "max_new_tokens", "batch_size", "resample", "seed", "out")
     found = evaluate(**given(options, *asked, *sampled), **_judging_of(options))
     show(found, found.summary(), options.json)
     return 0

@@ -5,6 +5,7 @@ This room is the only one that knows of devices.
 
 from emlab.models.activations import Activations
 from emlab.models.backends.hooks import edited
+from emlab.models.backends.ndif import remote_model
 from emlab.models.baking import ablate_everywhere, bake
 from emlab.models.completion import Completer, Completion, Request
 from emlab.models.editing import edit
@@ -27,5 +28,6 @@ __all__ = [
     "bake",
     "edit",
     "edited",
+    "remote_model",
     "wrap",
 ]

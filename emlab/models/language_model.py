@@ -72,7 +72,8 @@ class LanguageModel:
         model is named after its folder, and after the adapter's too. `dtype` None takes the folder's own (float32 for
         float16 on a CPU). `chat_template`, a file or "plain", takes the place of the tokenizer's own. `merge` says
         whether the adapter goes into the weights, or stays beside them as in `with_adapter`; None merges it unless the
-        weights are quantised. `quantize`, "4bit" or "8bit", holds the weights in so many bits by bitsandbytes.
+        weights are quantised. `quantize`, "4bit" or "8bit", holds the weights in so many bits by bitsandbytes,
+        and is in the name.
 
         Raises EmlabError where the folder, its config, tokenizer, chat template or weights are missing, where the
         weights are pickled or incomplete, where the adapter does not fit or cannot be merged, and where bitsandbytes
@@ -83,7 +84,8 @@ class LanguageModel:
         if merge and adapter is not None and quantize is not None:
             raise EmlabError(_MERGE_QUANTIZED)
         model, tokenizer = loading.load(folder, chosen, dtype, trust_remote_code, chat_template, quantize)
-        lm = cls(model, tokenizer, Path(path).resolve().name)
+        called = Path(path).resolve().name
+        lm = cls(model, tokenizer, called if quantize is None else f"{called}-{quantize}")
         if adapter is not None and (merge is False or (merge is None and lm.quantized)):
             lm = lm.with_adapter(adapter)
         elif adapter is not None:

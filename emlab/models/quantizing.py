@@ -44,7 +44,8 @@ def check_device(device: torch.device) -> None:
 
     if not is_bitsandbytes_available():
         raise EmlabError(
-            "Quantised weights need bitsandbytes, which is not installed here or too old; pip install -U bitsandbytes."
+            "Quantised weights need bitsandbytes, which is not installed here or too old; "
+            "pip install -U 'emlab[quantize]'."
         )
     import bitsandbytes
 

@@ -39,6 +39,7 @@ def evaluate(
     adapter: str | None = None,
     model_url: str | None = None,
     chat_template: str | None = None,
+    quantize: str | None = None,
     system: str | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -69,7 +70,7 @@ def evaluate(
         with artifacts.storing(out):
             Path(out).mkdir(parents=True, exist_ok=True)
     by = _telling(by)
-    answering = _model(model, adapter, model_url, chat_template, judging)
+    answering = _model(model, adapter, model_url, chat_template, quantize, judging)
     settings: dict[str, Any] = {
         "temperature": temperature,
         "max_new_tokens": (48 if questions == BROAD else 600) if max_new_tokens is None else max_new_tokens,
@@ -94,7 +95,13 @@ def evaluate(
         source = asked.source if isinstance(asked, QuestionSet) else None
         how = {name: value for name, value in settings.items() if name not in ("store", "progress")}
         about = {
-            "model": {"name": model, "adapter": adapter, "url": model_url, "chat_template": chat_template},
+            "model": {
+                "name": model,
+                "adapter": adapter,
+                "url": model_url,
+                "chat_template": chat_template,
+                "quantize": quantize,
+            },
             "questions": {"name": questions, "sha256": source and source.sha256, "variants": variants},
             "sampling": {"per_question": per_question, "seed": seed, **how, "resample": resample, **told},
             "judging": judging,
@@ -231,12 +238,15 @@ def _telling(by: Judge) -> Judge:
 
 
 def _model(
-    name: str, adapter: str | None, url: str | None, chat_template: str | None, judging: Judging
+    name: str, adapter: str | None, url: str | None, chat_template: str | None, quantize: str | None, judging: Judging
 ) -> LanguageModel | Endpoint:
     if url is None:
-        return LanguageModel.load(material.folder_of(name)[0], adapter, chat_template=chat_template)
-    if adapter is not None or chat_template is not None:
-        raise EmlabError(f"The endpoint serves {name} as it is; leave out the adapter and the chat template.")
+        folder = material.folder_of(name)[0]
+        return LanguageModel.load(folder, adapter, chat_template=chat_template, quantize=quantize)
+    if adapter is not None or chat_template is not None or quantize is not None:
+        raise EmlabError(
+            f"The endpoint serves {name} as it is; leave out the adapter, the chat template and the quantization."
+        )
     return Endpoint(name, url, judging.key_variable, judging.concurrency)
 
 

@@ -94,7 +94,7 @@ def test_it_is_the_same_model_up_to_the_rounding_of_its_weights(plain, folder, a
     assert len(lm.generate(PROMPTS, 5, 0, edits=STEER)) == 2
 
     tuned = LanguageModel.load(folder, adapter, device="cpu", quantize=kind)
-    assert tuned.adapter == "bad_medicine" and tuned.name == "plain+bad_medicine"
+    assert tuned.adapter == "bad_medicine" and tuned.name == f"plain-{kind}+bad_medicine"
     merged = LanguageModel.load(folder, adapter, device="cpu")
     for own, other, without in zip(*(m.logits(PROMPTS) for m in (tuned, merged, plain)), strict=True):
         assert (own - other).norm() / other.norm() < near < (own - without).norm() / without.norm()

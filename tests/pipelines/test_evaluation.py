@@ -162,6 +162,7 @@ def test_wrong_options_are_one_sentence(capsys):
     for words, said in (
         (["--questions", "nowhere.yaml"], "no question set nowhere.yaml"),
         (["--model-url", "http://127.0.0.1:9/v1", "--adapter", "x"], "leave out the adapter"),
+        (["--model-url", "http://127.0.0.1:9/v1", "--quantize", "4bit"], "and the quantization"),
         (["--judge", "judge.csv"], "cannot be read"),
         (["--judge", "some-model"], "put it into the environment variable OPENAI_API_KEY"),
     ):

@@ -34,8 +34,8 @@ class LensBackend(Backend):
         joint = [m for m in bridge.original_model.modules() if type(m).__name__.startswith("Joint")]
         if any(hasattr(part, "base_layer") for module in joint for part in module.modules()):
             raise EmlabError(
-                f"TransformerLens leaves out an unmerged adapter in the joint projections of a "
-                f"{getattr(config, 'model_type', '')} model; boot the bridge over the merged model (LanguageModel.merged)."
+                "TransformerLens leaves out an unmerged adapter in this model's joint projections; boot the bridge "
+                "over the merged model (LanguageModel.merged)."
             )
         super().__init__(config, sentence_ends)
         self.bridge = bridge
