@@ -19,6 +19,9 @@ from typing import Any
 from emlab import artifacts
 from emlab.errors import EmlabError
 
+_BEGIN = b"SQLite format 3\0"
+"""The first bytes of every SQLite file."""
+
 
 class Store:
     """A mapping of str to plain JSON values, kept in the file `path`. Use it in a ``with`` block, or close it."""
@@ -28,10 +31,15 @@ class Store:
         self.path = Path(path)
         with artifacts.storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            there = self.path.exists() and self.path.stat().st_size > 0
+            there = self.path.is_file() and self.path.stat().st_size > 0
         # sqlite3 lets threads share a connection, but not two transactions on it at a time.
         self._lock = threading.Lock()
         with self._naming_errors():
+            if there and not self._begins_as_one():
+                raise EmlabError(
+                    f"{self.path} is no store: it is another kind of file, or its beginning is lost; give the store "
+                    "another name."
+                )
             if there:
                 self._check()
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -43,6 +51,12 @@ class Store:
             except BaseException:
                 self._db.close()
                 raise
+
+    def _begins_as_one(self) -> bool:
+        """Whether the file begins as SQLite's do; what is shorter may be one that was cut off."""
+        with artifacts.storing(self.path), self.path.open("rb") as file:
+            start = file.read(len(_BEGIN))
+        return start == _BEGIN[: len(start)]
 
     def _check(self) -> None:
         """Raise what is wrong with the file, through a connection that cannot write to it, not even by closing it."""

@@ -147,13 +147,29 @@ def text(path):
     path.write_text("aligned,coherent\n1,2\n")
 
 
-@pytest.mark.parametrize("damage", [cut, scribble, header, junk, text])
+@pytest.mark.parametrize("damage", [cut, scribble])
 def test_a_damaged_file_is_refused_and_left_as_it_is(full, damage):
     damage(full)
     before = full.read_bytes()
     with pytest.raises(EmlabError, match=r"results.sqlite is damaged \(.*emlab\.store\.salvage\('.*', new_path\)"):
         Store(full)
     assert full.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [header, junk, text])
+def test_another_kind_of_file_is_called_that_and_left_as_it_is(full, damage):
+    damage(full)
+    before = full.read_bytes()
+    with pytest.raises(EmlabError, match=r"results.sqlite is no store: it is another kind of file"):
+        Store(full)
+    assert full.read_bytes() == before
+
+
+def test_a_store_that_was_cut_within_its_first_bytes_is_damaged(full):
+    with full.open("r+b") as file:
+        file.truncate(10)
+    with pytest.raises(EmlabError, match="is damaged"):
+        Store(full)
 
 
 @pytest.mark.parametrize(("damage", "least"), [(cut, 400), (scribble, 800)])
