@@ -126,8 +126,9 @@ def sample(
 
     An answer depends on the model, the question, the sampling settings, `seed`, and on which of the answers to its
     question it is; asking further questions, or more often, leaves it as it was (up to rounding). With `store`, a file,
-    answers that are in it are not sampled again, and every batch (behind an endpoint every answer) is written there as
-    it is finished, so that an interrupted run goes on where it stopped. Answers under `edits` are never stored.
+    answers that are in it are not sampled again, and each is written there as it leaves its batch (see
+    `LanguageModel.generate`; behind an endpoint, as it comes), so that an interrupted run goes on where it stopped, and
+    loses no more than what was being written. Answers under `edits` are never stored.
     """
     asked = [Question.of(question) for question in questions]
     if not asked or (per_question is not None and per_question < 1):
@@ -167,9 +168,11 @@ def answers(
         came = model.answers([q.messages for q, _ in rows], seed=[seed for _, seed in rows], store=store, **settings)
         return [one.text for one in came], [one.failure for one in came]
 
-    def asked(part: Sequence[tuple[Question, int]]) -> list[str]:
+    def asked(part: Sequence[tuple[Question, int]], **more: Any) -> list[str]:
         prompts, seeds = [q.messages for q, _ in part], [seed for _, seed in part]
-        return model.generate(prompts, seed=seeds, batch_size=batch_size, edits=edits, progress=progress, **settings)
+        return model.generate(
+            prompts, seed=seeds, batch_size=batch_size, edits=edits, progress=progress, **settings, **more
+        )
 
     none = [""] * len(rows)
     if store is None or edits:
@@ -179,11 +182,13 @@ def answers(
     with Store(store) as kept:
         found = kept.get(keys)
         missing = [i for i, key in enumerate(keys) if key not in found]
-        for at in range(0, len(missing), batch_size):
-            part = missing[at : at + batch_size]
-            new = dict(zip((keys[i] for i in part), asked([rows[i] for i in part]), strict=True))
-            kept.put(new)
-            found.update(new)
+
+        def done(new: Mapping[int, str]) -> None:
+            kept.put({keys[missing[i]]: text for i, text in new.items()})
+
+        if missing:
+            texts = asked([rows[i] for i in missing], done=done)
+            found |= dict(zip((keys[i] for i in missing), texts, strict=True))
     return [found[key] for key in keys], none
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,9 @@ from emlab.models.cache import in_place_cache
 if TYPE_CHECKING:
     from emlab.models.language_model import LanguageModel, Prompt
 
+Done = Callable[[Mapping[int, str]], None]
+"""Is called with answers, by the numbers of their prompts, as soon as they are there: each once."""
+
 _DROP_AT = 0.75
 """Finished rows leave the batch once no more than this share of it is still being written."""
 
@@ -33,6 +36,7 @@ def generate(
     edits: Sequence[Edit],
     top_p: float,
     progress: bool,
+    done: Done | None = None,
 ) -> list[str]:
     """See `LanguageModel.generate`."""
     if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
@@ -48,18 +52,28 @@ def generate(
             "shorten the prompt or lower max_new_tokens."
         )
     draws = _draws(seed, len(rows), max_new_tokens)
-    answers: list[str] = []
+    answers: dict[int, str] = {}
     written, began = 0, time.perf_counter()
     with tqdm(total=len(rows), desc=f"asking {lm.name}", unit="answer", disable=not progress, leave=False) as bar:
         for first in range(0, len(rows), batch_size):
             index = torch.arange(first, min(first + batch_size, len(rows)))
             chosen = rows_of(edits, index, len(rows))
-            ids = _answer(lm, rows[first : first + batch_size], draws[index].to(lm.device), chosen, temperature, top_p)
-            answers += lm.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            written += sum(map(len, ids))
-            bar.set_postfix_str(f"{written / (time.perf_counter() - began):,.0f} tokens/s", refresh=False)
-            bar.update(len(ids))
-    return answers
+
+            def ready(finished: Mapping[int, list[int]], first: int = first) -> None:
+                nonlocal written
+                texts = lm.tokenizer.batch_decode(
+                    list(finished.values()), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+                new = {first + i: text for i, text in zip(finished, texts, strict=True)}
+                answers.update(new)
+                if done is not None and new:
+                    done(new)
+                written += sum(map(len, finished.values()))
+                bar.set_postfix_str(f"{written / (time.perf_counter() - began):,.0f} tokens/s", refresh=False)
+                bar.update(len(finished))
+
+            _answer(lm, rows[first : first + batch_size], draws[index].to(lm.device), chosen, temperature, top_p, ready)
+    return [answers[i] for i in range(len(rows))]
 
 
 def _draws(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
@@ -85,8 +99,12 @@ def _answer(
     edits: Sequence[Edit],
     temperature: float,
     top_p: float,
+    ready: Callable[[Mapping[int, list[int]]], None],
 ) -> list[list[int]]:
-    """The answers' token ids, without the token that ends them. `draws` (batch, steps) are uniform in [0, 1)."""
+    """The answers' token ids, without the token that ends them. `draws` (batch, steps) are uniform in [0, 1).
+
+    `ready` is called with answers, by their number in the batch, as they leave it: each once.
+    """
     batch, steps = draws.shape
     stops = torch.tensor(lm.stop_ids, device=lm.device)
     # A question asked many times is read once, unless every row has an edit of its own.
@@ -128,6 +146,7 @@ def _answer(
                 break
             if left <= _DROP_AT * len(at):
                 keep = going.nonzero()[:, 0]
+                ready(_cut(written, ended, at[~going].tolist()))
                 cache.batch_select_indices(keep)
                 editor.keep(keep)
                 at, token, seen, lengths = at[keep], token[keep], seen[keep], lengths[keep]
@@ -141,7 +160,13 @@ def _answer(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-    return [ids[:end] for ids, end in zip(written.tolist(), ended.tolist(), strict=True)]
+    ready(_cut(written, ended, at.tolist()))
+    return list(_cut(written, ended, range(batch)).values())
+
+
+def _cut(written: Tensor, ended: Tensor, rows: Sequence[int]) -> dict[int, list[int]]:
+    """The tokens (batch, steps) of these rows, each up to where it ended."""
+    return {i: written[i, : int(ended[i])].tolist() for i in rows}
 
 
 def _choose(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> Tensor:

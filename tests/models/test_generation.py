@@ -1,6 +1,7 @@
 """Generation: padding, cache, batching and dropping rows change nothing; edits act on every token."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -24,7 +25,6 @@ DIRECTIONS = random_directions(5, 32, SITE, seed=0)
 
 def ids_of(lm, prompts, **kwargs):
     """The token ids that `generate` decodes (random bytes do not survive decoding)."""
-    kept = []
 
     class Tokenizer:
         def __getattr__(self, name):
@@ -38,11 +38,11 @@ def ids_of(lm, prompts, **kwargs):
 
         def batch_decode(self, ids, **kwargs):
             if "skip_special_tokens" in kwargs:
-                kept.extend(ids)
+                return [json.dumps(row) for row in ids]
             return lm.tokenizer.batch_decode(ids, **kwargs)
 
-    dataclasses.replace(lm, tokenizer=Tokenizer()).generate(prompts, **kwargs)
-    return kept
+    answers = dataclasses.replace(lm, tokenizer=Tokenizer()).generate(prompts, **kwargs)
+    return [json.loads(answer) for answer in answers]
 
 
 def uncached(lm, prompt, steps, edits=()):
@@ -181,6 +181,28 @@ def test_no_draw_takes_an_impossible_token():
     for draw in (0.0, 0.5, 1 - 2**-24):
         assert int(_choose(logits, torch.tensor([draw]), 1.0, 1.0)) in (0, 2)
     assert int(_choose(logits.roll(1), torch.tensor([0.0]), 1.0, 1.0)) == 1
+
+
+def test_finished_answers_are_handed_over_before_their_batch_is_done(stopping):
+    calls = []
+    prompts = QUESTIONS * 3
+    answers = stopping.generate(prompts, max_new_tokens=16, seed=5, done=lambda new: calls.append(dict(new)))
+    assert len(calls) > 1, "one batch, whose answers differ in length"
+    assert sorted(i for new in calls for i in new) == list(range(15)), "each once"
+    assert {i: text for new in calls for i, text in new.items()} == dict(enumerate(answers))
+
+    class Crash(Exception):
+        pass
+
+    kept = {}
+
+    def crashing(new):
+        kept.update(new)
+        raise Crash
+
+    with pytest.raises(Crash):
+        stopping.generate(prompts, max_new_tokens=16, seed=5, done=crashing)
+    assert 0 < len(kept) < 15 and all(answers[i] == text for i, text in kept.items())
 
 
 def test_answers_come_without_the_end_token(make_model):
