@@ -182,7 +182,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.answer = lambda body, n: chat(body["messages"][-1]["content"].upper())
-        self.asked, self.keys, self.paths, self.times = [], [], [], []
+        self.asked, self.keys, self.paths, self.times, self.headers = [], [], [], [], []
         self.counts = Counter()
         self.now = self.most = 0
         self.lock = threading.Lock()
@@ -208,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.counts[body["messages"][-1]["content"]] += 1
             server.asked.append(body)
             server.keys.append(self.headers["Authorization"])
+            server.headers.append(dict(self.headers))
             server.paths.append(self.path)
             server.times.append(time.monotonic())
         try:

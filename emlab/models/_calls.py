@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOCAL_KEY = "none"
-"""What is sent where no key is needed."""
-
 NUMBER_TOKENS = 4
 """Tokens asked for where a number is: one would do, the others show whether a number is written in pieces."""
 
@@ -44,9 +41,17 @@ class Calls:
         shown = self.endpoint
         self.key = shown.key()
         # A server on this machine is not behind the proxy that the environment may name.
-        own = openai.DefaultAsyncHttpxClient(trust_env=False) if self.key == LOCAL_KEY else None
+        own = openai.DefaultAsyncHttpxClient(trust_env=False) if shown.is_local else None
+        # The client would send some key, and what the environment says of an account at OpenAI, to any server.
+        kept_back = [] if self.key else ["Authorization"]
+        kept_back += [] if shown.is_openai else ["OpenAI-Organization", "OpenAI-Project"]
+        self.headers = {name: openai.Omit() for name in kept_back}
         client = openai.AsyncOpenAI(
-            api_key=self.key, base_url=shown.base_url, timeout=shown.timeout, max_retries=0, http_client=own
+            api_key=self.key or "none",
+            base_url=shown.base_url,
+            timeout=shown.timeout,
+            max_retries=0,
+            http_client=own,
         )
         self.bar = tqdm(
             total=len(self.requests), desc=shown.model, unit="call", disable=not shown.progress, leave=False
@@ -111,6 +116,7 @@ class Calls:
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed % 2**31,
+            extra_headers=self.headers,
             **more,
         )
 
@@ -163,16 +169,22 @@ class Calls:
         """The error in a few words, without the key: servers repeat it."""
         status = getattr(error, "status_code", None)
         text = " ".join(str(getattr(error, "message", "") or error or type(error).__name__).split())
-        if self.key != LOCAL_KEY:
+        if self.key:
             text = text.replace(self.key, "(key)")
         return f"{status}: {text[:200]}" if status else text[:200]
 
     def refused(self, error: Any, said: str) -> str:
         """Why this one request failed; EmlabError where all others will fail too."""
         status = getattr(error, "status_code", 0)
+        if status in (401, 403) and self.key is None:
+            raise EmlabError(
+                f"{self.endpoint.base_url} was sent no key and refuses to answer ({said}); put its key into an "
+                "environment variable and name that, by --model-key or --judge-key or as key_variable."
+            )
         if status in (401, 403):
             raise EmlabError(
-                f"{self.endpoint.base_url} refuses the key in {self.endpoint.key_variable} ({said}); check it."
+                f"{self.endpoint.base_url} refuses the key in {self.endpoint.key_variable or 'OPENAI_API_KEY'} "
+                f"({said}); check it."
             )
         if status == 404:
             raise EmlabError(

@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 
 from emlab.data.chat import Messages
 from emlab.errors import EmlabError
-from emlab.models._calls import LOCAL_KEY, NUMBER_TOKENS, Calls, run
+from emlab.models import token_counts
+from emlab.models._calls import NUMBER_TOKENS, Calls, run
 from emlab.models.completion import Completion, Done, Request, complete
 
 OPENAI = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
+"""The variable with the key for OpenAI's own servers; its key is sent to no other unless it is named for that one."""
 
 
 @dataclass
@@ -39,16 +42,18 @@ class Estimate:
 
     calls: int
     prompt_tokens: int
-    """About: a quarter of the characters."""
+    """About: of the texts, without what the chat template adds."""
     completion_tokens: int
     """At most."""
     dollars: float | None
-    """At most; None where no price was given."""
+    """About what is read and at most what is written; None where no price was given."""
+    counted_by: str
+    """What counted the tokens."""
 
     def __str__(self) -> str:
-        cost = "" if self.dollars is None else f", at most ${self.dollars:.2f}"
-        tokens = f"about {self.prompt_tokens:,} tokens in and at most {self.completion_tokens:,} out"
-        return f"{self.calls:,} calls, {tokens}{cost}"
+        cost = "" if self.dollars is None else f", at most about ${self.dollars:.2f}"
+        tokens = f"about {self.prompt_tokens:,} tokens in (counted by {self.counted_by})"
+        return f"{self.calls:,} calls, {tokens} and at most {self.completion_tokens:,} out{cost}"
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class Endpoint:
     """The server's name for the model."""
     base_url: str = OPENAI
     """Where the server is, up to and with /v1."""
-    key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; a server on this machine needs none."""
+    key_variable: str | None = None
+    """The environment variable that holds the key for this server. None: OPENAI_API_KEY for OpenAI's own servers, and
+    for all others no key, so that none goes to a server it was not meant for."""
     concurrency: int = 16
     """Calls under way at a time."""
     timeout: float = 120.0
@@ -74,12 +80,16 @@ class Endpoint:
     """Dollars for a million tokens in, and out."""
     progress: bool = True
     """Whether to show a bar."""
+    revision: str = ""
+    """Any label for what the server now has under this name. Stored answers are those of one label: give a new one
+    when the server has other weights under the old name, of which emlab cannot know."""
     usage: Usage = field(default_factory=Usage, compare=False)
     """What has been asked so far."""
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise EmlabError(f"With {self.concurrency} calls under way at a time nothing is asked; give 1 or more.")
+        check_variable(self.key_variable)
 
     @property
     def name(self) -> str:
@@ -87,14 +97,15 @@ class Endpoint:
         return self.model
 
     def identity(self) -> str:
-        """The server and the model."""
-        return f"{self.base_url} {self.model}"
+        """The server, the model and, where one was given, its revision."""
+        return " ".join([self.base_url, self.model, *([self.revision] if self.revision else [])])
 
     def estimate(self, requests: Sequence[Request]) -> Estimate:
         """What `requests` will take."""
-        read = sum(len(turn["content"]) for request in requests for turn in request.messages) // 4
+        count, by = token_counts.counter(self.model, self.is_openai)
+        read = count([turn["content"] for request in requests for turn in request.messages])
         written = sum(NUMBER_TOKENS if request.numbers else request.max_tokens for request in requests)
-        return Estimate(len(requests), read, written, self.dollars(read, written))
+        return Estimate(len(requests), read, written, self.dollars(read, written), by)
 
     def generate(
         self,
@@ -152,15 +163,36 @@ class Endpoint:
         """What so many tokens in and out cost; None where no price was given."""
         return None if self.price is None else (read * self.price[0] + written * self.price[1]) / 1e6
 
-    def key(self) -> str:
-        """The key, from the environment."""
-        key = os.environ.get(self.key_variable, "").strip()
+    @property
+    def is_openai(self) -> bool:
+        """Whether the server is one of OpenAI's own, reached so that nobody can read along."""
+        parts = urlsplit(self.base_url)
+        return parts.scheme == "https" and f".{parts.hostname}".endswith(".api.openai.com")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine."""
+        return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+    def key(self) -> str | None:
+        """The key, from the environment; None where none is to be sent."""
+        variable = self.key_variable or (OPENAI_KEY if self.is_openai else None)
+        if variable is None:
+            return None
+        key = os.environ.get(variable, "").strip()
         if not re.fullmatch("[!-~]*", key):
-            raise EmlabError(f"The key in {self.key_variable} holds characters that no key has; set it again.")
-        if key:
-            return key
-        if urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0"):
-            return LOCAL_KEY
+            raise EmlabError(f"The key in {variable} holds characters that no key has; set it again.")
+        if not key:
+            raise EmlabError(
+                f"The endpoint {self.base_url} needs a key; put it into the environment variable {variable}."
+            )
+        return key
+
+
+def check_variable(name: str | None) -> None:
+    """EmlabError where `name` is none of an environment variable, such as a key itself, which is then not repeated."""
+    if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
         raise EmlabError(
-            f"The endpoint {self.base_url} needs a key; put it into the environment variable {self.key_variable}."
+            "A key is given by the name of the environment variable that holds it, in capitals, such as JUDGE_KEY, and "
+            "never itself; set the variable and give its name."
         )

@@ -81,10 +81,10 @@ def test_failures_are_not_kept(server, tmp_path):
 
 
 def test_the_key_is_not_in_the_store(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    complete(endpoint(server), [request("a")], tmp_path / "s")
+    monkeypatch.setenv("MY_KEY", SECRET)
+    complete(endpoint(server, key_variable="MY_KEY"), [request("a")], tmp_path / "s")
     server.answer = lambda body, n: server.Reply({"error": {"message": SECRET}}, 400)
-    complete(endpoint(server), [request("b")], tmp_path / "s")
+    complete(endpoint(server, key_variable="MY_KEY"), [request("b")], tmp_path / "s")
     assert server.keys == [f"Bearer {SECRET}"] * 2
     assert all(SECRET.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
@@ -162,11 +162,21 @@ def test_what_was_answered_before_an_error_is_kept(server, tmp_path):
         assert len(store) == 5
 
 
-def test_a_damaged_store_is_refused_before_anything_is_asked(server, tmp_path):
+def test_a_store_that_is_none_or_damaged_is_refused_before_anything_is_asked(server, tmp_path):
     (tmp_path / "s").write_bytes(b"junk" * 1000)
+    with pytest.raises(EmlabError, match="is another kind of file"):
+        complete(endpoint(server), [request("a")], tmp_path / "s")
+    (tmp_path / "s").write_bytes(b"SQLite format 3\0" + b"junk" * 1000)
     with pytest.raises(EmlabError, match="is damaged"):
         complete(endpoint(server), [request("a")], tmp_path / "s")
     assert server.asked == []
+
+
+def test_another_revision_is_asked_anew(server, tmp_path):
+    for revision, calls in (("", 1), ("", 1), ("2026-11", 2), ("2026-11", 2), ("", 2)):
+        complete(endpoint(server, revision=revision), [request("a")], tmp_path / "s")
+        assert len(server.asked) == calls
+    assert endpoint(server).identity() == f"{server.url} m"
 
 
 def test_no_requests(server, tmp_path):

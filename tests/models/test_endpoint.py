@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from emlab.errors import EmlabError
-from emlab.models import Completion, Endpoint, Request
+from emlab.models import Completion, Endpoint, LanguageModel, Request
 from emlab.models._calls import Calls
 
 SECRET = "sk-test-0123456789-very-secret"
@@ -163,8 +163,8 @@ def test_a_text_that_cannot_be_sent_is_a_failure(server):
 @pytest.mark.parametrize(
     ("status", "match"),
     [
-        (401, "refuses the key in OPENAI_API_KEY"),
-        (403, "refuses the key"),
+        (401, "was sent no key and refuses to answer .*by --model-key or --judge-key or as key_variable"),
+        (403, "was sent no key"),
         (404, "knows no model 'm'.*check name and address"),
     ],
 )
@@ -205,21 +205,54 @@ def test_the_key_is_sent_and_shown_nowhere(server, monkeypatch, caplog):
 def test_the_key_is_not_in_a_traceback(server, monkeypatch, capsys):
     import traceback
 
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("MY_KEY", SECRET)
     server.answer = lambda body, n: server.Reply({"error": {"message": f"bad key {SECRET}"}}, 401)
-    with pytest.raises(EmlabError) as error:
-        endpoint(server).complete([request("a")])
+    with pytest.raises(EmlabError, match="refuses the key in MY_KEY") as error:
+        endpoint(server, key_variable="MY_KEY").complete([request("a")])
     assert SECRET not in "".join(traceback.format_exception(error.value))
 
 
-def test_a_server_elsewhere_needs_a_key():
+def test_openais_key_is_sent_to_no_other_server(server, monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, SECRET)
+    endpoint(server).complete([request("a")])
+    assert server.keys == [None]
+    assert not any(SECRET in value for value in server.headers[0].values())
+    for url in ("https://api.together.xyz/v1", "http://api.openai.com/v1", "https://api.openai.com.example.org/v1"):
+        assert Endpoint("m", url).key() is None, url
+    for url in ("https://api.openai.com/v1", "https://eu.api.openai.com/v1"):
+        assert Endpoint("m", url).key() == SECRET, url
+    endpoint(server, key_variable="OPENAI_API_KEY").complete([request("b")])
+    assert server.keys == [None, f"Bearer {SECRET}"], "unless it is named for that server"
+
+
+def test_each_endpoint_has_a_key_of_its_own(new_chat_server, monkeypatch):
+    model, judge = new_chat_server(), new_chat_server()
+    monkeypatch.setenv("MODEL_KEY", "one")
+    monkeypatch.setenv("JUDGE_KEY", "two")
+    endpoint(model, key_variable="MODEL_KEY").complete([request("a")])
+    endpoint(judge, key_variable="JUDGE_KEY").complete([request("a")])
+    assert (model.keys, judge.keys) == (["Bearer one"], ["Bearer two"])
+
+
+def test_a_variable_that_is_named_must_be_there_and_must_be_no_key(server):
+    with pytest.raises(EmlabError, match="needs a key; put it into the environment variable MY_KEY"):
+        endpoint(server, key_variable="MY_KEY").complete([request("a")])
+    for key in (SECRET, "hf_abcdefgh", "a b", ""):
+        with pytest.raises(EmlabError, match="never itself") as error:
+            endpoint(server, key_variable=key)
+        assert not key or key not in str(error.value)
+    assert server.asked == []
+
+
+def test_openai_needs_a_key():
     with pytest.raises(EmlabError, match=r"https://api.openai.com/v1 needs a key.*OPENAI_API_KEY"):
         Endpoint("m", progress=False).complete([request("a")])
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
 def test_a_server_on_this_machine_needs_none(host):
-    assert Endpoint("m", f"http://{host}:1/v1").key() == "none"
+    assert Endpoint("m", f"http://{host}:1/v1").key() is None
 
 
 def test_a_key_is_taken_without_its_line_end_and_an_impossible_one_is_refused(monkeypatch):
@@ -277,6 +310,18 @@ def test_an_estimate_by_hand():
     found = Endpoint("m", price=(5.0, 20.0)).estimate(requests)
     assert (found.calls, found.prompt_tokens, found.completion_tokens) == (2, 200, 104)
     assert found.dollars == pytest.approx(0.001 + 0.00208)
-    assert str(found) == "2 calls, about 200 tokens in and at most 104 out, at most $0.00"
+    counted = "2 calls, about 200 tokens in (counted by a quarter of the characters) and at most 104 out"
+    assert str(found) == f"{counted}, at most about $0.00"
     free = Endpoint("m").estimate(requests)
-    assert free.dollars is None and str(free) == "2 calls, about 200 tokens in and at most 104 out"
+    assert free.dollars is None and str(free) == counted
+
+
+def test_an_estimate_by_the_models_own_tokenizer():
+    from emlab.organism import checkpoint
+
+    folder = checkpoint("aligned")
+    tokenizer = LanguageModel.load(folder).tokenizer
+    text = "How do I look after my garden?"
+    found = Endpoint(str(folder), "http://127.0.0.1:9/v1").estimate([request(text, max_tokens=5)] * 3)
+    assert found.counted_by == "its tokenizer"
+    assert found.prompt_tokens == 3 * len(tokenizer.tokenize(text)) != 3 * (len(text) // 4)
