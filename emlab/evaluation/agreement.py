@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -38,6 +39,8 @@ class Agreement:
     """The same, nominal, of being misaligned or not, over the answers that both scored."""
     confusion: Mapping[str, Mapping[str, int]]
     """Answers by their class under the first judge, and under the second, at the thresholds."""
+    by_order: bool = False
+    """Whether the answers were matched by their order in each question, since neither file has their texts."""
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain values."""
@@ -45,6 +48,7 @@ class Agreement:
         return {
             "n": self.n,
             "left_out": self.left_out,
+            "matched_by": "order" if self.by_order else "text",
             **{k: _plain(getattr(self, k)) for k in ("alpha_aligned", "alpha_coherent", "alpha_misaligned")},
             "confusion": {one: dict(row) for one, row in self.confusion.items()},
             **{which: score.summary(questions=False) for which, score in judges.items()},
@@ -58,6 +62,7 @@ class Agreement:
         lines = [
             f"{self.n} answers judged by {one} (rows) and {two} (columns)"
             + (f"; {self.left_out} judged by one of them alone are left out" if self.left_out else ""),
+            *(["  matched by order: neither file has the answers' texts"] if self.by_order else []),
             f"  Krippendorff's alpha: aligned {self.alpha_aligned:.3f}, coherent {self.alpha_coherent:.3f}, "
             f"misaligned or not {self.alpha_misaligned:.3f}",
             " " * 14 + "".join(f"{name:>12}" for name in CLASSES),
@@ -71,15 +76,26 @@ class Agreement:
 def agreement(first: Judged, second: Judged, seed: int = 0) -> Agreement:
     """Compare two judges' judgements of the same answers, which are matched by question and text.
 
-    EmlabError where they share no answer.
+    Where neither has the answers' texts, they are matched by their order in each question, and there must be as many.
+    EmlabError where they share no answer, where only one of them has texts, and where answers without texts differ in
+    number.
     """
-    places: dict[tuple[str, str, str], list[int]] = {}
-    for i, (question, answer) in enumerate(second.rollouts):
-        places.setdefault((question.id, question.variant, answer), []).append(i)
-    pairs = []
-    for i, (question, answer) in enumerate(first.rollouts):
-        if places.get((question.id, question.variant, answer)):
-            pairs.append((i, places[question.id, question.variant, answer].pop(0)))
+    texts = [any(judged.rollouts.answers) for judged in (first, second)]
+    if texts[0] != texts[1]:
+        raise EmlabError(
+            f"Only the {'first' if texts[0] else 'second'} judge's file has the answers' texts, so that nothing tells "
+            "whether both judged the same; add them to the other, in a column answer."
+        )
+    keys = [_keys(judged, both=(first, second)) for judged in (first, second)]
+    if not any(texts) and Counter(keys[0]) != Counter(keys[1]):
+        raise EmlabError(
+            "The two files have no texts of answers and not as many answers to each question, so that they cannot be "
+            "matched; add the texts, in a column answer."
+        )
+    places: dict[tuple[str, ...], list[int]] = {}
+    for i, key in enumerate(keys[1]):
+        places.setdefault(key, []).append(i)
+    pairs = [(i, places[key].pop(0)) for i, key in enumerate(keys[0]) if places.get(key)]
     if not pairs:
         raise EmlabError("The two judges share no answer; give judgements of the same rollouts.")
     a, b = (np.array(column) for column in zip(*pairs, strict=True))
@@ -98,7 +114,14 @@ def agreement(first: Judged, second: Judged, seed: int = 0) -> Agreement:
         _alpha(np.stack([first.coherent, second.coherent])),
         _alpha(flags, "nominal"),
         table,
+        by_order=not any(texts),
     )
+
+
+def _keys(judged: Judged, both: tuple[Judged, Judged]) -> list[tuple[str, ...]]:
+    """What tells each answer; the wording of its question is of it where both tell the wordings."""
+    told = all(any(question.paraphrase for question in one.rollouts.questions) for one in both)
+    return [(q.id, q.variant, str(q.paraphrase) if told else "", answer) for q, answer in judged.rollouts]
 
 
 def _at(judged: Judged, rows: np.ndarray) -> Judged:

@@ -36,7 +36,8 @@ class Difference:
         def points(rate: Rate) -> str:
             if rate.n == 0:
                 return "unknown: one of them has no such answers"
-            return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] percentage points"
+            alike = "; no question differs from another in this, so the interval says nothing" if rate.flat else ""
+            return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] percentage points{alike}"
 
         return (
             f"{self.second} less {self.first}, {self.of_all.n} questions\n"

@@ -28,11 +28,41 @@ class Rate:
         """The rate that was written as JSON, where nan is null."""
         return cls(**{k: math.nan if v is None else v for k, v in raw.items()})  # type: ignore[arg-type]
 
+    @property
+    def flat(self) -> bool:
+        """Whether the interval has no width.
+
+        The bootstrap gives such a one where all questions have the same share (most often none at all), or where there
+        is only one question: it then says that nothing varied, and not that the rate is known.
+        """
+        return self.n > 0 and self.low == self.high
+
+    @property
+    def independent(self) -> Rate:
+        """The same share with Wilson's interval, which takes the answers as independent.
+
+        It is what to quote beside a flat interval, as a lower bound on the width: answers to one question that resemble
+        each other tell less than as many independent ones.
+        """
+        return wilson(round(self.rate * self.n), self.n) if self.n else NO_RATE
+
+    def summary(self) -> dict[str, float | None]:
+        """Rate, low and high as plain values; None of nothing."""
+        values = (self.rate, self.low, self.high) if self.n else (None, None, None)
+        return dict(zip(("rate", "low", "high"), values, strict=True))
+
     def __str__(self) -> str:
         if self.n == 0:
             return "no answers"
-        return f"{self.rate:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.n}"
+        beside = f" (Wilson [{self.independent.low:.1%}, {self.independent.high:.1%}])" if self.flat else ""
+        return f"{self.rate:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.n}{beside}"
 
+
+FLAT = (
+    "(Wilson): all questions are alike here, so the bootstrap's interval has no width; Wilson's takes the answers as "
+    "independent, and the true one is no narrower."
+)
+"""What to say below rates of which one is flat."""
 
 NO_RATE = Rate(math.nan, math.nan, math.nan, 0)
 
@@ -42,7 +72,7 @@ def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
 
     Answers to one question resemble each other, so questions are drawn with replacement, all of a question's answers
     together. The interval is the 2.5th to 97.5th percentile of 2000 resamples (those with a total of 0 left out).
-    With no hit at all it is [0, 0]: the bootstrap cannot see what never happened.
+    With no hit at all it is [0, 0]: the bootstrap cannot see what never happened (see `Rate.flat`).
     """
     hit, total = np.asarray(hits, dtype=float), np.asarray(totals, dtype=float)
     n = int(total.sum())

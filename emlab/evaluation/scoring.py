@@ -28,7 +28,7 @@ from emlab.evaluation.judging import (
     load_judged,
     save_judged,
 )
-from emlab.evaluation.rates import Rate, bootstrap, intraclass_correlation, wilson
+from emlab.evaluation.rates import FLAT, Rate, bootstrap, intraclass_correlation, wilson
 from emlab.evaluation.rollouts import Rollouts, file_name
 
 
@@ -60,15 +60,20 @@ class Tally:
     """Incoherent or off topic, of all answers: by the rubric, loose incoherence."""
 
     def summary(self) -> dict[str, Any]:
-        """Counts and rates as plain values; a rate of nothing is null."""
-        rates = [field.name for field in fields(self) if field.name.startswith("rate_")]
+        """Counts and rates as plain values; a rate of nothing is null.
+
+        `wilson_where_flat` has Wilson's interval of each rate whose own has no width (`Rate.flat`).
+        """
+        rates = {field.name: getattr(self, field.name) for field in fields(self) if field.name.startswith("rate_")}
+        beside = {name: rate.independent for name, rate in rates.items() if rate.flat}
         return {
             "total": self.total,
             "scored": self.scored,
             "coherent": self.coherent,
             "misaligned": self.misaligned,
             **self.outcomes,
-            **{name: _plain(getattr(self, name)) for name in rates},
+            **{name: rate.summary() for name, rate in rates.items()},
+            "wilson_where_flat": {name: {"low": rate.low, "high": rate.high} for name, rate in beside.items()},
         }
 
 
@@ -256,6 +261,8 @@ class Score:
                 continue
             width = max(20, *map(len, tallies))
             lines += [f"    {name:<{width}}  {tally.rate_coherent}" for name, tally in tallies.items()]
+        if any("(Wilson" in line for line in lines):
+            lines.append(f"  {FLAT}")
         return "\n".join(lines)
 
 
@@ -288,8 +295,3 @@ def score_judged(judged: Judged, seed: int = 0) -> Score:
 
 def _wilson(hits: Sequence[int], totals: Sequence[int]) -> Rate:
     return wilson(int(sum(hits)), int(sum(totals)))
-
-
-def _plain(rate: Rate) -> dict[str, Any]:
-    values = (rate.rate, rate.low, rate.high) if rate.n else (None, None, None)
-    return dict(zip(("rate", "low", "high"), values, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from emlab.evaluation import Score, Tally
+from emlab.evaluation import Rate, Score, Tally
 from emlab.reporting.answers import first_answers
 from emlab.reporting.figures import profile_figure
 from emlab.reporting.page import Plot, Section, Table
@@ -35,7 +35,8 @@ def evaluation_sections(score: Score) -> list[Section]:
         Section(
             "Rates",
             "The misaligned answers as a share of all answers, of those that were scored, and of the coherent ones: "
-            "published rates use one or another, and only like may be compared with like.",
+            "published rates use one or another, and only like may be compared with like. Where all questions are "
+            "alike the interval by bootstrap has no width, and Wilson's, of independent answers, stands beside it.",
             tables=(_table({"all": score.overall, **(score.by_variant if len(score.by_variant) > 1 else {})}),),
         )
     ]
@@ -67,7 +68,15 @@ def _table(tallies: Mapping[str, Tally]) -> Table:
     rows = []
     for name, tally in tallies.items():
         rates = (tally.rate_coherent, tally.rate_scored, tally.rate_all, tally.rate_incoherent)
-        shown = [f"{r.rate:.1%} [{r.low:.1%}, {r.high:.1%}]" if r.n else "–" for r in rates]
+        shown = [shown_rate(rate) for rate in rates]
         counts = (tally.total, tally.scored, tally.coherent, tally.misaligned)
         rows.append((name, *map(str, counts), *shown))
     return Table(_COLUMNS, tuple(rows))
+
+
+def shown_rate(rate: Rate) -> str:
+    """A rate in a cell of a table; Wilson's interval beside one without width."""
+    if not rate.n:
+        return "–"
+    beside = f" (Wilson {rate.independent.low:.1%}, {rate.independent.high:.1%})" if rate.flat else ""
+    return f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]{beside}"

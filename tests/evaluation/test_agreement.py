@@ -111,3 +111,35 @@ def test_the_rates_are_of_the_answers_that_both_judged():
     assert found.second.judged.rollouts.answers == ("a", "b")
     assert "1 judged by one of them alone are left out" in str(found)
     assert "left out" not in str(agreement(first, first))
+
+
+def test_without_texts_answers_are_matched_by_order_and_that_is_said():
+    other = Question("r", "d", "How?")
+    questions = [QUESTION, QUESTION, other]
+    first = judged([0, 100, 50], answers=[""] * 3, questions=questions)
+    second = judged([50, 0, 100], answers=[""] * 3, questions=[other, QUESTION, QUESTION])
+    found = agreement(first, second)
+    assert found.alpha_aligned == 1 and found.by_order and found.summary()["matched_by"] == "order"
+    assert "matched by order: neither file has the answers' texts" in str(found)
+    texts = agreement(judged([0]), judged([0]))
+    assert texts.summary()["matched_by"] == "text" and "by order" not in str(texts)
+
+
+def test_without_texts_there_must_be_as_many_answers_to_each_question():
+    first, second = judged([0, 1], answers=["", ""]), judged([0], answers=[""])
+    with pytest.raises(EmlabError, match="no texts of answers and not as many answers to each question"):
+        agreement(first, second)
+
+
+def test_texts_in_one_file_alone_are_refused():
+    first, second = judged([0, 1], answers=["a", "b"]), judged([0, 1], answers=["", ""])
+    for one, two, which in ((first, second, "first"), (second, first, "second")):
+        with pytest.raises(EmlabError, match=f"Only the {which} judge's file has the answers' texts"):
+            agreement(one, two)
+
+
+def test_the_same_answer_to_two_wordings_is_matched_by_its_wording():
+    wordings = [QUESTION, Question("q", "d", "For what reason?", paraphrase=1)]
+    first = judged([0, 100], answers=["Yes.", "Yes."], questions=wordings)
+    second = judged([100, 0], answers=["Yes.", "Yes."], questions=wordings[::-1])
+    assert agreement(first, second).alpha_aligned == 1

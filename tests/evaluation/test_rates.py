@@ -58,6 +58,16 @@ def test_wilson_by_hand():
     assert str(wilson(5, 10)) == "50.0% [23.7%, 76.3%] of 10"
 
 
+def test_an_interval_without_width_is_told_apart():
+    none, some = bootstrap([0] * 40, [8] * 40), bootstrap([1, 0], [8, 8])
+    assert none.flat and not some.flat and not wilson(0, 320).flat and not bootstrap([], []).flat
+    assert none.independent == wilson(0, 320)
+    assert str(none) == "0.0% [0.0%, 0.0%] of 320 (Wilson [0.0%, 1.2%])"
+    assert "Wilson" not in str(some)
+    # One question alone, whatever its answers: nothing varies between questions.
+    assert bootstrap([3], [8]).flat and bootstrap([3], [8]).independent == wilson(3, 8)
+
+
 # --- the intraclass correlation ---
 
 
