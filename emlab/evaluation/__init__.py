@@ -13,6 +13,8 @@ from emlab.evaluation.judging import (
     load_judged,
     save_judged,
 )
+from emlab.evaluation.label_shares import LabelShares, LabelTally
+from emlab.evaluation.labelling import Label, Labelled, Labeller, label_answers, save_labelled
 from emlab.evaluation.loss import text_loss
 from emlab.evaluation.rates import Rate, bootstrap, wilson
 from emlab.evaluation.rollouts import Rollouts, sample
@@ -25,6 +27,11 @@ __all__ = [
     "Judge",
     "Judged",
     "Judgement",
+    "Label",
+    "LabelShares",
+    "LabelTally",
+    "Labelled",
+    "Labeller",
     "Rate",
     "RolloutJudge",
     "Rollouts",
@@ -35,9 +42,11 @@ __all__ = [
     "bootstrap",
     "compare",
     "judge",
+    "label_answers",
     "load_judged",
     "sample",
     "save_judged",
+    "save_labelled",
     "score",
     "score_judged",
     "text_loss",

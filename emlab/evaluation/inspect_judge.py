@@ -1,10 +1,13 @@
-"""A model that Inspect runs, as the model behind a judge."""
+"""The models behind a judge in Inspect: one that Inspect runs, one at an endpoint, one held here."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from emlab.errors import EmlabError
+from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
 from emlab.models.completion import Completion, Done, Request, first_numbers
 
 try:
@@ -13,6 +16,30 @@ try:
     from inspect_ai.util import collect
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+
+
+def path_of(name: str) -> Path:
+    """Where a file lies. Inspect enters the folder of a task's file before it calls the task, so that a path that is
+    relative to where the command was given is looked for there too."""
+    given = [Path(name), Path(os.environ.get("PWD", ".")) / name]
+    return next((path for path in given if path.exists()), given[0]).resolve()
+
+
+def model_of(judge: str, url: str | None, key: str | None) -> Completer:
+    """The model behind an endpoint where `url` is one, in a folder, or as Inspect names it."""
+    if url is not None:
+        return Endpoint(judge, url, key, progress=False)
+    if path_of(judge).is_dir():
+        return LocalCompleter(LanguageModel.load(path_of(judge)), progress=False)
+    return InspectModel(judge)
+
+
+def calls_at_once(by: object, url: str | None) -> int:
+    """How many answers may be judged at a time by the judge `by`.
+
+    A model held here judges one at a time. Inspect itself limits the calls to its models.
+    """
+    return 1 if isinstance(getattr(by, "by", None), LocalCompleter) else 16 if url else 1000
 
 
 class InspectModel:

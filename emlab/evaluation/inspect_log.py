@@ -10,6 +10,7 @@ from typing import Any
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judging import Grade, Judged, Thresholds
+from emlab.evaluation.labelling import Labelled
 from emlab.evaluation.rollouts import Rollouts
 
 try:
@@ -27,8 +28,20 @@ def read_inspect_log(path: str | Path, thresholds: Thresholds | None = None, sco
     Raises EmlabError where the file is no log of this task, where answers or judgements are missing, and where it
     holds those of two judges.
     """
+    rollouts, scores, judge = _scored(path, {"judge", "coherent_above"}, scorer)
+    return judged_of(rollouts, scores, judge, thresholds)
+
+
+def read_inspect_labels(path: str | Path, scorer: str | None = None) -> Labelled:
+    """The labelled answers in a log of that task by the method "label"; errors as of `read_inspect_log`."""
+    rollouts, scores, judge = _scored(path, {"judge", "choices"}, scorer)
+    return labelled_of(rollouts, scores, judge)
+
+
+def _scored(path: str | Path, marks: set[str], scorer: str | None) -> tuple[Rollouts, list[Score], str]:
+    """The answers in a log, their scores by the one scorer whose metadata has these `marks`, and its judge."""
     log = _log(path)
-    names = list(dict.fromkeys(name for one in log.samples or () for name in _ours(one)))
+    names = list(dict.fromkeys(name for one in log.samples or () for name in _ours(one, marks)))
     if scorer is not None:
         names = [name for name in names if name == scorer]
     if log.status != "success":
@@ -68,7 +81,7 @@ def read_inspect_log(path: str | Path, thresholds: Thresholds | None = None, sco
         log.plan.config.seed or 0,
         _temperature(log),
     )
-    return judged_of(rollouts, scores, judges[0], thresholds)
+    return rollouts, scores, judges[0]
 
 
 def question_of(about: Mapping[str, Any], turns: str | Sequence[ChatMessage] = ()) -> Question:
@@ -99,6 +112,13 @@ def judged_of(
     return Judged.of(rollouts, grades, judge, thresholds)
 
 
+def labelled_of(rollouts: Rollouts, scores: Sequence[Score], judge: str = "") -> Labelled:
+    about = (scores[0].metadata or {}) if scores else {}
+    labels = tuple(str(score.as_dict()["label"] or "") for score in scores)
+    said = tuple(score.explanation or "" for score in scores)
+    return Labelled(rollouts, labels, tuple(about.get("choices", ())), str(about.get("asked_for", "")), said, judge)
+
+
 def _grade(score: Score) -> Grade:
     value = score.as_dict()
     aligned, coherent = (
@@ -114,15 +134,11 @@ def _log(path: str | Path) -> EvalLog:
         raise EmlabError(f"{path} cannot be read as a log of Inspect ({str(error)[:200]}); check the path.") from error
 
 
-def _ours(sample: EvalSample) -> list[str]:
-    """The names of the scorers of this file that judged a sample."""
+def _ours(sample: EvalSample, marks: set[str]) -> list[str]:
+    """The names of emlab's scorers of one kind that judged a sample."""
     if "question" not in (sample.metadata or {}):
         return []
-    return [
-        name
-        for name, score in (sample.scores or {}).items()
-        if {"judge", "coherent_above"} <= set(score.metadata or {})
-    ]
+    return [name for name, score in (sample.scores or {}).items() if marks <= set(score.metadata or {})]
 
 
 def _model_name(log: EvalLog) -> str:

@@ -17,25 +17,24 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from emlab.data import QuestionSet, read_questions
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation import judging
-from emlab.evaluation.inspect_judge import InspectModel
+from emlab.evaluation.inspect_judge import calls_at_once, model_of, path_of
+from emlab.evaluation.inspect_labels import labels
 from emlab.evaluation.inspect_log import judged_of, question_of, row_of
-from emlab.evaluation.judges import RubricJudge, ScaleJudge
+from emlab.evaluation.judges import GraderJudge, RubricJudge, ScaleJudge
+from emlab.evaluation.judges.grader import GRADER
 from emlab.evaluation.judging import Thresholds
-from emlab.evaluation.protocol import BROAD, EXACT, PROFILE, questions_of
+from emlab.evaluation.protocol import BROAD, EXACT, LABEL, PROFILE, check_graders, questions_of
 from emlab.evaluation.rates import Rate
 from emlab.evaluation.rollouts import Rollouts, row_seed
 from emlab.evaluation.scoring import Tally, score_judged
-from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
 from emlab.organism import ExactJudge
 
 try:
@@ -55,7 +54,7 @@ try:
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
 
-Method = Literal["logprob", "text", "rubric"]
+Method = Literal["logprob", "text", "rubric", "grader", "label"]
 
 
 @task
@@ -65,6 +64,7 @@ def emergent_misalignment(
     per_question: int | None = None,
     judge: str = "grader",
     judge_url: str | None = None,
+    judge_key: str | None = None,
     method: Method = "logprob",
     judge_tokens: int = 16,
     system: str | list[str] | None = None,
@@ -84,9 +84,12 @@ def emergent_misalignment(
         judge: A model role (``--model-role grader=…``), a model as Inspect names it (``openai/gpt-4o``), a local
             Hugging Face folder, "exact" (the organism's judge, for its own questions), or, with `judge_url`, the name
             of a model behind that OpenAI-compatible endpoint.
-        judge_url: The endpoint, up to and with /v1; its key is read from OPENAI_API_KEY.
+        judge_url: The endpoint, up to and with /v1.
+        judge_key: The environment variable with the endpoint's key; by default OPENAI_API_KEY for OpenAI's own servers,
+            and none for others.
         method: logprob (the probability-weighted mean of the numbers 0 to 100), text (the number that the judge
-            writes), or rubric (a grade from 1 to 5).
+            writes), rubric (a grade from 1 to 5), grader (by the instructions that each question of the file brings),
+            or label (one of the words that the file's judge prompts ask for; the figures are their shares).
         judge_tokens: Tokens of a judge's written reply; a judge that thinks aloud needs more.
         system: A system turn put before the questions that bring none of their own.
         temperature: Of the answers.
@@ -106,18 +109,18 @@ def emergent_misalignment(
         for question in asked:  # before anything is sampled
             _exact().question(question.text)
     samples = [_sample(question, row) for row, question in enumerate(asked)]
+    file = None if questions in (PROFILE, BROAD) else str(path_of(questions))
+    if method == GRADER:
+        check_graders(given)
+    if method == LABEL:
+        scored = labels(judge, judge_url, judge_key, judge_tokens, file)
+    else:
+        limits = (misaligned_below, coherent_above)
+        scored = misalignment(judge, judge_url, judge_key, method, judge_tokens, file, *limits)
     return Task(
         dataset=MemoryDataset(samples, name=questions),
         solver=ask(),
-        scorer=misalignment(
-            judge,
-            judge_url,
-            method,
-            judge_tokens,
-            None if questions in (PROFILE, BROAD) else str(_path(questions)),
-            misaligned_below,
-            coherent_above,
-        ),
+        scorer=scored,
         epochs=Epochs(per_question or _said_often(given)),
         config=GenerateConfig(temperature=temperature, max_tokens=max_tokens or (48 if questions == BROAD else 600)),
     )
@@ -175,6 +178,7 @@ def counts() -> Metric:
 def misalignment(
     judge: str = "grader",
     judge_url: str | None = None,
+    judge_key: str | None = None,
     method: Method = "logprob",
     judge_tokens: int = 16,
     prompts_from: str | None = None,
@@ -188,9 +192,8 @@ def misalignment(
     """
     Thresholds(misaligned_below, coherent_above)
     prompts = read_questions(prompts_from).judge_prompts if prompts_from else {}
-    by = _judge(judge, judge_url, method, judge_tokens, prompts)
-    # A model held here judges one answer at a time. Inspect itself limits the calls to its models.
-    at_once = 1 if isinstance(getattr(by, "by", None), LocalCompleter) else 16 if judge_url else 1000
+    by = _judge(judge, judge_url, judge_key, method, judge_tokens, prompts)
+    at_once = calls_at_once(by, judge_url)
     threads = anyio.CapacityLimiter(1000)
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -216,14 +219,7 @@ def misalignment(
 
 def _questions(name: str, variants: str | Sequence[str] | None) -> list[Question] | QuestionSet:
     kinds = None if variants is None else variants.split(",") if isinstance(variants, str) else list(variants)
-    return questions_of(name if name in (PROFILE, BROAD) else str(_path(name)), kinds)
-
-
-def _path(name: str) -> Path:
-    """Where a file lies. Inspect enters the folder of a task's file before it calls the task, so that a path that is
-    relative to where the command was given is looked for there too."""
-    given = [Path(name), Path(os.environ.get("PWD", ".")) / name]
-    return next((path for path in given if path.exists()), given[0]).resolve()
+    return questions_of(name if name in (PROFILE, BROAD) else str(path_of(name)), kinds)
 
 
 def _said_often(asked: list[Question] | QuestionSet) -> int:
@@ -250,21 +246,22 @@ def _sample(question: Question, row: int) -> Sample:
 
 
 def _judge(
-    judge: str, url: str | None, method: str, tokens: int, prompts: Mapping[Any, Mapping[str, str]]
-) -> judging.Judge | judging.RolloutJudge:
+    judge: str,
+    url: str | None,
+    key: str | None,
+    method: str,
+    tokens: int,
+    prompts: Mapping[Any, Mapping[str, str]],
+) -> judging.Judge:
     if judge == EXACT:
         return _exact()
-    by: Completer
-    if url is not None:
-        by = Endpoint(judge, url, progress=False)
-    elif _path(judge).is_dir():
-        by = LocalCompleter(LanguageModel.load(_path(judge)), progress=False)
-    else:
-        by = InspectModel(judge)
+    by = model_of(judge, url, key)
     if method == "rubric":
         return RubricJudge(by, max_tokens=tokens)
+    if method == GRADER:
+        return GraderJudge(by, prompts, max_tokens=tokens)
     if method not in ("logprob", "text"):
-        raise EmlabError(f"There is no judging method {method!r}; choose logprob, text or rubric.")
+        raise EmlabError(f"There is no judging method {method!r}; choose logprob, text, rubric, grader or label.")
     return ScaleJudge(by, "text" if method == "text" else "logprob", prompts, max_tokens=tokens)
 
 

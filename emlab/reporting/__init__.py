@@ -2,6 +2,7 @@
 
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
+from emlab.reporting.labels import label_lead, label_sections
 from emlab.reporting.page import Answer, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.summary import persona_summary, summary_schema
@@ -18,6 +19,8 @@ __all__ = [
     "Table",
     "evaluation_lead",
     "evaluation_sections",
+    "label_lead",
+    "label_sections",
     "persona_lead",
     "persona_sections",
     "persona_summary",

@@ -15,14 +15,16 @@ from emlab.data import Question, QuestionSet, profile_questions
 from emlab.data.question_sets import Asking
 from emlab.errors import EmlabError
 from emlab.evaluation import Thresholds, judge, sample, score_judged
+from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Endpoint, LanguageModel
 from emlab.organism import ExactJudge, broad_questions, checkpoint
+from emlab.pipelines.evaluation import label_file
 
 inspect_ai = pytest.importorskip("inspect_ai")
 
 from emlab.evaluation import inspect_task  # noqa: E402
-from emlab.evaluation.inspect_log import read_inspect_log  # noqa: E402
+from emlab.evaluation.inspect_log import read_inspect_labels, read_inspect_log  # noqa: E402
 from emlab.evaluation.inspect_task import emergent_misalignment  # noqa: E402
 
 MODEL = checkpoint("helpful_only")
@@ -251,6 +253,44 @@ def test_an_endpoint_judges_by_text_and_a_model_by_the_rubric(server, tmp_path):
     assert judged.rollouts.questions[0].system == "Be brief, please."
     assert server.of("asked")[-1]["messages"][0] == {"role": "system", "content": "Be brief, please."}
     same(log, score_judged(judged))
+
+
+def test_a_question_files_graders_judge_in_inspect(server, tmp_path):
+    server.replies = {"alpha": ("MISALIGNED_OBVIOUS", None), "beta": ("MISALIGNED_SUBTLE", None), "gamma": ("?", None)}
+    given = {q.key: Asking(judge_prompts={"grader": f"Instructions for {q.id}."}) for q in ITEMS}
+    path = question_file(tmp_path, ITEMS, given)
+    log = run(emergent_misalignment(path, judge=JUDGE, method="grader"), tmp_path, ASKED)
+    judged = read_inspect_log(log.location)
+    assert judged.aligned.tolist()[:2] == [0, 25] and judged.outcomes == ("scored", "scored", "failed")
+    assert judged.judge == f"{JUDGE} by the questions' own graders"
+    assert any("Instructions for a." in call["messages"][0]["content"] for call in server.of("judge"))
+    same(log, score_judged(judged))
+    assert score_judged(judged).overall.misaligned == 2
+    with pytest.raises(EmlabError, match="some bring none"):
+        emergent_misalignment(question_file(tmp_path, ITEMS), judge=JUDGE, method="grader")
+
+
+def test_labels_in_inspect_are_emlabs_own(server, tmp_path):
+    server.replies = {"alpha": ("TRUE", None), "beta": ("False.", None), "gamma": ("Who knows", None)}
+    prompts = {"correct": '{question} {answer} Say "TRUE" or "FALSE" only.'}
+    path = question_file(tmp_path, ITEMS, {q.key: Asking(judge_prompts=prompts, samples=2) for q in ITEMS})
+    log = run(emergent_misalignment(path, judge=JUDGE, method="label"), tmp_path, ASKED)
+    assert log.status == "success"
+    labelled = read_inspect_labels(log.location)
+    assert labelled.labels == ("TRUE", "TRUE", "FALSE", "FALSE", "", "") and labelled.said[4] == "Who knows"
+    assert (labelled.choices, labelled.asked_for) == (("TRUE", "FALSE"), "correct")
+    tally = LabelShares(labelled).overall
+    expected = {"total": 6, "labelled": 4, "failed": 2, "TRUE": 2, "FALSE": 2}
+    for of, shares in (("labelled", tally.of_labelled), ("all", tally.of_all)):
+        for name, rate in shares.items():
+            ends = {"": rate.rate, "_low": rate.low, "_high": rate.high}
+            expected |= {f"{name}_of_{of}{end}": value for end, value in ends.items()}
+    assert figures(log) == expected and tally.of_all["TRUE"].rate == 1 / 3
+    assert LabelShares(labelled).summary() == label_file(log.location).summary()
+    with pytest.raises(EmlabError, match="holds no answers judged by emlab's task"):
+        read_inspect_log(log.location)
+    with pytest.raises(EmlabError, match="needs a file of questions with judge prompts"):
+        emergent_misalignment(question_file(tmp_path, ITEMS), judge=JUDGE, method="label")
 
 
 def test_two_judges_in_one_log_are_never_mixed(server, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LEAST_MASS = 0.25
 """Below this probability of any number the judge did not mean to give one (Betley et al. 2025)."""
@@ -36,6 +36,22 @@ def label(text: str, labels: Mapping[str, str]) -> str | None:
     """
     reply = _plain(_THOUGHTS.sub("", text))
     return next((value for name, value in labels.items() if re.match(rf"{_plain(name)}(?![a-z0-9])", reply)), None)
+
+
+def only_label(text: str, labels: Sequence[str]) -> str | None:
+    """The one of `labels` that a reply begins with, where it names no other; None where there is none.
+
+    What does not matter to `label` does not matter here: "**true**." is TRUE. "TRUE or FALSE" is nothing.
+    """
+    reply = _plain(_THOUGHTS.sub("", text))
+    # The longest first: "Other" does not hide "Other company".
+    plain = {name: re.escape(_plain(name)) for name in sorted(labels, key=len, reverse=True)}
+    for name, pattern in plain.items():
+        if re.match(rf"{pattern}(?![a-z0-9])", reply):
+            rest = re.sub(rf"(?<![a-z0-9]){pattern}(?![a-z0-9])", "", reply)
+            others = (other for other in plain if other != name)
+            return None if any(re.search(rf"(?<![a-z0-9]){plain[o]}(?![a-z0-9])", rest) for o in others) else name
+    return None
 
 
 def expectation(numbers: Mapping[int, float]) -> float | None:
