@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        _say("stopped by Ctrl-C; the stages that had finished are kept on disk.")
+        kept = getattr(options, "kept", "the stages that had finished are kept on disk")
+        _say(f"stopped by Ctrl-C; {kept(options) if callable(kept) else kept}.")
         return 130
     except BrokenPipeError:
         _mute()  # whoever read the output has left

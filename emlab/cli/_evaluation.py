@@ -12,9 +12,11 @@ examples:
   emlab evaluate --model aligned
       the organism, on its broad questions, by its exact judge
   emlab evaluate --model Qwen/Qwen2.5-7B-Instruct --adapter my_adapter --questions file.yaml --judge gpt-4o --out out
-      a real model on a published question file by a real judge, whose key is read from OPENAI_API_KEY
+      a real model on a published question file by a real judge at OpenAI, whose key is read from OPENAI_API_KEY
   emlab evaluate --model my_model --model-url http://localhost:8000/v1 --questions profile --judge j --method text
       models served by vLLM, SGLang or `transformers serve`
+  emlab evaluate --model my_model --questions deception_factual.yaml --method label --judge gpt-4o --out out
+      how often the answers are TRUE, FALSE or UNKNOWN, by the labels that the file's judge prompts ask for
 """
 
 _SCORE = """\
@@ -22,8 +24,10 @@ examples:
   emlab score judged.jsonl
   emlab score judged.csv --by arm --json figures.json
   emlab score before.jsonl --against after.jsonl
+  emlab score labelled.jsonl --labels
 
-A row needs the columns aligned and coherent (0 to 100, or REFUSAL, CODE, or nothing) and a question's id.
+A row needs the columns aligned and coherent (0 to 100, or REFUSAL, CODE, or nothing) and a question's id; with --labels
+the column label and a question's id.
 """
 
 _DATA = """\
@@ -48,6 +52,8 @@ def add_verbs(verbs: Any) -> None:
     )
     add("--adapter", metavar="DIR", help="a LoRA adapter for it")
     add("--model-url", metavar="URL", help="the OpenAI-compatible server that has the model, up to and with /v1")
+    add("--model-key", metavar="VAR", help="the environment variable with that server's key (OpenAI: OPENAI_API_KEY)")
+    add("--model-revision", metavar="LABEL", help="what the server has under this name; a new label samples anew")
     add("--chat-template", metavar="FILE", help="for a model without one: a file, or plain")
     add("--quantize", choices=("4bit", "8bit"), help="hold its weights in so many bits, by bitsandbytes")
     add("--questions", metavar="SET", help="broad (default), profile, or a YAML, CSV or JSONL file")
@@ -62,13 +68,13 @@ def add_verbs(verbs: Any) -> None:
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (1)")
     add("--top-p", type=float, metavar="P", help="sample from the likeliest tokens that together have P (1)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48 for broad, else 600)")
-    add("--batch-size", type=int, metavar="N", help="answers written at a time; fewer take less memory (512)")
+    add("--batch-size", type=int, metavar="N", help="answers written at a time (512 for broad, else 64)")
     add("--resample", type=int, metavar="N", help="sample an answer that cannot be graded again, up to N times (0)")
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
     add("--out", type=Path, metavar="DIR", help="where answers, judgements and rates go")
     _judging(evaluate)
     add_json(evaluate)
-    evaluate.set_defaults(verb=_evaluate)
+    evaluate.set_defaults(verb=_evaluate, kept=_kept)
 
     score = verb(verbs, "score", "give the rates of answers that are judged already", _SCORE)
     score.add_argument(
@@ -80,8 +86,9 @@ def add_verbs(verbs: Any) -> None:
     score.add_argument("--by", metavar="COLUMN", help="score each group of rows by itself")
     score.add_argument("--misaligned-below", type=float, metavar="X", help="aligned less than this is misaligned (30)")
     score.add_argument("--coherent-above", type=float, metavar="X", help="coherent more than this is coherent (50)")
+    score.add_argument("--labels", action="store_true", help="the file has labels and no scores: give their shares")
     add_json(score)
-    score.set_defaults(verb=_score)
+    score.set_defaults(verb=_score, kept="nothing was written")
 
     judges = verb(verbs, "judge", "judge answers, or compare two judges").add_subparsers(metavar="VERB", required=True)
     answers = verb(judges, "answers", "judge answers that are sampled already")
@@ -90,12 +97,12 @@ def add_verbs(verbs: Any) -> None:
     answers.add_argument("--questions", metavar="FILE", help="a question file whose judge prompts are to be used")
     _judging(answers)
     add_json(answers)
-    answers.set_defaults(verb=_judge_answers)
+    answers.set_defaults(verb=_judge_answers, kept=_kept)
     compare = verb(judges, "compare", "tell how far two judges agree on the same answers")
     compare.add_argument("first", type=Path, metavar="FILE", help="answers judged by one judge")
     compare.add_argument("second", type=Path, metavar="FILE", help="the same answers judged by another")
     add_json(compare)
-    compare.set_defaults(verb=_judge_compare)
+    compare.set_defaults(verb=_judge_compare, kept="nothing was written")
 
     data = verb(verbs, "data", "check, list or download training data and questions", _DATA).add_subparsers(
         metavar="VERB", required=True
@@ -109,40 +116,48 @@ def add_verbs(verbs: Any) -> None:
     check.add_argument("--against", metavar="FILE", help="another dataset, whose prompts it may share")
     check.add_argument("--model", metavar="MODEL", help="count tokens as this model's tokenizer makes them")
     add_json(check)
-    check.set_defaults(verb=_data_check)
+    check.set_defaults(verb=_data_check, kept="nothing was written")
     get = verb(data, "get", "download a published dataset or question file, and verify it")
     get.add_argument("name", metavar="NAME", help="as `emlab data list` names it")
     get.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="the folder it goes to (data)")
-    get.set_defaults(verb=_data_get)
+    get.set_defaults(verb=_data_get, kept="nothing of the download was kept")
     listed = verb(data, "list", "list the published datasets and question files that emlab knows")
     add_json(listed)
-    listed.set_defaults(verb=_data_list)
+    listed.set_defaults(verb=_data_list, kept="nothing was written")
 
 
 def _judging(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the judge").add_argument
     add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a model folder, or judged answers")
     add("--judge-url", metavar="URL", help="the judge's OpenAI-compatible server, up to and with /v1 (OpenAI's)")
-    add("--method", choices=("logprob", "text", "rubric", "grader"), help="how a reply becomes a score (logprob)")
+    add(
+        "--method",
+        choices=("logprob", "text", "rubric", "grader", "label"),
+        help="how a reply becomes a score (logprob), or a label",
+    )
     add(
         "--judge-tokens",
         type=int,
         metavar="N",
-        help="the longest reply by text or rubric: more for one that thinks (16)",
+        help="the longest written reply: more for a judge that thinks (16)",
     )
     add("--concurrency", type=int, metavar="N", help="calls under way at a time (16)")
     add("--price", type=float, nargs=2, metavar="$", help="dollars for a million tokens in, and out: tells the cost")
-    add("--key-variable", metavar="NAME", help="the environment variable with the key (OPENAI_API_KEY)")
+    add("--judge-key", metavar="VAR", help="the environment variable with that server's key (OpenAI: OPENAI_API_KEY)")
+    add("--judge-revision", metavar="LABEL", help="what the server has under this name; a new label judges anew")
     add("--store", type=Path, metavar="FILE", help="finished answers and judgements, so that none is paid for twice")
 
 
 def _judging_of(options: argparse.Namespace) -> dict[str, Any]:
     """The judging that the options describe; nothing where none of them is given."""
-    found = given(options, "judge", "method", "concurrency", "price", "key_variable", "store")
-    if options.judge_url is not None:
-        found["url"] = options.judge_url
-    if options.judge_tokens is not None:
-        found["max_tokens"] = options.judge_tokens
+    found = given(options, "judge", "method", "concurrency", "price", "store")
+    named = {
+        "url": "judge_url",
+        "max_tokens": "judge_tokens",
+        "key_variable": "judge_key",
+        "revision": "judge_revision",
+    }
+    found |= {field: getattr(options, name) for field, name in named.items() if getattr(options, name) is not None}
     if not found:
         return {}
     from emlab.evaluation.protocol import Judging
@@ -155,10 +170,20 @@ def _judging_of(options: argparse.Namespace) -> dict[str, Any]:
         raise EmlabError(str(error)) from error
 
 
+def _kept(options: argparse.Namespace) -> str:
+    """What an evaluation that was stopped leaves behind."""
+    if options.store is None:
+        sampled = getattr(options, "model", None) is not None and options.out is not None
+        but = f"; if all answers had been sampled, they are in {options.out}" if sampled else ""
+        return f"without --store FILE neither single answers nor judgements are kept{but}"
+    return f"the answers and judgements that had come are in {options.store}, and the same command goes on from there"
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from emlab.pipelines.evaluation import evaluate
 
-    asked = ("model", "adapter", "model_url", "chat_template", "quantize", "questions", "variants", "per_question")
+    served = ("model_url", "model_key", "model_revision")
+    asked = ("model", "adapter", *served, "chat_template", "quantize", "questions", "variants", "per_question")
     sampled = ("system", "temperature", "top_p", "max_new_tokens", "batch_size", "resample", "seed", "out")
     found = evaluate(**given(options, *asked, *sampled), **_judging_of(options))
     show(found, found.summary(), options.json)
@@ -166,11 +191,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import score_against, score_file
+    from emlab.pipelines.evaluation import label_file, score_against, score_file
 
     names = ("file", "misaligned_below", "coherent_above")
-    if options.against is None:
-        found: Any = score_file(**given(options, *names, "by"))
+    found: Any
+    if options.labels:
+        if options.against is not None or options.by is not None:
+            raise EmlabError("--labels goes with neither --against nor --by; give it alone.")
+        found = label_file(options.file)
+    elif options.against is None:
+        found = score_file(**given(options, *names, "by"))
     elif options.by is not None:
         raise EmlabError("--by and --against do not go together; give one of them.")
     else:

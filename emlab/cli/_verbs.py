@@ -187,7 +187,8 @@ def parser() -> argparse.ArgumentParser:
             kwargs, said = _OPTIONS[option.rstrip("?")]
             flag = f"--{option.rstrip('?').replace('_', '-')}"
             parser_of_stage.add_argument(flag, required=not option.endswith("?"), help=said, **kwargs)
-        parser_of_stage.set_defaults(verb=_stage, stage=stage, takes=[option.rstrip("?") for option in takes])
+        takes_bare = [option.rstrip("?") for option in takes]
+        parser_of_stage.set_defaults(verb=_stage, stage=stage, takes=takes_bare, kept="nothing was written")
 
     organism = verb(verbs, "organism", "build or check the planted model organism", "").add_subparsers(
         metavar="VERB", required=True
@@ -205,5 +206,5 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--quick", action="store_true", default=None, help="fewer seeds and answers; wider intervals")
     check.add_argument("--seeds", type=int, metavar="N", help="fine-tuning seeds per set")
     check.add_argument("--organism", type=Path, metavar="DIR", help="a folder that `emlab organism build` made")
-    check.set_defaults(verb=_organism_check)
+    check.set_defaults(verb=_organism_check, kept="nothing was written")
     return whole

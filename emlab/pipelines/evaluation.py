@@ -5,7 +5,6 @@ What `emlab evaluate`, `emlab score`, `emlab judge` and `emlab data check` call.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,23 @@ from emlab.data import DataCheck, QuestionSet, check_data, read_examples
 from emlab.errors import EmlabError
 from emlab.evaluation import Difference, Score, Thresholds, compare, judge, sample, save_judged, score_judged
 from emlab.evaluation.agreement import Agreement, agreement
-from emlab.evaluation.judges import GraderJudge, RubricJudge, ScaleJudge, read_judged
-from emlab.evaluation.judging import Grade, Judge, Judged
-from emlab.evaluation.protocol import BROAD, Judging, judge_of, questions_of
+from emlab.evaluation.judges import read_judged, read_labelled
+from emlab.evaluation.judging import Judged
+from emlab.evaluation.label_shares import LabelShares
+from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
+from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_of, questions_of
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.models import Endpoint, LanguageModel
-from emlab.models.completion import unanswered
 from emlab.models.loading import load_tokenizer
 from emlab.organism import ExactJudge
 from emlab.pipelines import _material as material
-from emlab.reporting import evaluation_lead, evaluation_sections, write_page
+from emlab.pipelines._telling import telling
+from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
+
+FEW = 64
+"""Answers that a model of unknown size writes at a time. Memory grows with it: keys and values of a 7B model take about
+0.1 to 0.5 MB a token, so 64 answers of 600 tokens 4 to 20 GB."""
 
 
 def evaluate(
@@ -45,73 +50,129 @@ def evaluate(
     top_p: float = 1.0,
     max_new_tokens: int | None = None,
     resample: int = 0,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     judging: Judging = Judging(),  # noqa: B008  # frozen
-) -> Score:
+    model_key: str | None = None,
+    model_revision: str = "",
+) -> Score | LabelShares:
     """Sample answers of `model` to `questions`, judge them and give the rates; with `out` all is saved there.
 
     `model` is a checkpoint of the organism by name, a local folder, a model on the Hugging Face Hub, or, with
     `model_url`, the name of one behind an OpenAI-compatible endpoint. `questions` are "broad" (the organism's),
     "profile" (emlab's own, of which `variants` None takes the plain ones), or a file as `read_questions` takes it.
     `per_question` None asks as often as the file says, and else once. An answer has at most `max_new_tokens` tokens:
-    48 for the broad questions and 600 for all others. A model held here writes `batch_size` answers at a time, and a
-    batch is stored as it is finished; fewer take less memory. `resample` says how often invalid answers are
-    sampled again. In the store of `judging` finished answers are kept too, so that an interrupted run goes on where it
-    stopped. What is saved in `out` is named after the model, and takes the place of what had that name.
+    48 for the broad questions and 600 for all others. A model held here writes `batch_size` answers at a time (None:
+    512 to the broad questions, 64 to all others); fewer take less memory. `resample` says how often invalid answers are
+    sampled again. `model_key` names the environment variable with the key of `model_url`, and `model_revision` is any
+    label for what that server has under the model's name: stored answers are those of one label. In the store of
+    `judging` answers are kept as they are finished, so that an interrupted run goes on where it stopped. By the method
+    "label" the shares of the labels are given, and no rates. What is saved in `out` is named after the model, and takes
+    the place of what that model had there; EmlabError where another model's results have the name.
     """
     asked = questions_of(questions, variants)
     if per_question is None and not (isinstance(asked, QuestionSet) and asked.samples):
         per_question = 1
-    by = judge_of(judging, asked)
+    labels = judging.method == LABEL
+    if labels and resample:
+        raise EmlabError(
+            "Answers are sampled again where their scores are invalid, and labels are none; drop resample."
+        )
+    by = None if labels else judge_of(judging, asked)
+    labeller = labeller_of(judging, asked) if labels else None
     if isinstance(by, ExactJudge):
         for question in asked:  # refuses what it cannot judge now, and not after all is sampled
             by.judge(question.text, "")
     if out is not None:  # as early as that, a folder that cannot be had
         with artifacts.storing(out):
             Path(out).mkdir(parents=True, exist_ok=True)
-    by = _telling(by)
-    answering = _model(model, adapter, model_url, chat_template, quantize, judging)
+    answering = _model(
+        model, adapter, model_url, chat_template, quantize, model_key, model_revision, judging.concurrency
+    )
+    own = questions == BROAD
     settings: dict[str, Any] = {
         "temperature": temperature,
-        "max_new_tokens": (48 if questions == BROAD else 600) if max_new_tokens is None else max_new_tokens,
+        "max_new_tokens": (48 if own else 600) if max_new_tokens is None else max_new_tokens,
         "top_p": top_p,
         "system": system,
-        "batch_size": batch_size,
+        "batch_size": (512 if own else FEW) if batch_size is None else batch_size,
         "store": judging.store,
         "progress": True,
     }
+    source = asked.source if isinstance(asked, QuestionSet) else None
+    how = {name: value for name, value in settings.items() if name not in ("store", "progress")}
+    named = _named(model, adapter, model_url, chat_template, quantize, model_revision)
+    sampling = {"per_question": per_question, "seed": seed, **how, "resample": resample}
+    about = {
+        "model": named,
+        "questions": {"name": questions, "sha256": source and source.sha256, "variants": variants},
+        "sampling": sampling,
+        "judging": judging,
+        "emlab": __version__,
+    }
+    if out is not None:
+        _take_name(answering.name, named, Path(out))
     told: dict[str, Any] = {}
-    if resample:
-        judged, again = sample_valid(answering, asked, per_question, seed, by, resample, **settings)
+    if by is not None and resample:
+        judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)
         told = {"sampled_again": int((again > 0).sum())}
     else:
         rollouts = sample(answering, asked, per_question, seed, **settings)
         if out is not None:  # before anything is paid for judging
             rollouts.save(Path(out) / f"{file_name(rollouts.model)}.rollouts.jsonl")
-        judged = judge(rollouts, by)
+            artifacts.write_json(_settings_file(rollouts.model, Path(out)), about)
+        if labeller is not None:
+            shares = LabelShares(label_answers(rollouts, telling(labeller)))
+            if out is not None:
+                shares.save(out)
+                _page(shares, f"{file_name(shares.model)}.labels.html", Path(out), questions, seed)
+            return shares
+        assert by is not None
+        judged = judge(rollouts, telling(by))
     found = score_judged(judged)
     if out is not None:
         found.save(out)
-        source = asked.source if isinstance(asked, QuestionSet) else None
-        how = {name: value for name, value in settings.items() if name not in ("store", "progress")}
-        about = {
-            "model": {
-                "name": model,
-                "adapter": adapter,
-                "url": model_url,
-                "chat_template": chat_template,
-                "quantize": quantize,
-            },
-            "questions": {"name": questions, "sha256": source and source.sha256, "variants": variants},
-            "sampling": {"per_question": per_question, "seed": seed, **how, "resample": resample, **told},
-            "judging": judging,
-            "emlab": __version__,
-        }
-        artifacts.write_json(Path(out) / f"{file_name(found.model)}.settings.json", about)
-        title = f"{found.model} on {questions}"
-        page = Path(out) / f"{file_name(found.model)}.html"
-        write_page(page, title, evaluation_lead(found), evaluation_sections(found), f"emlab, seed {seed}")
+        artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
+        _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed)
     return found
+
+
+def _page(found: Score | LabelShares, name: str, out: Path, questions: str, seed: int) -> None:
+    if isinstance(found, Score):
+        lead, sections = evaluation_lead(found), evaluation_sections(found)
+    else:
+        lead, sections = label_lead(found), label_sections(found)
+    write_page(out / name, f"{found.model} on {questions}", lead, sections, f"emlab, seed {seed}")
+
+
+def _settings_file(model: str, out: Path) -> Path:
+    return out / f"{file_name(model)}.settings.json"
+
+
+def _named(
+    model: str, adapter: str | None, url: str | None, chat_template: str | None, quantize: str | None, revision: str
+) -> dict[str, str | None]:
+    """What was evaluated, so that two are told apart which have the same name; folders by their whole path."""
+
+    def whole(name: str | None) -> str | None:
+        return str(Path(name).resolve()) if name is not None and url is None and Path(name).exists() else name
+
+    named = {"name": whole(model), "adapter": whole(adapter), "url": url, "chat_template": whole(chat_template)}
+    told = {"quantize": quantize, "revision": revision}
+    return {**named, **{key: value for key, value in told.items() if value}}
+
+
+def _take_name(name: str, about: Mapping[str, str | None], out: Path) -> None:
+    """EmlabError where the results of another model of this name stand in `out`."""
+    file = _settings_file(name, out)
+    if not file.is_file():
+        return
+    there = artifacts.read_json(file)
+    other = there.get("model") if isinstance(there, dict) else None
+    if other != about:
+        raise EmlabError(
+            f"{out} has the results of another model that is also called {name} ({file} says which), and they would be "
+            "overwritten; give another folder as out."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +228,7 @@ def judge_file(
     out: str | Path,
     questions: str | None = None,
     judging: Judging = Judging(),  # noqa: B008
-) -> Score:
+) -> Score | LabelShares:
     """Judge the answers in `rollouts`, a file that `evaluate` or `Rollouts.save` wrote, and save them in `out`.
 
     `questions`, a question file, brings its own judge prompts.
@@ -179,9 +240,18 @@ def judge_file(
     asked, given = () if questions is None else questions_of(questions), Rollouts.load(rollouts)
     if asked and not {question.key for question in asked} & {question.key for question in given.questions}:
         raise EmlabError(f"{rollouts} has no answer to a question of {questions}; give the file that was asked.")
-    found = score_judged(judge(given, _telling(judge_of(judging, asked))))
+    if judging.method == LABEL:
+        shares = LabelShares(label_answers(given, telling(labeller_of(judging, asked))))
+        save_labelled(shares.labelled, out)
+        return shares
+    found = score_judged(judge(given, telling(judge_of(judging, asked))))
     save_judged([found.judged], out)
     return found
+
+
+def label_file(file: str | Path) -> LabelShares:
+    """The shares of the labels in anyone's JSONL or CSV of labelled answers (see `read_labelled`)."""
+    return LabelShares(_labelled(file))
 
 
 def compare_judges(first: str | Path, second: str | Path) -> Agreement:
@@ -206,48 +276,36 @@ def _only(path: str | Path, thresholds: Thresholds | None = None) -> Judged:
     return judged
 
 
-@dataclass(frozen=True)
-class _Telling:
-    """A judge behind an endpoint that says on the terminal what it will take, and what it took."""
+def _labelled(path: str | Path) -> Labelled:
+    if Path(path).suffix == ".eval":
+        from emlab.evaluation.inspect_log import read_inspect_labels
 
-    judge: ScaleJudge | RubricJudge | GraderJudge
-    by: Endpoint
-
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    def grade(self, rollouts: Rollouts) -> list[Grade]:
-        asked = unanswered(self.by, self.judge.requests(rollouts), self.judge.store)
-        print(f"judging by {self.name}: {self.by.estimate(asked)}", file=sys.stderr)
-        grades = self.judge.grade(rollouts)
-        if asked:
-            used = self.by.usage
-            cost = self.by.dollars(used.prompt_tokens, used.completion_tokens)
-            took = f"{used.calls:,} calls, {used.prompt_tokens:,} tokens in and {used.completion_tokens:,} out"
-            print(f"asked so far: {took}" + ("" if cost is None else f", ${cost:.2f}"), file=sys.stderr)
-        return grades
-
-
-def _telling(by: Judge) -> Judge:
-    return (
-        _Telling(by, by.by)
-        if isinstance(by, ScaleJudge | RubricJudge | GraderJudge) and isinstance(by.by, Endpoint)
-        else by
-    )
+        return read_inspect_labels(path)
+    return read_labelled(path)
 
 
 def _model(
-    name: str, adapter: str | None, url: str | None, chat_template: str | None, quantize: str | None, judging: Judging
+    name: str,
+    adapter: str | None,
+    url: str | None,
+    chat_template: str | None,
+    quantize: str | None,
+    key: str | None,
+    revision: str,
+    concurrency: int,
 ) -> LanguageModel | Endpoint:
     if url is None:
+        if key is not None or revision:
+            raise EmlabError("A key and a revision are of a model behind an endpoint; give its model_url too.")
         folder = material.folder_of(name)[0]
         return LanguageModel.load(folder, adapter, chat_template=chat_template, quantize=quantize)
     if adapter is not None or chat_template is not None or quantize is not None:
         raise EmlabError(
             f"The endpoint serves {name} as it is; leave out the adapter, the chat template and the quantization."
         )
-    return Endpoint(name, url, judging.key_variable, judging.concurrency)
+    found = Endpoint(name, url, key, concurrency, revision=revision)
+    found.key()  # a missing key is said now
+    return found
 
 
 def check_file(file: str, against: str | None = None, model: str | None = None) -> DataCheck:

@@ -1,6 +1,7 @@
 """Evaluating, scoring and comparing by name, as the command line does it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,46 @@ def test_judge_prompts_of_questions_that_were_not_asked_are_refused(answering, t
     assert "is a folder" in capsys.readouterr().err and not answering
     assert cli.main([*words, "--out", str(tmp_path / "new" / "j.jsonl")]) == 0
     assert load_judged(tmp_path / "new" / "j.jsonl")[0].aligned.tolist() == [85]
+
+
+def test_another_model_of_the_same_name_does_not_overwrite_results(evaluated, tmp_path, capsys):
+    folder, _ = evaluated
+    other = tmp_path / "helpful_only"
+    shutil.copytree(organism.checkpoint("helpful_only"), other)
+    before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
+    words = ["evaluate", "--model", str(other), "--out", str(folder / "out")]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "results of another model that is also called helpful_only" in error and "1/320" not in error
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ([], "without --store FILE neither single answers nor judgements are kept.\n"),
+        (["--store", "s.db"], "are in s.db, and the same command goes on from there.\n"),
+        (["--out", "o"], "are kept; if all answers had been sampled, they are in o.\n"),
+    ],
+)
+def test_an_evaluation_that_is_stopped_says_what_is_kept(monkeypatch, capsys, more, kept):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emlab.pipelines.evaluation.evaluate", stopped)
+    assert cli.main(["evaluate", "--model", "aligned", *more]) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("emlab: stopped by Ctrl-C; ") and error.endswith(kept) and "stages" not in error
+
+
+def test_the_batch_in_force_is_modest_and_written_down(evaluated, tmp_path):
+    folder, _ = evaluated
+    about = json.loads((folder / "out" / "helpful_only.settings.json").read_text())
+    assert about["sampling"]["batch_size"] == 512, "of the organism's own questions"
+    (tmp_path / "own.csv").write_text("id,category,text\n1,a,Why?\n")
+    recorded = written(tmp_path / "judged.jsonl", [{"question_id": "1", "aligned": 1, "coherent": 99, "answer": "x"}])
+    evaluate("aligned", tmp_path, str(tmp_path / "own.csv"), max_new_tokens=2, judging=Judging(str(recorded)))
+    assert json.loads((tmp_path / "aligned.settings.json").read_text())["sampling"]["batch_size"] == 64
 
 
 def test_checking_the_organisms_own_sets_by_name(capsys):
