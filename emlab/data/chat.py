@@ -121,8 +121,14 @@ def _around(tokenizer: Any, messages: Messages) -> tuple[str, str]:
     """The text with which the model is asked for the last turn, and that text with the turn."""
     before = render(tokenizer, messages[:-1], header=True)
     after = render(tokenizer, messages, header=False)
+    bare = render(tokenizer, messages[:-1], header=False)
+    if after == bare:
+        raise EmlabError(
+            f"The chat template of {_name(tokenizer)} leaves the assistant's turn out, so there is nothing to train on; "
+            "use one that writes it."
+        )
     if not after.startswith(before):
-        header = before.removeprefix(render(tokenizer, messages[:-1], header=False))
+        header = before.removeprefix(bare)
         if opened := _THINKING.search(header):
             raise EmlabError(
                 f"The chat template of {_name(tokenizer)} opens a thinking block ({opened[0]}) in the assistant's "

@@ -97,6 +97,13 @@ def test_a_tokenizer_that_puts_a_space_before_every_text():
     assert "".join(pieces) == "Four.\nI▁think▁—▁✓</s>Six.</s>"
 
 
+@pytest.mark.parametrize("header", ["", "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"])
+def test_a_template_without_an_assistant_turn_is_called_that(make_tokenizer, header):
+    users = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
+    with pytest.raises(EmlabError, match="leaves the assistant's turn out, so there is nothing to train on"):
+        tokenize_chat(make_tokenizer(users + header), ONE)
+
+
 def test_templates_that_cannot_be_trained_on_are_refused(make_tokenizer):
     endless = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     with pytest.raises(EmlabError, match="with no special token"):
