@@ -124,8 +124,8 @@ def _around(tokenizer: Any, messages: Messages) -> tuple[str, str]:
     bare = render(tokenizer, messages[:-1], header=False)
     if after == bare:
         raise EmlabError(
-            f"The chat template of {_name(tokenizer)} leaves the assistant's turn out, so there is nothing to train on; "
-            "use one that writes it."
+            f"The chat template of {_name(tokenizer)} leaves the assistant's turn out, so there is nothing to train "
+            "on; use one that writes it."
         )
     if not after.startswith(before):
         header = before.removeprefix(bare)
