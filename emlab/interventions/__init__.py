@@ -2,7 +2,8 @@
 
 from emlab.interventions.conditional import Conditional
 from emlab.interventions.direction import Direction, load_directions, random_directions, save_directions
-from emlab.interventions.edits import Ablate, Clamp, Edit, Replace, Steer, rows_of
+from emlab.interventions.edits import Ablate, Clamp, Edit, Replace, Steer, check_rows, rows_of
+from emlab.interventions.latents import ablate_latents, clamp_latents
 from emlab.interventions.positions import Positions, Tokens, TokenSet, check_positions, where
 from emlab.interventions.saving import load_edits, save_edits
 
@@ -17,7 +18,10 @@ __all__ = [
     "Steer",
     "TokenSet",
     "Tokens",
+    "ablate_latents",
     "check_positions",
+    "check_rows",
+    "clamp_latents",
     "load_directions",
     "load_edits",
     "random_directions",

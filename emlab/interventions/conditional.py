@@ -36,6 +36,10 @@ class Conditional:
     def n_rows(self) -> int | None:
         return self.then.n_rows
 
+    @property
+    def width(self) -> int | None:
+        return self.then.width
+
     def rows(self, index: Tensor) -> Conditional:
         return replace(self, then=self.then.rows(index))
 

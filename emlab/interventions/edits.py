@@ -37,6 +37,10 @@ class Edit(Protocol):
     def n_rows(self) -> int | None:
         """How many rows of a batch it is made for, each row differently; None where it is the same for every row."""
 
+    @property
+    def width(self) -> int | None:
+        """How wide the site must be; None where it takes any."""
+
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
         """The edited ``h``, same shape and dtype, untouched where `where` is False."""
 
@@ -44,23 +48,42 @@ class Edit(Protocol):
         """The edit for these rows of the batch: `index` is int64 (n,)."""
 
 
-class _SameRows:
-    """An edit that is the same for every row of a batch: only a mask of positions can differ from row to row."""
+class _Rows:
+    """An edit some of whose fields may have a row for every row of a batch; a mask of positions always has."""
 
+    site: Site
     positions: Positions
+
+    def _by_row(self) -> dict[str, Tensor]:
+        """The fields that differ from row to row, by name."""
+        return {"positions": self.positions} if isinstance(self.positions, Tensor) else {}
 
     @property
     def n_rows(self) -> int | None:
-        return len(self.positions) if isinstance(self.positions, Tensor) else None
+        return next((len(value) for value in self._by_row().values()), None)
 
     def rows(self, index: Tensor) -> Self:
-        if not isinstance(self.positions, Tensor):
-            return self
-        return replace(self, positions=self.positions[index.to(self.positions.device)])  # type: ignore[type-var]
+        picked = {name: value[index.to(value.device)] for name, value in self._by_row().items()}
+        return replace(self, **picked) if picked else self  # type: ignore[type-var]
+
+    def _check_rows(self) -> None:
+        check_positions(self.positions)
+        sizes = {name: len(value) for name, value in self._by_row().items()}
+        if len(set(sizes.values())) > 1:
+            given = " and ".join(f"{size} rows of {name}" for name, size in sizes.items())
+            raise EmlabError(f"The {type(self).__name__} at {self.site} got {given}; match them.")
+
+    def _on(self, name: str, device: torch.device) -> Tensor:
+        """A tensor of the edit on `device`, moved there once and not with every token."""
+        value: Tensor = getattr(self, name)
+        if value.device != device:
+            value = value.to(device)
+            object.__setattr__(self, name, value)
+        return value
 
 
 @dataclass(frozen=True, eq=False)
-class Steer:
+class Steer(_Rows):
     """Add ``strength * scale * direction``; with a row of each for every row of the batch, every row its own."""
 
     site: Site
@@ -69,12 +92,12 @@ class Steer:
     strength: float | Tensor = 1.0
     """In multiples of `scale`; negative steers away; a tensor (batch,) gives every row its own."""
     scale: float = 1.0
-    """The site's median residual norm (`LanguageModel.residual_norm`), or a direction's own natural norm."""
+    """The unit of strength: the site's median residual norm (`LanguageModel.residual_norm`), a direction's own natural
+    norm, or 1, by which the strength is absolute: the length of what is added."""
     positions: Positions = "sentence"
     _push: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_positions(self.positions)
         vector = self.direction.vector if isinstance(self.direction, Direction) else self.direction.detach().float()
         if vector.ndim not in (1, 2):
             raise EmlabError(f"A steering direction must be (d_model,) or (batch, d_model), not {tuple(vector.shape)}.")
@@ -90,72 +113,92 @@ class Steer:
                 "give one strength, or one for every row."
             )
         push = (strength * self.scale).unsqueeze(-1) * (vector / lengths)
-        if push.ndim == 2 and isinstance(self.positions, Tensor) and len(push) != len(self.positions):
-            raise EmlabError(
-                f"Steering at {self.site}: {len(push)} rows and a mask of {len(self.positions)}; match them."
-            )
-        object.__setattr__(self, "_push", push)
+        if not bool(push.isfinite().all()):
+            raise EmlabError(f"Steering at {self.site} pushes by what is not finite in float32; steer less.")
+        object.__setattr__(self, "_push", push.unsqueeze(-2) if push.ndim == 2 else push)
+        self._check_rows()
+
+    def _by_row(self) -> dict[str, Tensor]:
+        own = {"direction": (self.direction, 2), "strength": (self.strength, 1), "positions": (self.positions, 2)}
+        return {name: value for name, (value, ndim) in own.items() if isinstance(value, Tensor) and value.ndim == ndim}
 
     @property
-    def n_rows(self) -> int | None:
-        if self._push.ndim == 2:
-            return len(self._push)
-        return len(self.positions) if isinstance(self.positions, Tensor) else None
+    def width(self) -> int:
+        return self._push.shape[-1]
 
-    def rows(self, index: Tensor) -> Steer:
-        pick = index.cpu()
-        direction, strength, positions = self.direction, self.strength, self.positions
-        if isinstance(direction, Tensor) and direction.ndim == 2:
-            direction = direction[pick.to(direction.device)]
-        if isinstance(strength, Tensor) and strength.ndim == 1:
-            strength = strength[pick.to(strength.device)]
-        if isinstance(positions, Tensor):
-            positions = positions[pick.to(positions.device)]
-        return replace(self, direction=direction, strength=strength, positions=positions)
+    def push(self, device: torch.device) -> Tensor:
+        """What is added: (d_model,), or (batch, 1, d_model) where every row has its own."""
+        return self._on("_push", device)
 
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
-        push = self._push.to(h.device)
+        push = self.push(h.device)
         _check(self.site, h, push)
-        push = push.unsqueeze(-2) if push.ndim == 2 else push
         return torch.where(where.unsqueeze(-1), (h.float() + push).to(h.dtype), h)
 
 
 @dataclass(frozen=True, eq=False)
-class Ablate(_SameRows):
+class Ablate(_Rows):
     """Project out the span of some directions: what is left has no component along any of them."""
 
     site: Site
     directions: Direction | Sequence[Direction] | Tensor
-    """One or more directions, or a tensor (d_model,) or (n, d_model). They need not be orthogonal."""
+    """One or more directions, or a tensor (d_model,) or (n, d_model). They need not be orthogonal. A tensor
+    (batch, n, d_model) gives every row of the batch its own; rows of fewer are filled up with zeros."""
     positions: Positions = "sentence"
     _basis: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_positions(self.positions)
         given = self.directions
         if isinstance(given, Direction):
             vectors = given.vector[None]
         elif isinstance(given, Tensor):
-            vectors = given.detach().float().cpu().reshape(-1, given.shape[-1])
+            vectors = given.detach().float().cpu()
+            vectors = vectors[None] if vectors.ndim == 1 else vectors
         elif given:
             vectors = torch.stack([d.vector for d in given])
         else:
             raise EmlabError(f"The ablation at {self.site} names no direction; give at least one.")
+        if vectors.ndim > 3 or 0 in vectors.shape:
+            raise EmlabError(
+                f"The ablation at {self.site} got directions {tuple(vectors.shape)}; give (n, d_model), or "
+                "(batch, n, d_model) for each row its own."
+            )
+        lengths = vectors.norm(dim=-1)
+        if not bool(lengths.isfinite().all()) or (vectors.ndim == 2 and not bool((lengths > 0).all())):
+            raise EmlabError(f"A direction to ablate at {self.site} has no length; leave it out.")
         # The right singular vectors of unit rows span the same space and are orthonormal, dependent rows or not.
         vectors = torch.nn.functional.normalize(vectors.double(), dim=-1)
         _, sizes, basis = torch.linalg.svd(vectors, full_matrices=False)
-        object.__setattr__(self, "_basis", basis[sizes > 1e-6].float())
+        spans = sizes > 1e-6
+        basis = basis[spans] if vectors.ndim == 2 else basis * spans.unsqueeze(-1)
+        object.__setattr__(self, "_basis", basis.float())
+        self._check_rows()
+
+    def _by_row(self) -> dict[str, Tensor]:
+        own = (
+            {"directions": self.directions} if isinstance(self.directions, Tensor) and self.directions.ndim == 3 else {}
+        )
+        return {**own, **super()._by_row()}
+
+    @property
+    def width(self) -> int:
+        return self._basis.shape[-1]
 
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
-        basis = self._basis.to(h.device)
+        basis = self._on("_basis", h.device)
         _check(self.site, h, basis)
         wide = h.float()
-        return torch.where(where.unsqueeze(-1), (wide - (wide @ basis.T) @ basis).to(h.dtype), h)
+        return torch.where(where.unsqueeze(-1), (wide - (wide @ basis.mT) @ basis).to(h.dtype), h)
 
 
 @dataclass(frozen=True, eq=False)
-class Clamp(_SameRows):
-    """Set latents to given activations and leave all else, the SAE's reconstruction error included, as it is."""
+class Clamp(_Rows):
+    """Set latents to given activations and leave all else, the SAE's reconstruction error included, as it is.
+
+    What is added is ``(values - encode(h)) @ writes``: the stream is never rebuilt from latents, so neither the error
+    nor what another edit has put there before is lost. `emlab.interventions.ablate_latents` and `clamp_latents` make
+    it of what one mostly has.
+    """
 
     site: Site
     encode: Callable[[Tensor], Tensor]
@@ -163,27 +206,60 @@ class Clamp(_SameRows):
     writes: Tensor
     """(n, d_model): what one unit of each latent's activation adds to the stream. It is not made unit."""
     values: Tensor
-    """(n,): the activations to set; zeros ablate the latents."""
+    """(n,): the activations to set; zeros ablate the latents. (batch, n) gives every row its own."""
     positions: Positions = "sentence"
+    only: Tensor | None = None
+    """bool (batch, n): the latents that each row sets, the others being left; None for all of them."""
+    _writes: Tensor = field(init=False, repr=False)
+    _values: Tensor = field(init=False, repr=False)
+    _only: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_positions(self.positions)
-        if self.writes.ndim != 2 or self.values.shape != self.writes.shape[:1]:
+        n = len(self.writes)
+        if self.writes.ndim != 2 or self.values.ndim not in (1, 2) or self.values.shape[-1] != n:
             raise EmlabError(
                 f"Clamping at {self.site} got values {tuple(self.values.shape)} for writes {tuple(self.writes.shape)}; "
-                "give (n,) values and (n, d_model) writes."
+                "give (n,) or (batch, n) values and (n, d_model) writes."
             )
+        if self.only is not None and (self.only.dtype != torch.bool or self.only.shape[1:] != (n,)):
+            raise EmlabError(
+                f"Clamping {n} latents at {self.site} got `only` as {self.only.dtype} of shape "
+                f"{tuple(self.only.shape)}; give a bool tensor (batch, {n})."
+            )
+        if not bool(self.values.isfinite().all()) or not bool(self.writes.isfinite().all()):
+            raise EmlabError(f"Clamping at {self.site} got a value or a write that is not finite; give numbers.")
+        # With a row for each row of the batch they are (batch, 1, n), to go with activations (batch, position, n).
+        values = self.values.detach().float()
+        only = torch.ones(n, dtype=torch.bool) if self.only is None else self.only.unsqueeze(-2)
+        object.__setattr__(self, "_writes", self.writes.detach().float())
+        object.__setattr__(self, "_values", values.unsqueeze(-2) if values.ndim == 2 else values)
+        object.__setattr__(self, "_only", only)
+        self._check_rows()
+
+    def _by_row(self) -> dict[str, Tensor]:
+        own = {"values": self.values} if self.values.ndim == 2 else {}
+        return {**own, **({} if self.only is None else {"only": self.only}), **super()._by_row()}
+
+    @property
+    def width(self) -> int:
+        return self._writes.shape[-1]
 
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
-        writes = self.writes.to(h.device, torch.float32)
+        writes = self._on("_writes", h.device)
         _check(self.site, h, writes)
         wide = h.float()
-        change = (self.values.to(wide) - self.encode(wide)) @ writes
-        return torch.where(where.unsqueeze(-1), (wide + change).to(h.dtype), h)
+        active = self.encode(wide)
+        if active.shape != (*h.shape[:-1], len(writes)):
+            raise EmlabError(
+                f"The encoder at {self.site} gave {tuple(active.shape)} for activations {tuple(h.shape)}; it must give "
+                f"one activation for each of the {len(writes)} latents."
+            )
+        change = (self._on("_values", h.device) - active) * self._on("_only", h.device)
+        return torch.where(where.unsqueeze(-1), (wide + change @ writes).to(h.dtype), h)
 
 
 @dataclass(frozen=True, eq=False)
-class Replace(_SameRows):
+class Replace(_Rows):
     """Put ``function(h)`` in the place of ``h``: an SAE's reconstruction, for example, or the mean."""
 
     site: Site
@@ -192,7 +268,11 @@ class Replace(_SameRows):
     positions: Positions = "all"
 
     def __post_init__(self) -> None:
-        check_positions(self.positions)
+        self._check_rows()
+
+    @property
+    def width(self) -> None:
+        return None
 
     def edit(self, h: Tensor, where: Tensor) -> Tensor:
         return torch.where(where.unsqueeze(-1), self.function(h.float()).to(h.dtype), h)
@@ -201,9 +281,14 @@ class Replace(_SameRows):
 def rows_of(edits: Sequence[Edit], index: Tensor, batch: int) -> list[Edit]:
     """The edits for the rows `index` (n,) of a batch of `batch` rows; EmlabError where one does not fit the batch."""
     for edit in edits:
-        if edit.n_rows not in (None, batch):
-            raise EmlabError(f"The edit at {edit.site} has {edit.n_rows} rows for {batch} prompts; give one each.")
+        check_rows(edit, batch)
     return [edit if edit.n_rows is None else edit.rows(index) for edit in edits]
+
+
+def check_rows(edit: Edit, batch: int) -> None:
+    """EmlabError where the edit is made for another number of rows than a batch has."""
+    if edit.n_rows not in (None, batch):
+        raise EmlabError(f"The edit at {edit.site} has {edit.n_rows} rows for {batch} prompts; give one each.")
 
 
 def _check(site: Site, h: Tensor, vectors: Tensor) -> None:

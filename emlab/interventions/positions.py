@@ -10,7 +10,7 @@
   the token just written, of a whole text its end
 - a `TokenSet`     every token that is one of some ids
 - a bool tensor ``(batch, position)``: these tokens of the prompt. It is aligned on the right, so that its last
-  column is the prompt's last token whatever the padding.
+  column is the prompt's last token, whatever the padding and whether or not an answer follows.
 
 A pad is never among them.
 """
@@ -18,6 +18,7 @@ A pad is never among them.
 from __future__ import annotations
 
 import difflib
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -102,7 +103,7 @@ def where(positions: Positions, tokens: Tokens, sentence_ends: Tensor | None = N
     if isinstance(positions, Tensor):
         return _explicit(positions, tokens)
     if isinstance(positions, TokenSet):
-        return tokens.real & torch.isin(tokens.ids, torch.tensor(positions.ids, device=tokens.ids.device))
+        return tokens.real & torch.isin(tokens.ids, _ids(positions, tokens.ids.device))
     if positions == "all":
         return tokens.real
     if positions == "last":
@@ -126,10 +127,17 @@ def _explicit(mask: Tensor, tokens: Tokens) -> Tensor:
     if len(mask) != batch:
         raise EmlabError(f"The mask of positions has {len(mask)} rows and the batch {batch}; give one row a prompt.")
     prompt = tokens.real & ~tokens.answer
-    if not prompt.any():  # a decoded token
-        return prompt
-    aligned = torch.zeros_like(prompt)
-    take = min(width, mask.shape[1])
-    if take:
-        aligned[:, width - take :] = mask[:, mask.shape[1] - take :].to(aligned.device)
-    return aligned & prompt
+    columns = mask.shape[1]
+    if not columns:
+        return torch.zeros_like(prompt)
+    # Each row's last prompt token is the mask's last column; before it, one column a token. A decoded token has none.
+    last = width - 1 - prompt.flip(-1).long().argmax(-1, keepdim=True)
+    column = torch.arange(width, device=prompt.device) - last + columns - 1
+    chosen = mask.to(prompt.device).gather(1, column.clamp(0, columns - 1))
+    return prompt & (column >= 0) & chosen
+
+
+@functools.lru_cache(maxsize=64)
+def _ids(chosen: TokenSet, device: torch.device) -> Tensor:
+    """The ids on a device, moved there once and not with every token."""
+    return torch.tensor(chosen.ids, device=device)

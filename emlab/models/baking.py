@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Direction, Edit, Steer
+from emlab.models.backends.places import check_edits
 from emlab.models.language_model import LanguageModel
 from emlab.sites import FAMILIES, Site
 
@@ -31,23 +32,19 @@ def ablate_everywhere(directions: Direction | Sequence[Direction] | Tensor, mode
 def bake(model: LanguageModel, edits: Edit | Sequence[Edit], name: str | None = None) -> LanguageModel:
     """A copy of `model` whose weights do what `edits` do to it, on all positions; saved, it loads without emlab.
 
-    Expressible are: steering at attn_out, mlp_out, resid_post, and resid_pre but of the first block, where the
-    projection that writes there has a bias; ablating at attn_out and mlp_out; and ablating at ``resid_pre.0``, which
-    unties the embeddings from the unembedding. Raises EmlabError, with the reason, for every other edit: one that
-    acts at some positions only or differs from row to row, and where a norm follows the writer (Gemma 2 and 3,
-    OLMo 2) or the writer is a mixture of experts.
+    Expressible are: steering at attn_out, resid_mid, mlp_out, resid_post, and resid_pre but of the first block, where
+    the projection that writes there has a bias, and at z where the one that reads it has; ablating at z, attn_out and
+    mlp_out; and ablating at ``resid_pre.0``, which unties the embeddings from the unembedding. Raises EmlabError, with
+    the reason, for every other edit: one that acts at some positions only or differs from row to row, and where a norm
+    follows the writer (Gemma 2 and 3, OLMo 2) or the writer is a mixture of experts.
     """
-    chosen = list(edits) if isinstance(edits, Sequence) else [edits]
+    chosen = _expressible(list(edits) if isinstance(edits, Sequence) else [edits], model)
     done = model.merged(name or f"{model.name} baked")
-    for edit in chosen:
-        if not isinstance(edit, Steer | Ablate):
-            raise EmlabError(
-                f"A {type(edit).__name__} follows what the model reads, which no weights can; keep it a hook."
-            )
-        if edit.positions != "all":
-            raise EmlabError(
-                f"The edit at {edit.site} acts on some positions only, and weights act on all; use positions='all'."
-            )
+    # What a projection reads: from the last edit back, as each changes what comes of those before it.
+    for edit in [edit for edit in chosen if edit.site.stream == "z"][::-1]:
+        _at_heads(done, edit)
+    # What is written: as a pass reaches it.
+    for edit in sorted((edit for edit in chosen if edit.site.stream != "z"), key=lambda edit: edit.site.order):
         if isinstance(edit, Steer):
             _steer(done, edit)
         else:
@@ -55,9 +52,43 @@ def bake(model: LanguageModel, edits: Edit | Sequence[Edit], name: str | None = 
     return done
 
 
+def _expressible(edits: Sequence[Edit], model: LanguageModel) -> list[Steer | Ablate]:
+    """The edits, none of which depends on what the model reads, on the position or on the row."""
+    check_edits(edits, model.model.config)
+    chosen = []
+    for edit in edits:
+        if not isinstance(edit, Steer | Ablate):
+            raise EmlabError(
+                f"A {type(edit).__name__} follows what the model reads, which no weights can; keep it a hook."
+            )
+        if edit.n_rows is not None and not isinstance(edit.positions, Tensor):
+            raise EmlabError(f"The edit at {edit.site} differs from row to row, and weights do not; bake one row.")
+        if edit.positions != "all":
+            raise EmlabError(
+                f"The edit at {edit.site} acts on some positions only, and weights act on all; use positions='all'."
+            )
+        chosen.append(edit)
+    return chosen
+
+
+def _at_heads(lm: LanguageModel, edit: Steer | Ablate) -> None:
+    """Into the projection that reads the heads: what is pushed in there comes out as a bias."""
+    projection: Any = lm.model.get_submodule(edit.site.hook(lm.model.config.model_type).module)
+    linear = isinstance(projection, nn.Linear)  # else GPT-2's Conv1D, whose weight is (inputs, d_model)
+    reads = projection.weight if linear else projection.weight.T  # (d_model, inputs)
+    d_head = reads.shape[1] // lm.model.config.get_text_config().num_attention_heads
+    head = edit.site.head
+    inputs = slice(None) if head is None else slice(head * d_head, (head + 1) * d_head)
+    if isinstance(edit, Ablate):
+        reads[:, inputs] = _edited(edit, reads[:, inputs])
+    elif projection.bias is None:
+        raise EmlabError(f"The projection that reads {edit.site} has no bias for the push; keep the edit a hook.")
+    else:
+        push = _edited(edit, torch.zeros_like(reads[:1, inputs]))[0]
+        projection.bias += reads[:, inputs] @ push
+
+
 def _steer(lm: LanguageModel, edit: Steer) -> None:
-    if edit.n_rows is not None:
-        raise EmlabError(f"The steering at {edit.site} differs from row to row, and weights do not; bake one row.")
     site = edit.site
     if site.stream == "resid_pre":
         if site.block == 0:
@@ -71,8 +102,7 @@ def _steer(lm: LanguageModel, edit: Steer) -> None:
             f"The projection that writes {edit.site} in a model of type {lm.model.config.model_type} has no bias for "
             "the push; keep the edit a hook."
         )
-    zero = torch.zeros(1, 1, lm.d_model, device=lm.device)
-    writer.bias += edit.edit(zero, torch.ones(1, 1, dtype=torch.bool, device=lm.device))[0, 0].to(writer.bias)
+    writer.bias += _edited(edit, torch.zeros(1, lm.d_model, device=lm.device))[0].to(writer.bias)
 
 
 def _ablate(lm: LanguageModel, edit: Ablate) -> None:
@@ -81,7 +111,7 @@ def _ablate(lm: LanguageModel, edit: Ablate) -> None:
         _untie(lm)
         for path in FAMILIES.get(lm.model.config.model_type, FAMILIES["llama"]).embeddings:
             weight = lm.model.get_submodule(path).weight
-            weight.copy_(_without(edit, weight))
+            weight.copy_(_edited(edit, weight))
         return
     if site.stream.startswith("resid"):
         raise EmlabError(
@@ -90,14 +120,14 @@ def _ablate(lm: LanguageModel, edit: Ablate) -> None:
         )
     writer: Any = _writer(lm, site)
     if isinstance(writer, nn.Linear):  # (d_model, inputs)
-        writer.weight.copy_(_without(edit, writer.weight.T).T)
+        writer.weight.copy_(_edited(edit, writer.weight.T).T)
     else:  # GPT-2's Conv1D: (inputs, d_model)
-        writer.weight.copy_(_without(edit, writer.weight))
+        writer.weight.copy_(_edited(edit, writer.weight))
     if writer.bias is not None:
-        writer.bias.copy_(_without(edit, writer.bias[None])[0])
+        writer.bias.copy_(_edited(edit, writer.bias[None])[0])
 
 
-def _without(edit: Ablate, vectors: Tensor) -> Tensor:
+def _edited(edit: Edit, vectors: Tensor) -> Tensor:
     """Vectors (n, d_model) as the edit leaves them."""
     return edit.edit(vectors[None], torch.ones(1, len(vectors), dtype=torch.bool, device=vectors.device))[0]
 

@@ -25,8 +25,9 @@ def edit(model: LanguageModel | nn.Module, edits: Edit | Sequence[Edit]) -> Iter
     be nested, and then act in the order they were entered. A block acts on the passes of its own thread alone. When it
     ends, by whatever exception too, the model computes bit for bit what it did before.
 
-    EmlabError where a site does not exist (before the block runs), and where a pass gives embeddings in place of token
-    ids, or another number of rows than an edit has.
+    EmlabError where a site does not exist or has another width (before the block runs), where a pass gives embeddings
+    in place of token ids, another number of rows than an edit has, or no mask of pads that can be read (before the
+    pass), and where an edit overflows the model's 16-bit dtype (after the pass).
     """
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
     module: Any = model.model if isinstance(model, LanguageModel) else model
@@ -39,13 +40,11 @@ def edit(model: LanguageModel | nn.Module, edits: Edit | Sequence[Edit]) -> Iter
             'The positions "sentence" need to know which tokens end a sentence; edit a LanguageModel, which does.'
         )
 
-    with edited(module, chosen, sentence_ends, lambda: threading.get_ident() == thread) as editor:
+    with edited(module, chosen, sentence_ends) as editor:
 
         def see(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if threading.get_ident() == thread:
-                tokens = _tokens(args, kwargs)
-                _check_rows(chosen, len(tokens.ids))
-                editor.see(tokens)
+                editor.see(_tokens(args, kwargs))
 
         handle = module.register_forward_pre_hook(see, with_kwargs=True)
         try:
@@ -60,15 +59,13 @@ def _tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tokens:
     if ids is None:
         raise EmlabError("An edited model needs token ids, to know where to act; pass input_ids and no embeddings.")
     mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-    if mask is not None and mask.ndim == 2:
+    if mask is None:
+        real = torch.ones_like(ids, dtype=torch.bool)
+    elif isinstance(mask, Tensor) and mask.ndim == 2:
         real = mask[:, -ids.shape[1] :].bool()
     else:
-        real = torch.ones_like(ids, dtype=torch.bool)
+        raise EmlabError(
+            "An edited model needs to know which tokens are pads; pass an attention_mask of (batch, position), or none."
+        )
     seen = 0 if cache is None else int(cache.get_seq_length())
     return Tokens(ids, real, torch.full_like(real, seen > 0))
-
-
-def _check_rows(edits: Sequence[Edit], batch: int) -> None:
-    for one in edits:
-        if one.n_rows not in (None, batch):
-            raise EmlabError(f"The edit at {one.site} has {one.n_rows} rows and the batch {batch}; give one a row.")

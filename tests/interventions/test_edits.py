@@ -26,6 +26,13 @@ def test_steer_adds_strength_times_scale_times_the_unit_vector():
     assert edited.tolist() == [[[1.0, 3.0]]]
 
 
+def test_with_scale_one_the_strength_is_absolute():
+    """It is the length of what is added, whatever the length of the vector that was given."""
+    for direction in (DIRECTIONS[0], 7 * DIRECTIONS[0].vector):
+        moved = Steer(SITE, direction, strength=2.5).edit(H, EVERYWHERE) - H
+        assert torch.allclose(moved.norm(dim=-1), torch.full((4, 5), 2.5), atol=1e-5)
+
+
 def test_strength_zero_is_the_identity():
     assert torch.equal(Steer(SITE, DIRECTIONS[0], strength=0.0, scale=7.0).edit(H, EVERYWHERE), H)
 
@@ -83,6 +90,32 @@ def test_ablation_leaves_no_projection_and_is_idempotent():
     assert torch.allclose(difference @ basis @ basis.T, difference, atol=1e-5)
 
 
+def test_several_directions_are_projected_out_as_one_span():
+    """Two oblique vectors of the first two axes: both axes go, and the third stays, which one after the other fails."""
+    h = torch.tensor([[[1.0, 2.0, 3.0]]])
+    oblique = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    once = Ablate(SITE, oblique).edit(h, torch.tensor([[True]]))
+    assert torch.allclose(once, torch.tensor([[[0.0, 0.0, 3.0]]]), atol=1e-6)
+    unit = oblique / oblique.norm(dim=-1, keepdim=True)
+    each = h - sum((h @ u)[..., None] * u for u in unit)  # both taken from h: too much where they overlap
+    assert not torch.allclose(each, once, atol=0.1)
+
+
+def test_each_row_may_ablate_its_own():
+    one = torch.stack([direction.vector for direction in DIRECTIONS])
+    vectors = torch.stack([one, one.roll(1, 0)], dim=1)
+    vectors[2, 1] = 0  # the third row ablates one only
+    together = Ablate(SITE, vectors)
+    assert together.n_rows == 4 and together.width == 8
+    edited = together.edit(H, SOME)
+    for i in range(4):
+        alone = Ablate(SITE, vectors[i] if i != 2 else vectors[i, :1]).edit(H[i : i + 1], SOME[i : i + 1])
+        assert torch.allclose(edited[i : i + 1], alone, atol=1e-6)
+    pick = torch.tensor([3, 1])
+    assert torch.equal(together.rows(pick).edit(H[pick], SOME[pick]), edited[pick])
+    assert torch.equal(edited[~SOME], H[~SOME])
+
+
 def test_a_direction_named_twice_counts_once():
     once = Ablate(SITE, DIRECTIONS[0]).edit(H, EVERYWHERE)
     twice = Ablate(SITE, [DIRECTIONS[0], -DIRECTIONS[0]]).edit(H, EVERYWHERE)
@@ -103,6 +136,17 @@ def test_what_is_refused():
         Steer(SITE, torch.ones(2, 8), torch.ones(3))
     with pytest.raises(EmlabError, match="names no direction"):
         Ablate(SITE, [])
+    for directions in (torch.zeros(2, 8), torch.full((8,), float("nan")), torch.full((2, 1, 8), float("inf"))):
+        with pytest.raises(EmlabError, match="has no length"):
+            Ablate(SITE, directions)
+    with pytest.raises(EmlabError, match="for each row its own"):
+        Ablate(SITE, torch.zeros(1, 1, 1, 8))
+    with pytest.raises(EmlabError, match="2 rows of direction and 4 rows of positions"):
+        Steer(SITE, torch.ones(2, 8), positions=SOME)
+    nan = float("nan")
+    for strength, scale in ((nan, 1.0), (float("inf"), 1.0), (torch.tensor([1.0, nan]), 1.0), (1.0, nan), (3e38, 2.0)):
+        with pytest.raises(EmlabError, match="not finite"):
+            Steer(SITE, torch.ones(2, 8), strength, scale)
     with pytest.raises(EmlabError, match="There are no positions"):
         Steer(SITE, DIRECTIONS[0], positions="everywhere")
 
@@ -125,6 +169,30 @@ def test_replace_puts_what_the_function_gives():
     out = edit.edit(h, torch.tensor([[True, False]]))
     assert out.dtype == torch.bfloat16
     assert out[0, 0].tolist() == [2.0, 2.0, 2.0] and out[0, 1].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_each_row_may_clamp_its_own_latents():
+    writes = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    h = torch.tensor([[[3.0, 5.0, 7.0]], [[3.0, 5.0, 7.0]]])
+    values = torch.tensor([[1.0, 9.0], [9.0, 4.0]])
+    edit = Clamp(SITE, lambda h: h[..., :2], writes, values, "all", torch.tensor([[True, False], [False, True]]))
+    assert edit.n_rows == 2 and edit.width == 3
+    out = edit.edit(h, torch.ones(2, 1, dtype=torch.bool))
+    # The first row sets the first latent, 3 → 1; the second row the second, 5 → 4, which writes twice its activation.
+    assert out.tolist() == [[[3.0, 3.0, 7.0]], [[3.0, 5.0, 5.0]]]
+    assert torch.equal(edit.rows(torch.tensor([1])).edit(h[1:], torch.tensor([[True]])), out[1:])
+    with pytest.raises(EmlabError, match=r"bool tensor \(batch, 2\)"):
+        Clamp(SITE, lambda h: h, writes, values, "all", torch.ones(2, 3).bool())
+    with pytest.raises(EmlabError, match="2 rows of values and 3 rows of only"):
+        Clamp(SITE, lambda h: h, writes, values, "all", torch.ones(3, 2).bool())
+
+
+def test_an_encoder_or_value_that_does_not_fit_is_refused():
+    writes = torch.ones(2, 8)
+    with pytest.raises(EmlabError, match="one activation for each of the 2 latents"):
+        Clamp(SITE, lambda h: h[..., :1], writes, torch.zeros(2)).edit(H, EVERYWHERE)
+    with pytest.raises(EmlabError, match="not finite"):
+        Clamp(SITE, lambda h: h, writes, torch.tensor([0.0, float("nan")]))
 
 
 @pytest.mark.parametrize(

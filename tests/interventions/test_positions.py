@@ -56,6 +56,13 @@ def test_explicit_masks_are_aligned_on_the_right_and_stay_off_pads_and_answers()
     assert not where(mask("xxx xxx"), decoded).any()
 
 
+def test_an_explicit_mask_ends_with_the_prompt_also_where_answers_follow():
+    assert torch.equal(where(mask("xx. .xx"), LEFT), mask("xx.... ...xx."))
+    right = Tokens.pad(ROWS, STARTS, pad_id=END, side="right")
+    assert torch.equal(where(mask("xx. .xx"), right), mask("xx.... xx...."))
+    assert not where(torch.ones(2, 0, dtype=torch.bool), LEFT).any()
+
+
 def test_what_is_refused():
     with pytest.raises(EmlabError, match="did you mean 'header'"):
         check_positions("heder")

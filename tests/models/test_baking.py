@@ -72,6 +72,43 @@ def test_steering_is_a_bias(family, model_type, more, site):
     assert agree(baked, lm, edits) and not agree(baked, lm, edits[:1])
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox", "llama", "olmo2"])
+def test_what_the_projection_of_the_heads_reads_is_edited_in_its_weights(family, model_type):
+    """Also where a norm comes after it; the later of two edits takes what the earlier left."""
+    lm = family(model_type)
+    gen = torch.Generator().manual_seed(1)
+    one, whole = Site("z", 0, 2), Site("z", 1)
+    edits = [
+        Ablate(one, torch.randn(2, 8, generator=gen), "all"),
+        Ablate(whole, torch.randn(1, 32, generator=gen), "all"),
+    ]
+    if model_type.startswith("gpt"):
+        push = Steer(whole, torch.randn(32, generator=gen), 4.0, positions="all")
+        edits = [
+            push,
+            *edits,
+            Steer(one, torch.randn(8, generator=gen), 3.0, positions="all"),
+            Ablate(one, torch.ones(8), "all"),
+        ]
+    else:
+        with pytest.raises(EmlabError, match="has no bias for the push"):
+            bake(lm, Steer(whole, torch.ones(32), positions="all"))
+    baked = bake(lm, edits)
+    assert agree(baked, lm, edits)
+    assert not agree(baked, lm, []) and not agree(baked, lm, edits[:1])
+
+
+def test_edits_are_baked_in_the_order_in_which_a_pass_reaches_them(family):
+    """The push at resid_mid comes after the ablation of attn_out, whichever was named first, and is not ablated."""
+    lm = family("gpt2")
+    edits = [
+        Steer(Site("resid_mid", 1), DIRECTIONS[0], 3.0, positions="all"),
+        Ablate(Site("attn_out", 1), DIRECTIONS, "all"),
+    ]
+    for named in (edits, edits[::-1]):
+        assert agree(bake(lm, named), lm, named) and not agree(bake(lm, named), lm, edits[1:])
+
+
 def test_the_baked_model_needs_no_emlab(family, tmp_path):
     lm = family("gpt2", tie_word_embeddings=True)
     edits = [*ablate_everywhere(DIRECTIONS[0], lm), Steer(Site("attn_out", 1), DIRECTIONS[1], 2.0, positions="all")]

@@ -73,6 +73,26 @@ def test_nothing_is_left_behind(tiny):
     assert hooks(tiny) == count
 
 
+def test_an_overflow_is_told_after_the_pass_and_nothing_is_left_behind(make_model):
+    half = make_model()
+    half.model.to(torch.float16)
+    before = whole(half)
+    for call in (lambda: whole(half), lambda: half.model.generate(torch.tensor([[5, 6]]), max_new_tokens=2)):
+        said = "overflows the model's float16: the largest strength that fits is"
+        with pytest.raises(EmlabError, match=said), edit(half, steer(strength=1e6)):
+            call()
+        assert same(whole(half), before) and hooks(half) == 0
+    edits = [steer(strength=1e6)]
+    for call in (
+        lambda: half.logits(PROMPTS, edits=edits),
+        lambda: half.activations(PROMPTS, SITE, edits=edits),
+        lambda: half.generate(PROMPTS, 4, top_p=0.5, edits=edits),
+    ):
+        with pytest.raises(EmlabError, match="overflows"):
+            call()
+    assert half.generate(PROMPTS, 4, edits=[steer()]) != half.generate(PROMPTS, 4)
+
+
 def test_nested_blocks_act_in_the_order_they_were_entered(tiny):
     ablate = Ablate(SITE, ONE, "all")
     with edit(tiny, [steer(), ablate]):
@@ -112,6 +132,37 @@ def test_another_thread_is_left_alone(tiny):
     assert same(whole(tiny), before)
 
 
+def test_another_threads_answers_are_left_alone_while_an_edited_one_is_written(tiny):
+    """`LanguageModel.generate`, `logits` and `activations` in two threads, one of them edited."""
+
+    def ask(edits):
+        read = tiny.activations(PROMPTS, SITE, "all", edits=edits).values
+        return [tiny.generate(PROMPTS, 8, temperature=0, edits=edits), *tiny.logits(PROMPTS, edits=edits), read]
+
+    def alike(one, other):
+        return one[0] == other[0] and same(one[1:], other[1:])
+
+    wanted = {True: ask([steer(strength=8.0)]), False: ask([])}
+    assert not alike(wanted[True], wanted[False])
+    together, wrong = threading.Barrier(2), []
+
+    def work(is_edited):
+        together.wait()
+        for _ in range(6):
+            try:
+                if not alike(ask([steer(strength=8.0)] if is_edited else []), wanted[is_edited]):
+                    wrong.append(is_edited)
+            except Exception as error:  # noqa: BLE001  # shown by the test's own thread
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and hooks(tiny) == 0
+
+
 def test_each_row_has_its_own_edit_and_pads_are_left_alone(tiny):
     rows = steer(torch.stack([ONE.vector, TWO.vector]), torch.tensor([4.0, -2.0]))
     with edit(tiny, rows):
@@ -120,13 +171,18 @@ def test_each_row_has_its_own_edit_and_pads_are_left_alone(tiny):
         with edit(tiny, steer(direction, strength)):
             (alone,) = whole(tiny, [PROMPTS[i]])
         assert torch.allclose(together[i], alone, atol=1e-5)
-    with edit(tiny, rows), pytest.raises(EmlabError, match="has 2 rows and the batch 1"):
+    with edit(tiny, rows), pytest.raises(EmlabError, match="has 2 rows for 1 prompts"):
         whole(tiny, PROMPTS[:1])
 
 
 def test_what_cannot_be_edited_is_said(tiny):
     with edit(tiny, steer()), pytest.raises(EmlabError, match="pass input_ids"):
         tiny.model(inputs_embeds=torch.zeros(1, 3, 32))
+    mask = torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    with edit(tiny, steer()), pytest.raises(EmlabError, match=r"attention_mask of \(batch, position\)"):
+        tiny.model(torch.ones(1, 3, dtype=torch.long), attention_mask=mask)
+    with pytest.raises(EmlabError, match="width 5"), edit(tiny, steer(torch.ones(5))):
+        raise AssertionError("the block must not run")
     with edit(tiny.model, steer(positions="sentence")), pytest.raises(EmlabError, match="edit a LanguageModel"):
         whole(tiny)
     with pytest.raises(EmlabError, match="not finite"):

@@ -5,6 +5,7 @@ The hooks are removed when the block ends, whatever happened in it, and the mode
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from emlab.errors import EmlabError
-from emlab.interventions import Edit, Tokens, where
+from emlab.interventions import Edit, Tokens, check_rows, where
+from emlab.interventions.overflow import SHORT, overflowed, room_of
+from emlab.models.backends.places import Act, acting, check_edits, check_site
 from emlab.sites import Site
 
 
@@ -24,14 +27,19 @@ class Editor:
     def __init__(self, edits: Sequence[Edit], sentence_ends: Callable[[], Tensor]) -> None:
         self.edits = list(edits)
         self._sentence_ends = sentence_ends
+        self._ends: Tensor | None = None
         self._masks: list[Tensor] | None = None
+        self._rooms: dict[int, Tensor] = {}
+        self._dtype = torch.float32
 
     def see(self, tokens: Tokens) -> None:
         """Say which tokens the next forward pass holds (without those in the cache)."""
-        self._masks = [
-            where(e.positions, tokens, self._sentence_ends() if _sentence(e) else None).to(tokens.ids.device)
-            for e in self.edits
-        ]
+        for edit in self.edits:
+            check_rows(edit, len(tokens.ids))
+        device = tokens.ids.device
+        if self._ends is None and any(isinstance(e.positions, str) and e.positions == "sentence" for e in self.edits):
+            self._ends = self._sentence_ends().to(device)  # once, and not with every token
+        self._masks = [where(edit.positions, tokens, self._ends) for edit in self.edits]
 
     def keep(self, index: Tensor) -> None:
         """From now on the batch holds only its rows `index`, int64 (n,)."""
@@ -39,39 +47,56 @@ class Editor:
 
     def apply(self, number: int, h: Tensor) -> Tensor:
         """Edit `number` applied to the activation h (batch, position, d_model)."""
+        edit = self.edits[number]
         if self._masks is None:
             raise EmlabError("The edits do not know this forward pass's tokens; call editor.see(tokens) before it.")
         mask = self._masks[number]
         if mask.shape != h.shape[:2]:
             raise EmlabError(
-                f"The edit at {self.edits[number].site} expects a batch of {tuple(mask.shape)} tokens and the forward "
-                f"pass holds {tuple(h.shape[:2])}; call editor.see(tokens) before every forward pass."
+                f"The edit at {edit.site} expects a batch of {tuple(mask.shape)} tokens and the forward pass holds "
+                f"{tuple(h.shape[:2])}; call editor.see(tokens) before every forward pass."
             )
-        return self.edits[number].edit(h, mask)
+        new = edit.edit(h, mask)
+        if h.dtype in SHORT:
+            room, self._dtype = room_of(edit, h, new, mask), h.dtype
+            self._rooms[number] = torch.minimum(room, self._rooms.get(number, room))
+        return new
+
+    def check(self) -> None:
+        """EmlabError where an edit since the last check overflowed its 16-bit dtype; a float32 model costs nothing.
+
+        It is asked once a pass or less often, as reading the answer waits for the device.
+        """
+        rooms, self._rooms = self._rooms, {}
+        if rooms and bool((torch.stack(list(rooms.values())) < 1).any()):
+            number = min(number for number, room in rooms.items() if room < 1)
+            raise overflowed(self.edits[number], float(rooms[number]), self._dtype)
 
 
 @contextmanager
-def edited(
-    model: nn.Module,
-    edits: Sequence[Edit],
-    sentence_ends: Callable[[], Tensor],
-    active: Callable[[], bool] | None = None,
-) -> Iterator[Editor]:
-    """Apply `edits` in every forward pass of `model` inside the block; edits at one site act in the order given.
+def edited(model: nn.Module, edits: Sequence[Edit], sentence_ends: Callable[[], Tensor]) -> Iterator[Editor]:
+    """Apply `edits` in every forward pass of `model` by this thread inside the block, at one site in the order given.
 
     `sentence_ends` returns the token ids (n,) that end a sentence; it is called only where an edit asks for them.
-    `active`, where given, says of each pass whether the edits act on it.
+    EmlabError where the model lacks a site or has another width there, before the block runs; and at the end of a pass
+    in which an edit overflows the model's dtype.
     """
     editor = Editor(edits, sentence_ends)
     handles: list[Any] = []
+    thread = threading.get_ident()
 
-    def act(number: int, h: Tensor) -> Tensor | None:
-        return editor.apply(number, h) if active is None or active() else None
+    def checked(*_: Any) -> None:
+        if threading.get_ident() == thread:
+            editor.check()
 
+    check_edits(editor.edits, model.config)
     try:
         for number, edit in enumerate(editor.edits):
-            handles.append(on_site(model, edit.site, partial(act, number)))
+            handles.append(on_site(model, edit.site, partial(editor.apply, number)))
+        if editor.edits:
+            handles.append(model.register_forward_hook(checked))
         yield editor
+        editor.check()  # of a pass that ended early
     finally:
         for handle in handles:
             handle.remove()
@@ -103,26 +128,32 @@ def caught(model: nn.Module, site: Site, stop: bool = True) -> Iterator[list[Ten
         handle.remove()
 
 
-def on_site(model: nn.Module, site: Site, act: Callable[[Tensor], Tensor | None]) -> Any:
-    """Hook `act` to a site: it gets the activation and returns its replacement, or None. Returns the handle."""
+def on_site(model: nn.Module, site: Site, act: Act) -> Any:
+    """Hook `act` to a site: it gets the activation and returns its replacement, or None. Returns the handle.
+
+    It acts on the passes of the thread that hooks it, and leaves others' alone.
+    """
     config: Any = model.config
+    check_site(site, config)
     hook = site.hook(config.model_type)
     try:
         module = model.get_submodule(hook.module)
     except AttributeError:
-        blocks = config.get_text_config().num_hidden_layers
-        mend = (
-            f"its {blocks} blocks are counted from 0 to {blocks - 1}"
-            if site.block >= blocks
-            else f"add its module names to emlab.sites.FAMILIES (looked for {hook.module})"
-        )
-        raise EmlabError(f"The model of type {config.model_type} has no site {site}: {mend}.") from None
+        raise EmlabError(
+            f"The model of type {config.model_type} has no site {site}: add its module names to emlab.sites.FAMILIES "
+            f"(looked for {hook.module})."
+        ) from None
+    thread, place = threading.get_ident(), acting(act, site, config)
+
+    def here(h: Tensor) -> Tensor | None:
+        return place(h) if threading.get_ident() == thread else None
+
     if hook.side == "output":
-        return module.register_forward_hook(lambda _module, _inputs, output: _replaced(output, act))
-    return module.register_forward_pre_hook(lambda _module, args, kwargs: _before(args, kwargs, act), with_kwargs=True)
+        return module.register_forward_hook(lambda _module, _inputs, output: _replaced(output, here))
+    return module.register_forward_pre_hook(lambda _module, args, kwargs: _before(args, kwargs, here), with_kwargs=True)
 
 
-def _replaced(output: Any, act: Callable[[Tensor], Tensor | None]) -> Any:
+def _replaced(output: Any, act: Act) -> Any:
     # A decoder layer returns a tensor or, in other versions and architectures, a tuple that begins with it.
     if isinstance(output, torch.Tensor):
         return act(output)
@@ -132,13 +163,9 @@ def _replaced(output: Any, act: Callable[[Tensor], Tensor | None]) -> Any:
     raise EmlabError(f"A block of this model returns a {type(output).__name__}, which emlab cannot edit.")
 
 
-def _before(args: tuple[Any, ...], kwargs: dict[str, Any], act: Callable[[Tensor], Tensor | None]) -> Any:
+def _before(args: tuple[Any, ...], kwargs: dict[str, Any], act: Act) -> Any:
     if args:
         new = act(args[0])
         return None if new is None else ((new, *args[1:]), kwargs)
     new = act(kwargs["hidden_states"])
     return None if new is None else (args, {**kwargs, "hidden_states": new})
-
-
-def _sentence(edit: Edit) -> bool:
-    return isinstance(edit.positions, str) and edit.positions == "sentence"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from emlab.models.backends.hooks import on_site
-from emlab.models.backends.protocol import Act, Backend, Reached
+from emlab.models.backends.places import Act
+from emlab.models.backends.protocol import Backend, Reached
 from emlab.sites import Site
 
 
@@ -32,23 +32,19 @@ class HuggingFaceBackend(Backend):
     def run(self, inputs: Mapping[str, Any], acts: Mapping[Site, Act], stop_at: Site | None) -> Tensor | None:
         with ExitStack() as hooks:
             for site, act in acts.items():
-                hooks.callback(on_site(self.model, site, of_this_pass(act, site == stop_at)).remove)
+                act = ending(act) if site == stop_at else act
+                hooks.callback(on_site(self.model, site, act).remove)
             try:
                 return self.model(**inputs).logits
             except Reached:
                 return None
 
 
-def of_this_pass(act: Act, ends: bool) -> Callable[[Tensor], Tensor | None]:
-    """`act` as a hook that leaves other threads' passes alone; with `ends` it is the end of the pass."""
-    thread = threading.get_ident()
+def ending(act: Act) -> Act:
+    """`act`, and then the end of the pass."""
 
-    def hook(h: Tensor) -> Tensor | None:
-        if threading.get_ident() != thread:
-            return None
-        new = act(h)
-        if ends:
-            raise Reached
-        return new
+    def last(h: Tensor) -> Tensor | None:
+        act(h)
+        raise Reached
 
-    return hook
+    return last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
-from emlab.models.backends.hugging_face import of_this_pass
-from emlab.models.backends.protocol import Act, Backend, Reached
+from emlab.models.backends.hugging_face import ending
+from emlab.models.backends.places import Act, acting
+from emlab.models.backends.protocol import Backend, Reached
+from emlab.models.backends.turns import turn
 from emlab.sites import Site
 
 
@@ -54,9 +57,10 @@ class LensBackend(Backend):
                     f"The bridge of the {self.config.model_type} model has no hook point {site.lens_name}; choose "
                     "another stream."
                 )
-            hooks.append((site.lens_name, _hook(of_this_pass(act, site == stop_at))))
+            act = acting(act, site, self.config)
+            hooks.append((site.lens_name, _hook(ending(act) if site == stop_at else act)))
         given = dict(inputs)
-        with self.bridge.hooks(fwd_hooks=hooks):
+        with turn(self.bridge), self.bridge.hooks(fwd_hooks=hooks):  # it counts its blocks, and not by thread
             try:
                 return self.bridge(given.pop("input_ids"), return_type="logits", **given)
             except Reached:
@@ -86,5 +90,7 @@ def boot_bridge(model: Any, tokenizer: Any) -> Any:
         )
 
 
-def _hook(act: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
-    return lambda h, hook: act(h)
+def _hook(act: Act) -> Callable[..., Tensor | None]:
+    """`act` as a hook of TransformerLens that leaves other threads' passes alone."""
+    thread = threading.get_ident()
+    return lambda h, hook: act(h) if threading.get_ident() == thread else None

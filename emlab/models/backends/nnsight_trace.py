@@ -8,14 +8,18 @@ decode by the model's generation config, with its penalties, and end where that 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
-from emlab.models.backends.protocol import Act, Backend
+from emlab.models.backends.places import Act, acting
+from emlab.models.backends.protocol import Backend
+from emlab.models.backends.turns import turn
 from emlab.sites import Site
 
 
@@ -39,11 +43,14 @@ class NNsightBackend(Backend):
         return self.model.device
 
     def run(self, inputs: Mapping[str, Any], acts: Mapping[Site, Act], stop_at: Site | None) -> Tensor | None:
-        places = [(self._place(site), act, site == stop_at) for site, act in acts.items()]
+        places = []
+        for site, act in acts.items():
+            hook = site.hook(self.config.model_type)
+            places.append((self._module(hook.module), hook, acting(act, site, self.config), site == stop_at))
         result = None
-        with self.model.trace(**inputs) as tracer:
-            for (module, side), act, last in places:
-                if side == "output":
+        with self._alone(), self.model.trace(**inputs) as tracer:
+            for module, hook, act, last in places:
+                if hook.side == "output":
                     given = module.output
                     module.output = (act(given[0]), *given[1:]) if isinstance(given, tuple) else act(given)
                 else:
@@ -53,15 +60,37 @@ class NNsightBackend(Backend):
             result = tracer.result.save()
         return None if result is None else result.logits
 
-    def _place(self, site: Site) -> tuple[Any, str]:
-        hook = site.hook(self.config.model_type)
+    def _module(self, path: str) -> Any:
         try:
-            return self.model.get(hook.module), hook.side
+            return self.model.get(path)
         except (AttributeError, IndexError, KeyError):
             raise EmlabError(
-                f"The model of type {self.config.model_type} has no site {site}: add its module names to "
-                f"emlab.sites.FAMILIES (looked for {hook.module})."
+                f"The model of type {self.config.model_type} has no module {path}: add its module names to "
+                "emlab.sites.FAMILIES."
             ) from None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One trace at a time, and only this thread's passes in it.
+
+        nnsight's modules hand over to whatever trace is running, also in the pass of another thread. So for the length
+        of a trace its handing over is put behind a test of the thread, and traces wait for each other.
+        """
+        interleaver, thread = self.model.interleaver, threading.get_ident()
+        with turn(interleaver):
+            outer, handle = vars(interleaver).get("handle"), interleaver.handle
+
+            def own(provider: str, value: Any) -> Any:
+                return handle(provider, value) if threading.get_ident() == thread else value
+
+            interleaver.handle = own
+            try:
+                yield
+            finally:
+                if outer is None:
+                    del interleaver.handle
+                else:
+                    interleaver.handle = outer
 
 
 def trace_model(model: Any, tokenizer: Any) -> Any:

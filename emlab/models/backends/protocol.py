@@ -15,15 +15,11 @@ import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
-from emlab.interventions import Edit, Tokens, rows_of
+from emlab.interventions import Edit, Tokens, check_rows
 from emlab.models.backends.hooks import Editor
+from emlab.models.backends.places import Act, check_edits, check_site, of_head
 from emlab.models.cache import in_place_cache
 from emlab.sites import Site
-
-Act = Callable[[Tensor], Tensor]
-"""From the activation (batch, position, d_model) of a site to what takes its place."""
-
-_REACHED = ("resid_pre", "attn_out", "mlp_out", "resid_post")
 
 
 class Reached(Exception):
@@ -79,9 +75,9 @@ class Backend(ABC):
             seen[site] = h.detach().clone()
             return h
 
-        last = max(wanted, key=_order)
+        last = max(wanted, key=lambda site: site.order)
         tokens = tokens.to(self.device)
-        before = [edit for edit in edits if _order(edit.site) <= _order(last)]
+        before = [edit for edit in edits if edit.site.order <= last.order]
         self._run(tokens, self._editor(edits, tokens, before), {s: partial(read, s) for s in wanted}, last)
         return {site: seen[site] for site in wanted}
 
@@ -112,6 +108,7 @@ class Backend(ABC):
             ids = written[:, step : step + 1]
             every = torch.ones_like(ids, dtype=torch.bool)
             now, seen, at = Tokens(ids, every, every), torch.cat([seen, every], 1), at[:, -1:] + 1
+        editor.check()
         return written
 
     def gradients(
@@ -134,7 +131,9 @@ class Backend(ABC):
             return torch.autograd.grad(value, leaf[0])[0]
 
     def _editor(self, edits: Sequence[Edit], tokens: Tokens, among: Sequence[Edit] | None = None) -> Editor:
-        rows_of(edits, torch.arange(len(tokens.ids)), len(tokens.ids))  # says where an edit does not fit the batch
+        check_edits(edits, self.config)
+        for edit in edits:
+            check_rows(edit, len(tokens.ids))
         return Editor(edits if among is None else among, self._sentence_ends)
 
     def _run(
@@ -149,16 +148,11 @@ class Backend(ABC):
     ) -> Any:
         """A pass over `tokens`: at each site first the edits in the order given, then the reader."""
         steps: dict[Site, list[Act]] = {}
-        for number, edit in enumerate(editor.edits):
-            steps.setdefault(edit.site, []).append(partial(editor.apply, number))
-        for site, reader in readers.items():
-            steps.setdefault(site, []).append(reader)
-        for site in steps:
-            if site.block >= self.n_blocks:
-                raise EmlabError(
-                    f"The model of type {self.config.model_type} has no site {site}: its {self.n_blocks} blocks are "
-                    f"counted from 0 to {self.n_blocks - 1}."
-                )
+        heads = self.config.get_text_config().num_attention_heads
+        edits: list[tuple[Site, Act]] = [(e.site, partial(editor.apply, i)) for i, e in enumerate(editor.edits)]
+        for site, act in [*edits, *readers.items()]:
+            check_site(site, self.config)
+            steps.setdefault(site.whole, []).append(of_head(act, site.head, heads))
         editor.see(tokens)
         inputs: dict[str, Any] = {
             "input_ids": tokens.ids,
@@ -168,7 +162,13 @@ class Backend(ABC):
         }
         if cache is not None:
             inputs |= {"past_key_values": cache, "logits_to_keep": 1}
-        return self.run(inputs, {site: partial(_chain, steps[site]) for site in sorted(steps, key=_order)}, stop_at)
+        acts: dict[Site, Act] = {
+            site: partial(_chained, steps[site]) for site in sorted(steps, key=lambda site: site.order)
+        }
+        result = self.run(inputs, acts, None if stop_at is None else stop_at.whole)
+        if cache is None:  # while it decodes, `generate` asks at the end
+            editor.check()
+        return result
 
     def _sentence_ends(self) -> Tensor:
         if self._ends is None:
@@ -178,12 +178,9 @@ class Backend(ABC):
         return self._ends()
 
 
-def _order(site: Site) -> tuple[int, int]:
-    """Where in a forward pass the site is reached."""
-    return site.block, _REACHED.index(site.stream)
-
-
-def _chain(acts: Sequence[Act], h: Tensor) -> Tensor:
+def _chained(acts: Sequence[Act], h: Tensor) -> Tensor:
+    """What several functions at a site make of its activation, one after the other."""
     for act in acts:
-        h = act(h)
+        new = act(h)
+        h = h if new is None else new
     return h

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.interventions import Ablate, Clamp, Edit, Steer, Tokens, random_directions
+from emlab.interventions import Ablate, Clamp, Direction, Edit, Steer, Tokens, clamp_latents, random_directions
 from emlab.models.backends.hugging_face import HuggingFaceBackend
 from emlab.models.backends.lens_bridge import boot_bridge
 from emlab.models.backends.nnsight_trace import trace_model
 from emlab.models.backends.protocol import Backend
 from emlab.models.wrapping import wrap
-from emlab.sites import STREAMS, Site
+from emlab.sites import Site
 
 FAMILIES = (
     *("gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "mistral", "phi3", "olmo"),
@@ -33,8 +33,17 @@ FAMILIES = (
 
 LIBRARIES = ("Hugging Face", "TransformerLens", "nnsight")
 
-TASKS = ("capture", "steer", "ablate", "clamp", "per row", "left padding", "generate", "gradients")
-"""What is tried. All but capture and gradients are of edited models."""
+TASKS = (
+    *("capture", "steer", "ablate", "clamp", "per row", "left padding", "generate", "gradients"),
+    *("resid_mid", "heads"),
+)
+"""What is tried. The first eight are of the streams that every block has; the last two are all of that at one site."""
+
+ALWAYS = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+"""The streams that every block has."""
+
+_ROWS = [[5, 6, 7, 8, 9], [10, 11, 12, 13, 14, 15, 16, 17]]
+"""The prompts: one is shorter, and so is padded."""
 
 TOLERANCE = 1e-4
 """How far apart logits may be; activations and gradients, this share of the largest."""
@@ -132,47 +141,104 @@ def tiny_model(family: str, seed: int = 0, **config: Any) -> Any:
 
 def _try(task: str, own: Backend, reference: Backend) -> None:
     """Raise an error unless the backend does the task as the reference does."""
-    rows = [[5, 6, 7, 8, 9], [10, 11, 12, 13, 14, 15, 16, 17]]
-    tokens = Tokens.pad(rows, None, 0)
+    tokens = Tokens.pad(_ROWS, None, 0)
     site, width = Site("resid_post", 1), reference.config.get_text_config().hidden_size
     a, b, c = random_directions(3, width, site, seed=0)
     per_row: list[Edit] = [
         Steer(site, torch.stack([a.vector, b.vector]), torch.tensor([6.0, -3.0]), positions="all"),
+        Ablate(Site("resid_post", 0), torch.stack([b.vector, c.vector])[:, None], "all"),
+        clamp_latents(site, lambda h: h @ _both(b, c).T.to(h), _both(b, c), 3.0, None, torch.tensor([1, 0]), "prompt"),
         Steer(Site("attn_out", 0), c, torch.tensor([4.0, 0.0]), positions="header"),
-        Steer(Site("mlp_out", 2), torch.stack([c.vector, a.vector]), 4.0, positions="generated"),
+        Steer(Site("mlp_out", 2), _both(c, a), 4.0, positions="generated"),
     ]
     edits: dict[str, list[Edit]] = {
         "steer": [Steer(site, a, 5.0, positions="all"), Steer(Site("mlp_out", 0), b, -2.0, positions="last")],
-        "ablate": [Ablate(Site(stream, 1), [a, b], "all") for stream in STREAMS],
+        "ablate": [Ablate(Site(stream, 1), [a, b], "all") for stream in ALWAYS],
         "clamp": [Clamp(site, lambda h: h @ b.vector[:, None].to(h), 2 * b.vector[None], torch.tensor([3.0]), "all")],
         "per row": per_row,
     }
     if task in edits:
-        expected = reference.logits(tokens, edits[task])
-        if _gap(expected, reference.logits(tokens), tokens.real) < 100 * TOLERANCE:
-            raise AssertionError("the edit changes nothing")
-        _same(own.logits(tokens, edits[task]), expected, tokens.real)
+        _edits_alike(own, reference, tokens, edits[task])
     elif task == "capture":
-        sites = [Site(stream, block) for stream in STREAMS for block in range(own.n_blocks)]
-        expected_of = reference.capture(tokens, sites)
-        for where, h in own.capture(tokens, sites).items():
-            _same(h, expected_of[where], tokens.real, str(where), scaled=True)
+        _captures_alike(own, reference, tokens, [Site(stream, i) for stream in ALWAYS for i in range(own.n_blocks)])
     elif task == "left padding":
         together = own.logits(tokens, per_row)
-        for i, row in enumerate(rows):
+        for i, row in enumerate(_ROWS):
             alone = own.logits(Tokens.pad([row], None, 0), [edit.rows(torch.tensor([i])) for edit in per_row])
             real = tokens.real[i : i + 1]
             _same(together[i : i + 1][real][None], alone, torch.ones_like(alone[..., 0]).bool(), f"row {i}")
     elif task == "generate":
-        steps = 8
-        expected = reference.generate(tokens, per_row, steps)
-        if torch.equal(expected, reference.generate(tokens, (), steps)):
-            raise AssertionError("the edits change no token")
-        if not torch.equal(own.generate(tokens, per_row, steps), expected):
-            raise AssertionError("decodes other tokens")
-    else:
+        _writes_alike(own, reference, tokens, per_row)
+    elif task == "gradients":
         by = own.gradients(tokens, site, _metric, edits["steer"])
         _same(by, reference.gradients(tokens, site, _metric, edits["steer"]), tokens.real, scaled=True)
+    elif task == "resid_mid":
+        _try_middle(own, reference, tokens, width)
+    else:
+        _try_heads(own, reference, tokens)
+
+
+def _try_middle(own: Backend, reference: Backend, tokens: Tokens, width: int) -> None:
+    """Everything at resid_mid; what is pushed in there is what attention might as well have added."""
+    site = Site("resid_mid", 1)
+    a, b = random_directions(2, width, site, seed=1)
+    _captures_alike(own, reference, tokens, [Site("resid_mid", i) for i in range(own.n_blocks)])
+    push = Steer(site, _both(a, b), torch.tensor([50.0, -40.0]), positions="all")
+    before = reference.logits(tokens, [replace(push, site=Site("attn_out", 1))])
+    _same(own.logits(tokens, [push]), before, tokens.real, "the push")
+    every: list[Edit] = [push, Ablate(Site("resid_mid", 0), [a, b], "all")]
+    _edits_alike(own, reference, tokens, every)
+    _writes_alike(own, reference, tokens, every)
+    by = own.gradients(tokens, site, _metric, every)
+    _same(
+        by, reference.gradients(tokens, Site("attn_out", 1), _metric, every), tokens.real, "the gradient", scaled=True
+    )
+
+
+def _try_heads(own: Backend, reference: Backend, tokens: Tokens) -> None:
+    """Everything at what the heads give: all of them, and one, which is a slice of that."""
+    heads, block = reference.config.get_text_config().num_attention_heads, own.n_blocks - 1
+    whole, one = Site("z", block), Site("z", block, heads - 1)
+    _captures_alike(own, reference, tokens, [Site("z", i) for i in range(own.n_blocks)] + [one])
+    z = own.capture(tokens, [whole, one])
+    if not torch.equal(z[whole].unflatten(-1, (heads, -1))[:, :, -1], z[one]):
+        raise AssertionError("a head is not its slice of all heads")
+    a, b = (d.vector for d in random_directions(2, z[one].shape[-1], one, seed=1))
+    push = Steer(one, torch.stack([a, b]), torch.tensor([50.0, -40.0]), positions="all")
+    wide = torch.zeros(2, z[whole].shape[-1])
+    wide[:, -len(a) :] = torch.stack([a, b])
+    before = reference.logits(tokens, [replace(push, site=whole, direction=wide)])
+    _same(own.logits(tokens, [push]), before, tokens.real, "the push")
+    every: list[Edit] = [push, Ablate(Site("z", 0, 1), a, "all"), Ablate(Site("z", 1), wide, "all")]
+    _edits_alike(own, reference, tokens, every)
+    _writes_alike(own, reference, tokens, every)
+    by = own.gradients(tokens, one, _metric, every)
+    _same(by, reference.gradients(tokens, one, _metric, every), tokens.real, "the gradient", scaled=True)
+
+
+def _captures_alike(own: Backend, reference: Backend, tokens: Tokens, sites: Sequence[Site]) -> None:
+    expected = reference.capture(tokens, sites)
+    for where, h in own.capture(tokens, sites).items():
+        _same(h, expected[where], tokens.real, str(where), scaled=True)
+
+
+def _edits_alike(own: Backend, reference: Backend, tokens: Tokens, edits: Sequence[Edit]) -> None:
+    expected = reference.logits(tokens, edits)
+    if _gap(expected, reference.logits(tokens), tokens.real) < 100 * TOLERANCE:
+        raise AssertionError("the edit changes nothing")
+    _same(own.logits(tokens, edits), expected, tokens.real)
+
+
+def _writes_alike(own: Backend, reference: Backend, tokens: Tokens, edits: Sequence[Edit], steps: int = 8) -> None:
+    expected = reference.generate(tokens, edits, steps)
+    if torch.equal(expected, reference.generate(tokens, (), steps)):
+        raise AssertionError("the edits change no token")
+    if not torch.equal(own.generate(tokens, edits, steps), expected):
+        raise AssertionError("decodes other tokens")
+
+
+def _both(one: Direction, other: Direction) -> Tensor:
+    return torch.stack([one.vector, other.vector])
 
 
 def _metric(logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig
 
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Steer, Tokens, random_directions
@@ -25,10 +26,20 @@ def read(model, site):
     return seen[0]
 
 
-def tiny_of(model_type):
+MIDDLE = ("resid_mid", "attn_out")
+
+
+def logits(model, *edits):
+    with torch.no_grad(), edited(model, edits, no_ends) as editor:
+        editor.see(TOKENS)
+        return model(IDS).logits
+
+
+def tiny_of(model_type, parallel=False):
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 32}
+    experts = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
     config = CONFIG_MAPPING[model_type]
     if model_type == "gpt2":
         made = config(n_embd=16, n_layer=2, n_head=2, vocab_size=32)
@@ -38,8 +49,12 @@ def tiny_of(model_type):
         made = config(text_config=text, vision_config={**vision, "image_size": 28, "patch_size": 14})
     else:
         extra = {} if model_type == "gpt_neox" else {"num_key_value_heads": 1}
-        if model_type.startswith(("gemma", "qwen3")):
+        if model_type.startswith(("gemma", "qwen3", "gpt_oss")):
             extra["head_dim"] = 8
+        if model_type in ("qwen3_moe", "mixtral", "gpt_oss"):
+            extra |= experts
+        if model_type == "gpt_neox":
+            extra["use_parallel_residual"] = parallel
         made = config(intermediate_size=24, pad_token_id=0, **shape, **extra)
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(made).eval()
@@ -55,6 +70,42 @@ def test_the_streams_add_up_in_every_family(model_type):
     assert torch.allclose(before + added, after, atol=1e-5)
     assert torch.equal(read(model, "resid_post.0"), before)
     assert not torch.allclose(before, after, atol=1e-3)
+    assert torch.allclose(before + read(model, "attn_out.1"), read(model, "resid_mid.1"), atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_what_is_pushed_in_between_goes_both_ways(model_type):
+    """A push at resid_mid is one at attn_out: the MLP reads it, and the skip connection carries it on."""
+    model = tiny_of(model_type)
+    push = torch.randn(16, generator=torch.Generator().manual_seed(1))
+    at_middle, at_attention = (logits(model, Steer(Site(s, 1), push, 2.0, positions="all")) for s in MIDDLE)
+    assert torch.allclose(at_middle, at_attention, atol=1e-5)
+    assert not torch.allclose(at_middle, logits(model), atol=1e-3)
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_the_heads_are_what_the_projection_reads(model_type):
+    model = tiny_of(model_type)
+    z, one = read(model, "z.1"), read(model, "z.1.1")
+    half = z.shape[-1] // 2
+    assert torch.equal(z[..., half:], one)
+    projection = model.get_submodule(Site("z", 1).hook(model_type).module)
+    if not FAMILIES[model_type].post_norm:
+        with torch.no_grad():
+            assert torch.allclose(projection(z), read(model, "attn_out.1"), atol=1e-6)
+    push = torch.randn(half, generator=torch.Generator().manual_seed(1))
+    edit = Steer(Site("z", 1, 1), push, 2.0, positions="all")
+    wide = Steer(Site("z", 1), torch.cat([torch.zeros(half), push]), 2.0, positions="all")
+    assert torch.allclose(logits(model, edit), logits(model, wide), atol=1e-6)
+    assert not torch.allclose(logits(model, edit), logits(model), atol=1e-5)
+
+
+def test_blocks_in_parallel_have_no_stream_between():
+    model = tiny_of("gpt_neox", parallel=True)
+    edit = Steer(Site("resid_mid", 1), torch.ones(16))
+    with pytest.raises(EmlabError, match="in parallel"), edited(model, [edit], no_ends):
+        raise AssertionError("never reached")
+    assert count_hooks(model) == 0
 
 
 class Layer(nn.Module):
@@ -71,7 +122,7 @@ class Decoder(nn.Module):
 
     def __init__(self, answer):
         super().__init__()
-        self.config = type("Config", (), {"model_type": "llama"})()
+        self.config = LlamaConfig(num_hidden_layers=1)
         self.model = nn.Module()
         self.model.layers = nn.ModuleList([Layer(answer)])
 
@@ -124,7 +175,7 @@ def test_afterwards_the_model_is_as_before(tiny):
         with edited(model, [STEER, Ablate(SITE, STEER.direction, "all")], no_ends) as editor:
             editor.see(TOKENS)
             assert not torch.allclose(model(IDS).logits, before, atol=1e-2)
-            assert count_hooks(model) == 2
+            assert count_hooks(model) == 2 + 1  # one tells of an overflow
         assert torch.equal(model(IDS).logits, before)
         with pytest.raises(ZeroDivisionError), edited(model, [STEER], no_ends) as editor:
             editor.see(TOKENS)
@@ -135,9 +186,8 @@ def test_afterwards_the_model_is_as_before(tiny):
             raise AssertionError("never reached")
         with caught(model, SITE):
             model(IDS)
-        with pytest.raises(EmlabError, match="width 5"), edited(model, [Steer(SITE, torch.ones(5))], no_ends) as editor:
-            editor.see(TOKENS)
-            model(IDS)
+        with pytest.raises(EmlabError, match="width 5"), edited(model, [Steer(SITE, torch.ones(5))], no_ends):
+            raise AssertionError("never reached")
         assert count_hooks(model) == 0
         assert torch.equal(model(IDS).logits, before)
 

@@ -102,7 +102,7 @@ def test_gradients_are_those_of_autograd(backend, tiny, tokens):
     step = 1e-2 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * tokens.real[..., None]
 
     class Nudge:
-        positions, n_rows = "all", None
+        positions, n_rows, width = "all", None, None
 
         def __init__(self, by):
             self.site, self.by = site, by
@@ -128,7 +128,11 @@ def test_nothing_is_left_behind(backend, tokens):
         (lambda: backend.logits(tokens, [STEER, Steer(Site("resid_post", 9), ONE)]), "no site resid_post.9"),
         (lambda: backend.logits(tokens, [Steer(SITE, torch.randn(3, 32))]), "3 rows for 2"),
         (lambda: backend.generate(tokens, [Steer(SITE, torch.randn(3, 32))], 2), "3 rows for 2"),
-        (lambda: backend.capture(tokens, "resid_mid.1"), "no stream"),
+        (lambda: backend.generate(tokens, [STEER, Steer(SITE, torch.ones(5))], 2), "width 5 in a stream of width 32"),
+        (lambda: backend.logits(tokens, [Ablate(Site("z", 1, 0), ONE, "all")]), "width 32 in a stream of width 8"),
+        (lambda: backend.capture(tokens, "z.1.4"), "4 heads are counted from 0 to 3"),
+        (lambda: backend.capture(tokens, "resid_middle.1"), "no stream"),
+        (lambda: backend.logits(tokens, [Steer(SITE, ONE, float("nan"))]), "not finite"),
         (lambda: backend.capture(tokens, "mlp_out.3"), "counted from 0 to 2"),
         (lambda: backend.capture(tokens, []), "at least one"),
         (lambda: backend.generate(Tokens.pad([[5], [6, 7]], None, 0, side="right")), "on the left"),
@@ -150,9 +154,18 @@ def test_nothing_is_left_behind(backend, tokens):
     assert backend.generate(tokens, (), 0).shape == (2, 0)
 
 
-@pytest.mark.parametrize("library", LIBRARIES[:2])
+def test_what_does_not_fit_is_refused_before_the_pass(backend, tokens, monkeypatch):
+    monkeypatch.setattr(backend, "run", None)
+    for edit in (Steer(Site("resid_post", 9), ONE), Steer(SITE, torch.ones(5)), Steer(SITE, torch.randn(3, 32))):
+        with pytest.raises(EmlabError):
+            backend.logits(tokens, [edit])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_another_threads_pass_is_left_alone(objects, tiny, tokens, library):
+    """The pass of another thread, in the middle of an edited one, with the model that the library holds or shares."""
     model, seen = objects[library], []
+    model = tiny.model if library == "nnsight" else model
     with torch.no_grad():
         before = model(tokens.ids)
 
@@ -166,10 +179,62 @@ def test_another_threads_pass_is_left_alone(objects, tiny, tokens, library):
         thread.join()
         return h[..., 0]
 
+    own = objects[library]
     edits = [STEER, Conditional(Steer(SITE, TWO, 0.0), monitor)]
-    assert torch.allclose(wrap(model, tiny.tokenizer).logits(tokens, edits), wrap(model).logits(tokens, [STEER]))
+    assert torch.allclose(wrap(own, tiny.tokenizer).logits(tokens, edits), wrap(own).logits(tokens, [STEER]))
     (other,) = seen
     assert torch.equal(getattr(other, "logits", other), getattr(before, "logits", before))
+
+
+def test_threads_may_edit_at_once(backend, tokens):
+    """Eight passes each of four threads, every thread with an edit of its own."""
+    edits = [[Steer(SITE, ONE, strength, positions="all")] for strength in (0.0, 2.0, 4.0, 8.0)]
+    expected = [backend.logits(tokens, own) for own in edits]
+    together, wrong = threading.Barrier(4), []
+
+    def work(number):
+        together.wait()
+        for _ in range(8):
+            try:
+                if not torch.equal(backend.logits(tokens, edits[number]), expected[number]):
+                    wrong.append(f"thread {number} was given other logits")
+            except Exception as error:  # noqa: BLE001  # shown by the test's own thread
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_overflow_is_named_with_the_largest_strength_that_fits(objects, tiny, make_model, tokens, dtype, backend):
+    half = make_model()
+    half.model.to(dtype)
+    made = {
+        "Hugging Face": lambda: half.model,
+        "TransformerLens": lambda: boot_bridge(half.model, half.tokenizer),
+        "nnsight": lambda: trace_model(half.model, half.tokenizer),
+    }
+    own = wrap(made[backend.library](), half.tokenizer)
+    axis = torch.eye(32)[3]
+    most = torch.finfo(dtype).max
+    h = own.capture(tokens, SITE)[SITE][tokens.real][:, 3].float().max()
+    fits = Steer(SITE, axis, float(0.99 * (most - h)), positions="all")
+    own.capture(tokens, SITE, [fits])
+    own.logits(tokens, [STEER])
+    said = rf"Steer at {SITE} overflows the model's {str(dtype)[6:]}: the largest"
+    for call in (own.capture, lambda t, s, e: own.generate(t, e, 2)):
+        with pytest.raises(EmlabError, match=said) as told:
+            call(tokens, SITE, [Steer(SITE, axis, most, 1.003, "all")])
+        named = float(str(told.value).split("fits is ")[1].split(";")[0])
+        assert 0.99 < named * 1.003 / float(most - max(h, 0)) < 1.002
+        with pytest.raises(EmlabError, match="times those given"):
+            call(tokens, SITE, [Steer(SITE, axis, torch.tensor([1.0, most]), 1.003, "all")])
+        with pytest.raises(EmlabError, match=f"Conditional at {SITE} overflows"):
+            call(tokens, SITE, [Conditional(Steer(SITE, axis, most, 1.003, "all"), lambda h: h[..., 3] * 0 + 1)])
 
 
 def test_the_right_backend_for_every_object(objects, tiny, tokens):
