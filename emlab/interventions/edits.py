@@ -77,7 +77,8 @@ class _Rows:
         """A tensor of the edit on `device`, moved there once and not with every token."""
         value: Tensor = getattr(self, name)
         if value.device != device:
-            value = value.to(device)
+            with torch.inference_mode(False):  # what is kept must do for a pass with gradients too
+                value = value.to(device)
             object.__setattr__(self, name, value)
         return value
 
@@ -175,9 +176,8 @@ class Ablate(_Rows):
         self._check_rows()
 
     def _by_row(self) -> dict[str, Tensor]:
-        own = (
-            {"directions": self.directions} if isinstance(self.directions, Tensor) and self.directions.ndim == 3 else {}
-        )
+        given = self.directions
+        own = {"directions": given} if isinstance(given, Tensor) and given.ndim == 3 else {}
         return {**own, **super()._by_row()}
 
     @property

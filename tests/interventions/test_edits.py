@@ -122,6 +122,13 @@ def test_a_direction_named_twice_counts_once():
     assert torch.allclose(once, twice, atol=1e-6)
 
 
+def test_what_was_moved_to_a_device_while_generating_does_for_gradients_too():
+    edit = Ablate(SITE, DIRECTIONS)
+    with torch.inference_mode():
+        edit.edit(H.to("meta"), EVERYWHERE.to("meta"))
+    assert edit._basis.device.type == "meta" and not edit._basis.is_inference()
+
+
 def test_half_precision_keeps_its_type():
     for edit in (Steer(SITE, DIRECTIONS[0]), Ablate(SITE, DIRECTIONS[0])):
         assert edit.edit(H.bfloat16(), EVERYWHERE).dtype == torch.bfloat16

@@ -50,7 +50,7 @@ class Editor:
         edit = self.edits[number]
         if self._masks is None:
             raise EmlabError("The edits do not know this forward pass's tokens; call editor.see(tokens) before it.")
-        mask = self._masks[number]
+        mask = self._masks[number].to(h.device)
         if mask.shape != h.shape[:2]:
             raise EmlabError(
                 f"The edit at {edit.site} expects a batch of {tuple(mask.shape)} tokens and the forward pass holds "
@@ -58,7 +58,7 @@ class Editor:
             )
         new = edit.edit(h, mask)
         if h.dtype in SHORT:
-            room, self._dtype = room_of(edit, h, new, mask), h.dtype
+            room, self._dtype = room_of(edit, h.detach(), new.detach(), mask), h.dtype
             self._rooms[number] = torch.minimum(room, self._rooms.get(number, room))
         return new
 
