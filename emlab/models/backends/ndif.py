@@ -22,7 +22,7 @@ from torch import Tensor
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Edit, Steer, Tokens, where
 from emlab.models.backends.nnsight_trace import NNsightBackend
-from emlab.models.backends.protocol import Act, _order
+from emlab.models.backends.places import Act, check_edits, check_site, width_of
 from emlab.models.language_model import LanguageModel
 from emlab.models.loading import first_line
 from emlab.sites import Site
@@ -35,10 +35,12 @@ KEY = "NDIF_API_KEY"
 
 Step = tuple[str, Tensor, Tensor, Tensor]
 """An edit as it is sent: "add" or "project"; where in the prompt, bool (batch, position, 1); at which decoded tokens,
-bool (vocabulary, 1); and what, (d_model,) or (batch, 1, d_model) to add, or an orthonormal basis (n, d_model)."""
+bool (vocabulary, 1); and what, (d_model,) or (batch, 1, d_model) to add, or an orthonormal basis (n, d_model),
+which with a dimension more in front is each row's own."""
 
-Place = tuple[Any, str, list[Step]]
-"""nnsight's module, "input" or "output", and the edits there."""
+Place = tuple[Any, str, tuple[int, int] | None, bool, list[Step]]
+"""nnsight's module, "input" or "output", the columns of a head (None: all), whether what comes of the edits is written
+into the tensor itself since others read it too (resid_mid), and the edits there."""
 
 
 def remote_model(
@@ -115,9 +117,9 @@ class NDIFBackend(NNsightBackend):
         wanted = [Site.parse(site) for site in ([sites] if isinstance(sites, Site | str) else sites)]
         if not wanted:
             raise EmlabError("There is no site to capture; name at least one, such as resid_post.1.")
-        last = max(wanted, key=_order)
+        last = max(wanted, key=lambda site: site.order)
         self._editor(edits, tokens)
-        plan = self._plan([edit for edit in edits if _order(edit.site) <= _order(last)], tokens, wanted)
+        plan = self._plan([edit for edit in edits if edit.site.order <= last.order], tokens, wanted)
         found = self._ask(_read, _inputs(tokens), list(plan.values()), [site in wanted for site in plan])
         return dict(zip([site for site in plan if site in wanted], found, strict=True))
 
@@ -150,20 +152,24 @@ class NDIFBackend(NNsightBackend):
 
     def _plan(self, edits: Sequence[Edit], tokens: Tokens, sites: Iterable[Site] = ()) -> dict[Site, Place]:
         """The sites to edit or read, in the order in which a pass reaches them, and what is to be done there."""
-        steps: dict[Site, list[Step]] = {site: [] for site in sites}
+        check_edits(edits, self.config)
+        steps: dict[Site, list[Step]] = {}
         for edit in edits:
             steps.setdefault(edit.site, []).append(self._step(edit, tokens))
+        for site in sites:  # after the edits, also where all heads are edited and one is read
+            steps.setdefault(site, [])
         for site in steps:
-            if site.block >= self.n_blocks:
-                raise EmlabError(
-                    f"The model of type {self.config.model_type} has no site {site}: its {self.n_blocks} blocks are "
-                    f"counted from 0 to {self.n_blocks - 1}."
-                )
-        return {site: (*self._place(site), steps[site]) for site in sorted(steps, key=_order)}
+            check_site(site, self.config)
+        return {site: self._place(site, steps[site]) for site in sorted(steps, key=lambda site: site.order)}
+
+    def _place(self, site: Site, steps: list[Step]) -> Place:
+        hook, width = site.hook(self.config.model_type), width_of(site, self.config)
+        columns = None if site.head is None else (site.head * width, (site.head + 1) * width)
+        return self._module(hook.module), hook.side, columns, site.stream == "resid_mid", steps
 
     def _step(self, edit: Edit, tokens: Tokens) -> Step:
         if isinstance(edit, Steer):
-            kind, vectors = "add", edit._push if edit._push.ndim == 1 else edit._push.unsqueeze(-2)
+            kind, vectors = "add", edit._push
         elif isinstance(edit, Ablate):
             kind, vectors = "project", edit._basis
         else:
@@ -171,14 +177,8 @@ class NDIFBackend(NNsightBackend):
                 f"A {type(edit).__name__} holds a function of this process, and NDIF is sent tensors only; steer or "
                 f"ablate at {edit.site}, or take a model that you hold."
             )
-        config = self.config.get_text_config()
-        if vectors.shape[-1] != config.hidden_size:
-            raise EmlabError(
-                f"The edit at {edit.site} has vectors of width {vectors.shape[-1]} in a stream of width "
-                f"{config.hidden_size}; use a direction found in a model of the same width."
-            )
         ends = self._sentence_ends() if isinstance(edit.positions, str) and edit.positions == "sentence" else None
-        every = torch.arange(config.vocab_size)[:, None]
+        every = torch.arange(self.config.get_text_config().vocab_size)[:, None]
         if isinstance(edit.positions, Tensor):  # it is of the prompt
             decoded = torch.zeros_like(every, dtype=torch.bool)
         else:
@@ -228,20 +228,27 @@ def _inputs(tokens: Tokens) -> dict[str, Tensor]:
 def _visitor() -> Callable[..., Tensor]:
     """The function that edits at a place. It is made here so that nnsight sends its source, and not emlab's name."""
 
-    def visit(module, side, steps, ids=None, leaf=False):  # type: ignore[no-untyped-def]
+    def visit(place, ids=None, leaf=False):  # type: ignore[no-untyped-def]
+        module, side, columns, over, steps = place
         given = module.output if side == "output" else module.input
-        h = given[0] if isinstance(given, tuple) else given
+        whole = given[0] if isinstance(given, tuple) else given
+        first, last = columns or (0, whole.shape[-1])
+        h = whole[..., first:last]
         for kind, prompt, decoded, vectors in steps:
             acts = prompt if ids is None else decoded[ids]
             wide, what = h.float(), vectors.to(h.device)
-            new = wide + what if kind == "add" else wide - (wide @ what.T) @ what
+            new = wide + what if kind == "add" else wide - (wide @ what.mT) @ what
             h = torch.where(acts.to(h.device), new.to(h.dtype), h)
         if leaf:
-            h = h.detach().requires_grad_()
+            h = h.detach().clone().requires_grad_()
+        new = h if columns is None else torch.cat([whole[..., :first], h, whole[..., last:]], -1)
+        if over:
+            h = h.clone() if h is not new else h
+            new = whole.copy_(new)
         if side == "output":
-            module.output = (h, *given[1:]) if isinstance(given, tuple) else h
+            module.output = (new, *given[1:]) if isinstance(given, tuple) else new
         else:
-            module.input = h
+            module.input = new
         return h
 
     return visit
@@ -254,8 +261,8 @@ def _read(model: Any, remote: Any, inputs: dict[str, Tensor], plan: list[Place],
     visit, found = _visitor(), None
     with model.trace(**inputs, use_cache=False, remote=remote) as tracer:
         found = save([])
-        for number, (module, side, steps) in enumerate(plan):
-            h = visit(module, side, steps)
+        for number, place in enumerate(plan):
+            h = visit(place)
             if wanted[number]:
                 found.append(h.detach().clone().cpu())
         if any(wanted):
@@ -273,8 +280,8 @@ def _decode(model: Any, remote: Any, inputs: dict[str, Tensor], plan: list[Place
         parts, now, ids, cache = [], inputs, None, None
         for _ in range(n):
             with model.trace(**now, past_key_values=cache, use_cache=True, logits_to_keep=1) as tracer:
-                for module, side, steps in plan:
-                    visit(module, side, steps, ids)
+                for place in plan:
+                    visit(place, ids)
                 result = tracer.result
             cache, ids = result.past_key_values, result.logits[:, -1:].detach().argmax(-1).cpu()
             parts.append(ids)
@@ -292,7 +299,7 @@ def _differentiate(
 
     visit, found = _visitor(), None
     with model.trace(**inputs, use_cache=False, remote=remote) as tracer, torch.enable_grad():
-        reached = [visit(module, side, steps, None, i == at) for i, (module, side, steps) in enumerate(plan)]
+        reached = [visit(place, None, i == at) for i, place in enumerate(plan)]
         logits = tracer.result.logits
         found = save(torch.autograd.grad(logits, reached[at], weights.to(logits))[0].cpu())
     return found

@@ -32,6 +32,9 @@ EDITS = {
     "generated": [Steer(Site("attn_out", 2), ONE, 30.0, positions="generated")],
     "a mask": [Steer(SITE, ONE, 60.0, positions=MASK)],
     "a token set": [Ablate(SITE, [ONE, TWO, THREE], TokenSet(tuple(range(20, 200, 2)))), STEER],
+    "in the middle": [Steer(Site("resid_mid", 1), ONE, 6.0, positions="all")],
+    "a head": [Steer(Site("z", 1, 2), torch.ones(8), 60.0, positions="all")],
+    "ablated per row": [Ablate(SITE, torch.stack([ONE.vector, TWO.vector])[:, None], "all")],
     "per row": [Steer(SITE, torch.stack([ONE.vector, TWO.vector]), torch.tensor([6.0, -3.0]), positions="all")],
 }
 
@@ -86,7 +89,7 @@ def test_an_edit_means_the_same_there(far, tiny, tokens, name):
 
 def test_it_captures_and_differentiates(far, tiny, tokens):
     here = wrap(tiny)
-    sites = [Site(stream, block) for stream in STREAMS for block in (0, 2)]
+    sites = [*(Site(stream, block) for stream in STREAMS for block in (0, 2)), Site("z", 1, 3)]
     own, other = (backend.capture(tokens, sites, [STEER]) for backend in (far, here))
     assert set(own) == set(other)
     for site in sites:
@@ -96,8 +99,10 @@ def test_it_captures_and_differentiates(far, tiny, tokens):
         return (logits[:, -1].log_softmax(-1)[:, 3] - logits[:, -1, 4]).sum()
 
     edits = [STEER, *EDITS["ablate"]]
-    gradient = far.gradients(tokens, SITE, metric, edits)
-    assert gradient.norm() > 0 and torch.allclose(gradient, here.gradients(tokens, SITE, metric, edits), atol=1e-5)
+    for site in (SITE, Site("resid_mid", 1), Site("z", 1, 3)):
+        gradient = far.gradients(tokens, site, metric, edits)
+        assert gradient.norm() > 0
+        assert torch.allclose(gradient, here.gradients(tokens, site, metric, edits), atol=1e-5)
 
 
 def test_questions_become_tokens_as_a_language_models_do(far, tiny, tokens):
