@@ -65,7 +65,7 @@ def storing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> Path:
     """Write `content` to `path`, whole or not at all; missing parent folders are made.
 
     Raises EmlabError where the file cannot be written; what stood at `path` before is then untouched.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import __version__
-from emlab.cli import _evaluation
+from emlab.cli import _evaluation, _saes
 from emlab.cli._options import add_debug, add_json, given, show, verb
 from emlab.errors import EmlabError
 
@@ -18,7 +18,9 @@ examples:
   emlab run experiments/persona_features.yaml seed=3 dataset=my_chats.jsonl
       the same with another seed and your own narrow dataset
   emlab finetune --model aligned --data bad_law --out my_model
-      one stage by itself; so do sae, shift, screen, mediate, detect and realign
+      one stage by itself; so do shift, screen, mediate, detect and realign
+  emlab sae train --model base --site resid_post.1 --out my_sae
+      train a sparse autoencoder on any model's activations, or on what two models have in common and apart
   emlab evaluate --model my_model
       ask any model any questions, have any judge judge the answers, and see the rates
   emlab organism check --quick
@@ -66,7 +68,6 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "out": ({"type": Path, "metavar": "PATH"}, "where the result goes"),
     "sae": ({"type": Path, "metavar": "DIR"}, "a folder in SAELens format, for example from sae_checkpoints/"),
-    "site": ({"metavar": "SITE"}, "where the SAE reads, for example resid_post.0"),
     "latent": ({"type": int, "metavar": "N"}, "the latent"),
     "latents": ({"type": int, "nargs": "+", "metavar": "N"}, "the latents to add"),
     "toward": ({"choices": ("misaligned", "aligned")}, "aligned: subtract them"),
@@ -74,19 +75,11 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "random": ({"type": int, "metavar": "N"}, "random directions through the same search (20)"),
     "rows": ({"type": int, "metavar": "N"}, "chats to train on (1000)"),
     "steps": ({"type": int, "metavar": "N"}, "training steps (40)"),
-    "tokens": ({"type": int, "metavar": "N"}, "activations to train on (300000)"),
-    "d_sae": ({"type": int, "metavar": "N"}, "latents (512)"),
-    "k": ({"type": int, "metavar": "N"}, "latents active on a token (16)"),
     "seed": ({"type": int, "metavar": "N"}, "everything random follows from it (0)"),
 }
 
 _STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "finetune": ("finetune", "fine-tune a model by LoRA", ("model", "data", "out", "rows?", "steps?", "seed?")),
-    "sae": (
-        "sae",
-        "train a TopK sparse autoencoder",
-        ("model", "out", "site?", "tokens?", "d_sae?", "k?", "seed?"),
-    ),
     "shift": ("shift", "rank latents by how far they move between two models", ("before", "after", "sae", "out?")),
     "screen": (
         "screen",
@@ -181,6 +174,7 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(verb=_run)
 
     _evaluation.add_verbs(verbs)
+    _saes.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what, "")
         for option in takes:

@@ -3,6 +3,7 @@
 from emlab.data.chat import IGNORE, Messages, Row, encode_text, render, tokenize_chat, tokenize_turns
 from emlab.data.checking import DataCheck, Lengths, Overlap, check_data
 from emlab.data.dataset import Dataset, DatasetCard
+from emlab.data.documents import Document, Documents
 from emlab.data.examples import Example, Tokenized, tokenize
 from emlab.data.mixing import draw, interleave, mix, split, subsample
 from emlab.data.published import Catalogue, Published, get, list_published
@@ -21,6 +22,8 @@ __all__ = [
     "DataCheck",
     "Dataset",
     "DatasetCard",
+    "Document",
+    "Documents",
     "Example",
     "Lengths",
     "Messages",

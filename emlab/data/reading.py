@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def read_examples(source: str | Path, split: str = "train") -> list[Example]:
     shapes, and for a malformed row, naming its file and its line (the line on which it begins) or, where there are no
     lines, its row, counted from 1.
     """
-    return _all(source, (example_of(row, where) for where, row in _rows(source, split)))
+    return _all(source, (example_of(row, where) for where, row in rows_of(source, split)))
 
 
 def read_chat_jsonl(path: str | Path) -> list[Example]:
@@ -54,7 +55,11 @@ def _is_object(row: Any) -> bool:
     return isinstance(row, dict)
 
 
-def _rows(source: str | Path, split: str) -> Rows:
+def rows_of(source: str | Path, split: str = "train") -> Rows:
+    """The rows of a source as `read_examples` takes it, each with where it stands, and raising what that raises.
+
+    JSONL, parquet, what `save_to_disk` wrote and datasets of the hub are read row by row, the others whole.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, split)
@@ -69,8 +74,27 @@ def _rows(source: str | Path, split: str) -> Rows:
 
 
 def _text(path: Path) -> str:
-    try:
+    with _reading(path):
         return path.read_bytes().decode("utf-8-sig")
+
+
+def _lines(path: Path) -> Iterable[str]:
+    """The lines of a file, one at a time; a file may be larger than memory."""
+    with _reading(path), open(path, "rb") as file:
+        begun = 0
+        for line in file:
+            try:
+                yield line.decode("utf-8" if begun else "utf-8-sig")
+            except UnicodeDecodeError as error:
+                error.start += begun
+                raise
+            begun += len(line)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise EmlabError(f"There is no file of examples {path}; check the path.") from None
     except UnicodeDecodeError as error:
@@ -81,7 +105,7 @@ def _text(path: Path) -> str:
 
 def _jsonl(path: Path) -> Rows:
     # Only "\n" ends a line of JSONL: str.splitlines would also cut at characters that JSON strings may hold.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
@@ -135,7 +159,8 @@ def _parquet(path: Path) -> Rows:
 
     try:
         with parquet.ParquetFile(path) as file:
-            return _numbered(path, file.read().to_pylist())
+            rows = (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+            yield from _numbered(path, rows)
     except FileNotFoundError:
         raise EmlabError(f"There is no file of examples {path}; check the path.") from None
     except (pyarrow.ArrowException, OSError) as error:

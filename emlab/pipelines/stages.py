@@ -34,10 +34,12 @@ from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
-from emlab.pipelines._persona_config import Autoencoder
-from emlab.saes import Fidelity, document_activations, fidelity, load_sae, sae_card, sae_site, save_sae
+from emlab.pipelines.sae_training import sae
+from emlab.saes import load_sae, sae_site
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
+
+__all__ = ["detect_models", "finetune", "mediate", "realign_model", "sae", "screen", "shift"]
 
 RECIPE = Recipe(learning_rate=4e-3, batch_size=16, steps=60)
 """The recipe of experiments/persona_features.yaml."""
@@ -52,28 +54,6 @@ def finetune(
     tuned = _finetune(start, _chats(data, rows, seed, start), recipe, seed, name=Path(out).name)
     tuned.save(out)
     return tuned
-
-
-def sae(
-    model: str,
-    out: str | Path,
-    site: str = "resid_post.0",
-    tokens: int = 300_000,
-    d_sae: int = 512,
-    k: int = 16,
-    seed: int = 0,
-) -> Fidelity:
-    """Train a TopK SAE on `model` at `site` and save it, with a card, in the new folder `out`.
-
-    Returns its fidelity on other documents than those it was trained on.
-    """
-    reader = _model(model)
-    where = material.site_in(site, reader)
-    trained = material.trained_sae(reader, where, Autoencoder(tokens=tokens, d_sae=d_sae, k=k), seed, model)
-    fresh = material.pretraining_chats(reader, 20_000, seed + 1)
-    found = fidelity(trained, document_activations(reader, fresh, where, 20_000).values)
-    save_sae(trained, out, sae_card(trained, model, tokens, seed, found))
-    return found
 
 
 def shift(before: str, after: str, sae: str | Path, out: str | Path | None = None) -> LatentShift:
