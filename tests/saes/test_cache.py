@@ -55,7 +55,7 @@ def test_batches_are_those_of_the_same_activations_in_memory(stream, tmp_path):
 def test_it_is_written_once_and_made_longer(stream, tmp_path, monkeypatch):
     write_cache(stream, tmp_path / "c", 300, shard_rows=150)
     before = bytes_of(tmp_path / "c")
-    monkeypatch.setattr(ActivationStream, "chunks", lambda *_, **__: pytest.fail("the model was run again"))
+    monkeypatch.setattr(ActivationStream, "_forward", lambda *_: pytest.fail("the model was run again"))
     assert len(write_cache(stream, tmp_path / "c", 200)) == 300
     assert bytes_of(tmp_path / "c") == before
     monkeypatch.undo()

@@ -37,7 +37,10 @@ def test_it_gives_the_activations_of_every_document(tiny):
 
 def test_the_pass_ends_at_the_site(tiny):
     reached = []
-    hooks = [block.register_forward_hook(lambda *_, i=i: reached.append(i)) for i, block in enumerate(tiny.model.model.layers)]
+    hooks = [
+        block.register_forward_hook(lambda *_, i=i: reached.append(i))
+        for i, block in enumerate(tiny.model.model.layers)
+    ]
     try:
         rows(ActivationStream(tiny, ["hello"], "resid_post.1"))
     finally:
@@ -66,7 +69,9 @@ def test_an_attention_sink_is_told_by_the_median_of_the_first_tokens(tiny, make_
     texts = ["abc~def", "ghijkl", "mno~pqr"]
     counts = list(ActivationStream(model, texts, "resid_post.0").chunks())[-1].after.counts
     assert (counts.sinks, counts.first, counts.kept) == (2, 3, 15)
-    kept = list(ActivationStream(model, texts, "resid_post.0", exclude=Exclusions(sinks=None)).chunks())[-1].after.counts
+    kept = list(ActivationStream(model, texts, "resid_post.0", exclude=Exclusions(sinks=None)).chunks())[
+        -1
+    ].after.counts
     assert (kept.sinks, kept.kept) == (0, 17)
 
 
@@ -76,7 +81,9 @@ def test_the_median_is_of_the_first_tokens_and_then_stays(tiny, monkeypatch):
     found = list(stream.chunks())
     assert len({chunk.after.median for chunk in found}) == 1
     first = []
-    for chunk in ActivationStream(tiny, TEXTS, SITE, exclude=Exclusions(sinks=None), batch_tokens=32, window=4).chunks():
+    for chunk in ActivationStream(
+        tiny, TEXTS, SITE, exclude=Exclusions(sinks=None), batch_tokens=32, window=4
+    ).chunks():
         first.append(chunk.values)
         if sum(map(len, first)) >= 40:
             break

@@ -5,7 +5,9 @@ import torch
 
 from emlab.errors import EmlabError
 from emlab.saes import fidelity, train_sae
-from emlab.saes.train import shuffled_batches
+from emlab.saes.recipe import SaeRecipe
+from emlab.saes.sources import InMemory
+from emlab.saes.train import fit_sae
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -61,7 +63,7 @@ def test_the_seed_decides():
 
 def test_batches_pass_over_every_row():
     rows = torch.arange(10.0)[:, None]
-    batches = shuffled_batches(rows, 5, seed=0)
+    batches = InMemory(rows, SITE).batches(5, 100, seed=0)
     first, second = (torch.cat([next(batches), next(batches)]) for _ in range(2))
     assert sorted(first.flatten().tolist()) == sorted(second.flatten().tolist()) == rows.flatten().tolist()
     assert not torch.equal(first, second)
@@ -79,3 +81,100 @@ def test_batches_pass_over_every_row():
 def test_it_refuses_what_makes_no_sae(activations, k, says):
     with pytest.raises(EmlabError, match=says):
         train_sae(activations, SITE, d_sae=16, k=k)
+
+
+def by_sae_lens(x, d_sae, k, steps, batch_size, seed):
+    """The weights that SAELens' own trainer and its own `fit` come to, with the settings of `train_sae`."""
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    def batches():
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = torch.randperm(len(x), generator=generator)
+            for start in range(0, len(x) - batch_size + 1, batch_size):
+                yield x[order[start : start + batch_size]]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sae = TopKTrainingSAE(
+            TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=d_sae, k=k, normalize_activations="expected_average_only_in")
+        )
+        config = SAETrainerConfig(
+            total_training_samples=steps * batch_size,
+            train_batch_size_samples=batch_size,
+            lr=2e-3,
+            lr_end=2e-4,
+            lr_warm_up_steps=min(20, steps // 4),
+            lr_decay_steps=steps // 3,
+            dead_feature_window=max(10, steps // 10),
+        )
+        trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches())
+        scale = x.shape[1] ** 0.5 / float(x.norm(dim=1).mean())
+        trainer.activation_scaler.scaling_factor = scale
+        sae.b_dec.data = x.mean(dim=0) * scale
+        trainer.fit()
+        weights = {name: value.detach().clone() for name, value in sae.state_dict().items()}
+        sae.process_state_dict_for_saving_inference(weights)
+    return weights
+
+
+def test_the_weights_are_those_of_sae_lens_own_loop():
+    x, _ = planted(rows=1500)
+    expected = by_sae_lens(x, 24, 3, steps=round(4 * 1500 / 128), batch_size=128, seed=3)
+    found = train_sae(x, SITE, d_sae=24, k=3, passes=4, batch_size=128, seed=3).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "saved_as"),
+    [
+        ("batchtopk", {"k": 2}, "jumprelu"),
+        ("matryoshka", {"k": 2, "widths": (10, 20)}, "jumprelu"),
+        ("jumprelu", {"l0_coefficient": 0.3}, "jumprelu"),
+    ],
+)
+def test_the_other_architectures_learn_and_come_back_from_disk(architecture, more, saved_as, tmp_path):
+    import sae_lens
+
+    from emlab.saes import save_sae
+
+    x, _ = planted()
+    recipe = SaeRecipe(architecture, d_sae=40, tokens=120_000, batch_size=256, seed=1, **more)
+    training = fit_sae(InMemory(x, SITE, "toy"), recipe)
+    found = fidelity(training.sae, planted(rows=2000)[0])
+    assert found.explained_variance > 0.6 and found.l0 < 8
+    loaded = sae_lens.SAE.load_from_disk(save_sae(training.sae, tmp_path / "sae"))
+    assert loaded.cfg.architecture() == saved_as
+    assert torch.equal(loaded.encode(x[:50]), training.sae.encode(x[:50]))
+    assert torch.allclose(loaded.W_dec.norm(dim=1), torch.ones(40), atol=1e-4)
+    metadata = loaded.cfg.metadata
+    assert metadata.hook_name == "blocks.1.hook_resid_post" and metadata.model_name == "toy"
+    assert metadata.emlab_kind == "plain" and metadata.emlab_recipe["architecture"] == architecture
+    assert (training.steps, training.recipe.samples) == (468, 468 * 256) and training.samples_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"architecture": "topkk"}, "no SAE architecture 'topkk'"),
+        ({"k": 0}, "k=0 of d_sae=4096"),
+        ({"k": 2.5}, "no whole number of latents"),
+        ({"architecture": "matryoshka", "widths": (20, 10)}, "must rise"),
+        ({"widths": (5000,)}, "must rise"),
+        ({"tokens": 10}, "10 activations make no batch of 1024"),
+        ({"learning_rate": 0.0}, "learning rate of 0.0"),
+        ({"learning_rate": float("nan")}, "learning rate of nan"),
+    ],
+)
+def test_a_recipe_that_makes_no_sae_is_refused(given, says):
+    with pytest.raises(EmlabError, match=says):
+        SaeRecipe(**given)
+
+
+def test_a_training_that_diverges_is_said_to():
+    x, _ = planted(rows=2000)
+    with pytest.raises(EmlabError, match="has diverged: lower the learning rate"):
+        fit_sae(InMemory(x, SITE), SaeRecipe(d_sae=16, k=2, tokens=6400, batch_size=64, learning_rate=1e30))
