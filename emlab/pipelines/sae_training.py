@@ -135,7 +135,7 @@ def sae(
             exclude=Exclusions("first" not in keep, "special" not in keep, None if "sinks" in keep else 10.0),
             against=None if before is None else other,
             kind="difference" if minus else "crosscoder" if both else "plain",
-            max_length=min(max_length, reader.max_positions or max_length),
+            max_length=max_length,
         )
 
     other = None if before is None else _model(before)

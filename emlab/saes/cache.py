@@ -158,6 +158,8 @@ def write_cache(
     if tokens < 1 or shard_rows < 1:
         raise EmlabError(f"A cache of {tokens} activations in shards of {shard_rows} cannot be; ask for at least one.")
     cache = _begun(stream, folder)
+    for left in folder.glob(f".*{artifacts.PARTIAL}"):
+        left.unlink(missing_ok=True)
     _mend(cache, stream, verify)
     bar = tqdm(
         total=tokens,
@@ -194,10 +196,14 @@ def _begun(stream: ActivationStream, folder: Path) -> ActivationCache:
                 f"{cache.about.documents}, or other weights or exclusions); give another folder."
             )
         return cache
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # What a killed writing left of its first file.
+    empty = not folder.exists() or all(file.name.endswith(artifacts.PARTIAL) for file in folder.glob("*"))
+    if not empty or folder.is_file():
         raise EmlabError(f"{folder} is there and is no cache of activations; give another folder.")
     zeros = torch.zeros(stream.about.d_in, dtype=torch.float64), (0.0,) * len(stream.about.widths)
-    return ActivationCache(folder, stream.about, stream.identity, (), zeros, Counts(), False, stream.device)
+    cache = ActivationCache(folder, stream.about, stream.identity, (), zeros, Counts(), False, stream.device)
+    cache._save_index()
+    return cache
 
 
 def _mend(cache: ActivationCache, stream: ActivationStream, verify: bool) -> None:

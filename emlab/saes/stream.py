@@ -96,7 +96,7 @@ class ActivationStream:
     kind: Kind = "plain"
     """"difference": `model` minus `against`; "crosscoder": `against` and then `model`, side by side."""
     max_length: int = 1024
-    """Chats are cut after so many tokens, raw texts into pieces of so many."""
+    """Chats are cut after so many tokens, raw texts into pieces of so many; of fewer where a model takes no more."""
     batch_tokens: int = 4096
     """Tokens in a forward pass, pads among them."""
     window: int = 1024
@@ -171,10 +171,10 @@ class ActivationStream:
         held: list[_Read] = []
         median = start.median
         if median is None:
-            for read in reads:
-                held.append(read)
+            for early in reads:
+                held.append(early)
                 # The documents may all together have fewer.
-                if sum(len(one.parts[0]) for one in held) >= REFERENCE or read.before.reading > start.reading:
+                if sum(len(one.parts[0]) for one in held) >= REFERENCE or early.before.reading > start.reading:
                     break
             median = tuple(_median([read.parts[i] for read in held]) for i in range(len(self.models)))
         held.reverse()
@@ -237,10 +237,10 @@ class ActivationStream:
 
     def _batches(self, window: list[Any], done: int) -> list[list[TokenRow]]:
         """The rows of a window of documents in batches of like length."""
-        rows = token_rows(self.model, window, self.read, self.max_length)
+        rows = token_rows(self.model, window, self.read, self._longest)
         if self.against is not None:
             for number, document in enumerate(window, start=done + 1) if self._differs(window, rows) else ():
-                if self._differs([document], token_rows(self.model, [document], self.read, self.max_length)):
+                if self._differs([document], token_rows(self.model, [document], self.read, self._longest)):
                     raise EmlabError(
                         f"{self.against.name} and {self.model.name} make different tokens of document {number}, so "
                         "their activations cannot be compared; take models with the same tokenizer and chat template."
@@ -254,7 +254,7 @@ class ActivationStream:
 
     def _differs(self, documents: list[Any], rows: list[TokenRow]) -> bool:
         assert self.against is not None
-        return token_rows(self.against, documents, self.read, self.max_length) != rows
+        return token_rows(self.against, documents, self.read, self._longest) != rows
 
     def _forward(self, rows: list[TokenRow], before: Position, after: Position) -> _Read:
         tokens = self.model.batch([row.ids for row in rows])
@@ -279,6 +279,10 @@ class ActivationStream:
 
     def _captured(self, backend: Any, tokens: Tokens) -> Tensor:
         return backend.capture(tokens, self.site)[self.site].to(self.device)
+
+    @property
+    def _longest(self) -> int:
+        return min([self.max_length, *(model.max_positions or self.max_length for model in self.models)])
 
     @cached_property
     def _backends(self) -> list[Any]:

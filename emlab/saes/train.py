@@ -111,6 +111,8 @@ def fit_sae(
     EmlabError where an SAE to start from does not fit, where the folder holds another training's checkpoint, and where
     the training diverges.
     """
+    if checkpoint_every < 1:
+        raise EmlabError(f"checkpoints cannot be {checkpoint_every} steps apart: give 1 or more.")
     about = source.about
     if start is not None:
         recipe = as_recipe(recipe, start, about)

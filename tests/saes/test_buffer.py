@@ -20,7 +20,7 @@ class Counting:
     about = About("plain", SITE, ("numbers",), (1,))
     device = torch.device("cpu")
 
-    def chunks(self, start=Position(), repeat=False):
+    def chunks(self, start, repeat):
         n = start.documents + start.row
         while True:
             length = 1 + n % 7

@@ -20,8 +20,8 @@ CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes
 ALL = Exclusions(first=False, special=False, sinks=None)
 
 
-def rows(stream, start=Position()):
-    return torch.cat([chunk.values for chunk in stream.chunks(start)])
+def rows(stream):
+    return torch.cat([chunk.values for chunk in stream.chunks()])
 
 
 def as_set(values):
