@@ -185,8 +185,8 @@ def memory_of(setting: dict[str, int], architecture: str) -> dict[str, Any]:
     }
 
 
-def memory(repeats: int, architectures: list[str]) -> dict[str, Any]:
-    """Each setting in fresh processes, interleaved: the median."""
+def memory(repeats: int, architectures: list[str], kept: dict[str, Any]) -> dict[str, Any]:
+    """Each setting in fresh processes, interleaved: the median. `kept`: what was measured of other architectures."""
     keys = [(name, architecture) for name in MEMORY for architecture in architectures]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in keys}
     for _ in range(repeats):
@@ -194,7 +194,7 @@ def memory(repeats: int, architectures: list[str]) -> dict[str, Any]:
             command = [sys.executable, __file__, "--child", name, architecture]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name, architecture].append(json.loads(done.stdout.splitlines()[-1]))
-    middle = {
+    middle = kept | {
         f"{name} {architecture}": sorted(runs, key=lambda run: run["peak_over_computed"])[len(runs) // 2]
         for (name, architecture), runs in found.items()
     }
@@ -213,7 +213,9 @@ def main() -> None:
     parser.add_argument("--part", choices=("speed", "memory", "both"), default="both", help="what to measure (both)")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds of the speed (7)")
     parser.add_argument("--processes", type=int, default=3, metavar="N", help="processes for each memory setting (3)")
-    parser.add_argument("--architectures", nargs="+", default=["topk"], metavar="NAME", help="for the memory (topk)")
+    parser.add_argument(
+        "--architectures", nargs="+", default=["topk", "fast_topk"], metavar="NAME", help="for the memory"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sae_streaming.json")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -225,7 +227,8 @@ def main() -> None:
         result["speed"] = speed(options.repeats)
         print(f"capture over bare forward: {result['speed']['capture_over_bare_forward']:.3f}")
     if options.part in ("memory", "both"):
-        result["memory"] = memory(options.processes, options.architectures)
+        kept = result.get("memory", {}).get("by_setting", {})
+        result["memory"] = memory(options.processes, options.architectures, kept)
         print(f"peak over computed: {result['memory']['peak_over_computed']:.3f}")
     about = environment()
     result |= {

@@ -21,7 +21,7 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.data import Documents
 from emlab.errors import EmlabError
-from emlab.models import wrap
+from emlab.models.backends.hooks import caught
 from emlab.saes.sources import About, Kind
 from emlab.saes.token_rows import READS, Counts, Exclusions, TokenRow, special_ids, token_rows
 from emlab.sites import Site
@@ -274,19 +274,24 @@ class ActivationStream:
             keep, left["special"] = keep & ~special, int(special.sum())
         read = sum(len(row.ids) for row in rows)
         counts = Counts(documents=len(rows), tokens=read, cut=sum(row.cut for row in rows), **left)
-        parts = tuple(self._captured(backend, tokens)[keep].float() for backend in self._backends)
+        parts = tuple(self._captured(model, tokens)[keep].float() for model in self.models)
         return _Read(parts, counts, before, after)
 
-    def _captured(self, backend: Any, tokens: Tokens) -> Tensor:
-        return backend.capture(tokens, self.site)[self.site].to(self.device)
+    def _captured(self, model: LanguageModel, tokens: Tokens) -> Tensor:
+        """What the site holds (batch, position, d_model): the model's own tensor, of which rows are taken at once."""
+        tokens = tokens.to(model.device)
+        with torch.no_grad(), caught(model.model, self.site) as seen:
+            model.model(
+                input_ids=tokens.ids,
+                attention_mask=tokens.real.long(),
+                position_ids=tokens.position_ids,
+                use_cache=False,
+            )
+        return seen[0].to(self.device)
 
     @property
     def _longest(self) -> int:
         return min([self.max_length, *(model.max_positions or self.max_length for model in self.models)])
-
-    @cached_property
-    def _backends(self) -> list[Any]:
-        return [wrap(model) for model in self.models]
 
     @cached_property
     def _special(self) -> Tensor:

@@ -145,6 +145,7 @@ write_cache(stream, Path(sys.argv[1]), 8000, shard_rows=400, progress=False)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writing_goes_on_with_the_same_bytes(tmp_path):
     folder = tmp_path / "killed"
 
