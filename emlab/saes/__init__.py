@@ -3,11 +3,16 @@
 from emlab.saes.activations import DocumentActivations, document_activations
 from emlab.saes.buffer import BufferedStream
 from emlab.saes.cache import ActivationCache, write_cache
+from emlab.saes.check import ClassFidelity, ModelCheck, check_model
 from emlab.saes.crosscoder import Crosscoder, LatentScaling, latent_scaling
+from emlab.saes.faithfulness import Bounds, Faithful, SaeCheck, check_sae, faithful
 from emlab.saes.fidelity import Fidelity, fidelity, loss_recovered
+from emlab.saes.fitting import fitted_site, neuronpedia_url, sae_site, site_named
+from emlab.saes.loading import load_sae
+from emlab.saes.moments import Estimate
 from emlab.saes.recipe import SaeRecipe
 from emlab.saes.sources import InMemory
-from emlab.saes.store import load_sae, sae_card, sae_site, save_sae
+from emlab.saes.store import sae_card, save_sae
 from emlab.saes.stream import ActivationStream
 from emlab.saes.token_rows import Exclusions
 from emlab.saes.train import SaeTraining, fit_sae, train_sae
@@ -15,24 +20,36 @@ from emlab.saes.train import SaeTraining, fit_sae, train_sae
 __all__ = [
     "ActivationCache",
     "ActivationStream",
+    "Bounds",
     "BufferedStream",
+    "ClassFidelity",
     "Crosscoder",
     "DocumentActivations",
+    "Estimate",
     "Exclusions",
+    "Faithful",
     "Fidelity",
     "InMemory",
     "LatentScaling",
+    "ModelCheck",
+    "SaeCheck",
     "SaeRecipe",
     "SaeTraining",
+    "check_model",
+    "check_sae",
     "document_activations",
+    "faithful",
     "fidelity",
     "fit_sae",
+    "fitted_site",
     "latent_scaling",
     "load_sae",
     "loss_recovered",
+    "neuronpedia_url",
     "sae_card",
     "sae_site",
     "save_sae",
+    "site_named",
     "train_sae",
     "write_cache",
 ]

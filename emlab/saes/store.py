@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import artifacts
-from emlab.errors import EmlabError
 from emlab.saes.fidelity import Fidelity
-from emlab.sites import Site
+from emlab.saes.fitting import sae_site
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -47,36 +45,3 @@ On documents it was not trained on: {measured}.
 
     sae = SAE.load_from_disk("path/to/this/folder")
 """
-
-
-def load_sae(folder: str | Path) -> SAE:
-    """The SAE in `folder`, ready to encode. EmlabError if the folder holds no SAE in SAELens format."""
-    folder = Path(folder)
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise EmlabError(f"{folder} holds no SAE ({' and '.join(missing)} missing): give a folder in SAELens format.")
-    try:
-        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise EmlabError(f"{folder / CONFIG} cannot be read ({error}): restore or retrain the SAE.") from error
-
-    from sae_lens import SAE
-    from safetensors import SafetensorError
-
-    try:
-        sae = SAE.load_from_disk(folder)
-    except (KeyError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
-        raise EmlabError(
-            f"the SAE in {folder} cannot be loaded ({str(error).splitlines()[0]}): restore or retrain it."
-        ) from error
-    return sae.eval().requires_grad_(False)
-
-
-def sae_site(sae: SAE) -> Site:
-    """The site that `sae` was trained at, from its metadata. EmlabError if it names none."""
-    hook = sae.cfg.metadata.hook_name
-    if not hook:
-        raise EmlabError(
-            "the SAE's metadata name no hook: set cfg.metadata.hook_name, e.g. 'blocks.1.hook_resid_post'."
-        )
-    return Site.parse(hook)
