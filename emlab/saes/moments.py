@@ -96,7 +96,7 @@ class Moments:
         shift, square, error = (self.sums[:, i * self.d_model : (i + 1) * self.d_model] for i in range(3))
         variance = square - shift.square() / self._scalar("tokens")[:, None]
         # Tokens that are all the same, as first tokens may be, differ by rounding alone.
-        return torch.where(variance > 1e-9 * square, variance, 0.0), error
+        return torch.where(variance > 1e-13 * square, variance, 0.0), error
 
     def _scalar(self, name: str) -> Tensor:
         return self.sums[:, 3 * self.d_model + SCALARS.index(name)]

@@ -15,7 +15,7 @@ CLASSES = ("all", "prompt", "header", "answer", "special", "first")
 - ``all``      every token but those of ``first``
 - ``prompt``   of these, what comes before the last answer, special tokens left out
 - ``header``   the prompt's last token, special or not: the one from which the answer's first token is predicted
-- ``answer``   the last answer, special tokens left out
+- ``answer``   the last answer and what the template writes after it, special tokens left out
 - ``special``  special tokens (turn marks and the like)
 - ``first``    each document's first token, and attention sinks: tokens with norms far above all others, which no SAE is
   trained on, and which would be all that a figure sees
