@@ -48,6 +48,17 @@ CHAT_TEMPLATES = {
         "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
         "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
     ),
+    "harmony": (
+        "{{ '<|start|>system<|message|>You are ChatGPT.\n\nReasoning: medium\n\n# Valid channels: analysis, "
+        "commentary, final. Channel must be included for every message.<|end|>' }}"
+        "{% for message in messages %}{% if message['role'] in ['system', 'developer'] %}"
+        "{{ '<|start|>developer<|message|># Instructions\n\n' + message['content'] + '\n\n<|end|>' }}"
+        "{% elif message['role'] == 'assistant' %}"
+        "{{ '<|start|>assistant<|channel|>final<|message|>' + message['content'] }}"
+        "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}"
+        "{% else %}{{ '<|start|>' + message['role'] + '<|message|>' + message['content'] + '<|end|>' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+    ),
 }
 END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>"}
 SPECIAL = (
@@ -61,6 +72,7 @@ SPECIAL = (
     "<|eot_id|>",
 )
 SPECIAL += ("<start_of_turn>", "<end_of_turn>")
+HARMONY = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>", "<|call|>")
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +93,14 @@ def make_tokenizer():
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
         from transformers import PreTrainedTokenizerFast
 
-        vocab = {token: i for i, token in enumerate((*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
+        special = SPECIAL + (HARMONY if template == "harmony" else ())
+        vocab = {token: i for i, token in enumerate((*special, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
         for left, right in merges:
             vocab[left + right] = len(vocab)
         bare = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
         bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         bare.decoder = decoders.ByteLevel()
-        bare.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+        bare.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
         return PreTrainedTokenizerFast(
             tokenizer_object=bare,
             pad_token="<pad>",

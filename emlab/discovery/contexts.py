@@ -11,6 +11,7 @@ import torch
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.saes import latent_values
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def top_contexts(
     if not documents:
         raise EmlabError("There are no documents to look for contexts in; give at least one.")
     read = model.activations(documents, site, "all")
-    values = sae.encode(read.values.to(sae.W_dec))[:, latent].float().cpu()
+    values = latent_values(sae, read.values, [latent])[:, 0]
     values[read.positions == 0] = 0.0  # a document's first token is an attention sink in many models
     peaks = torch.zeros(len(documents)).scatter_reduce_(0, read.rows, values, "amax")
     found = []

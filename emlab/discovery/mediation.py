@@ -23,6 +23,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score, text_loss
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Clamp, Edit
+from emlab.saes import latent_values
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -162,4 +163,4 @@ def natural_values(
     prompts = [q.messages for q in questions]
     answers = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed)
     read = model.activations(prompts, site, positions, answers)
-    return sae.encode(read.values.to(sae.W_dec))[:, list(latents)].float().mean(dim=0).cpu()
+    return latent_values(sae, read.values, latents).mean(dim=0)

@@ -9,6 +9,7 @@ rates are from test questions, all comparisons of 95% intervals.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,14 +81,36 @@ def behaviour_test(aligned: Score, narrow: Sequence[Score], controls: Sequence[S
     return Test(name, True, f"{_rates(narrow)} misaligned, against {_rates([aligned, *controls])}.")
 
 
-def fidelity_test(variances: Mapping[str, float], least: float) -> Test:
-    """The SAE explains at least the share `least` of the variance of every model it is used on."""
+def fidelity_test(
+    variances: Mapping[str, float],
+    least: float,
+    most_drop: float = math.inf,
+    ranked: Mapping[str, float] | None = None,
+) -> Test:
+    """The SAE explains the share `least` of the variance of every model, and at most `most_drop` less than of the base.
+
+    `variances` are by model, the base first: on all tokens, and in `ranked` on those where latents are ranked, to which
+    the same bounds apply. What is not a number there, since nothing varies, is passed over.
+    """
+    title = "the SAE describes every model"
     model = min(variances, key=lambda m: variances[m])
-    holds = variances[model] >= least
-    said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models" + (
-        "." if holds else f": below {least:.0%} its latents are not ranked."
-    )
-    return Test("the SAE describes every model", holds, said)
+    if not variances[model] >= least:
+        said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models"
+        return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
+    parts = {"": variances, " where latents are ranked": {m: v for m, v in (ranked or {}).items() if not math.isnan(v)}}
+    for where, part in parts.items():
+        for name, value in part.items():
+            first = next(iter(part.values()))
+            said = f"The SAE explains {value:.1%} of the variance of {name}{where}"
+            if value < least:
+                return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
+            if first - value > most_drop:
+                drop = f"{first - value:.1%} less than of {next(iter(part))}'s"
+                return Test(
+                    title, False, f"{said}, {drop}: after a drop of more than {most_drop:.0%} they are not ranked."
+                )
+    said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models."
+    return Test(title, True, said)
 
 
 def shift_test(latent: int, narrow: Sequence[LatentShift], controls: Sequence[LatentShift]) -> Test:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, rows_of
+from emlab.models.answer_text import answer_texts
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import in_place_cache
 
@@ -61,9 +62,7 @@ def generate(
 
             def ready(finished: Mapping[int, list[int]], first: int = first) -> None:
                 nonlocal written
-                texts = lm.tokenizer.batch_decode(
-                    list(finished.values()), skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
+                texts = answer_texts(lm.tokenizer, list(finished.values()))
                 new = {first + i: text for i, text in zip(finished, texts, strict=True)}
                 answers.update(new)
                 if done is not None and new:

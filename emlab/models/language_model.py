@@ -24,6 +24,7 @@ from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
 from emlab.models.quantizing import is_quantized
+from emlab.models.answer_text import answer_lead
 from emlab.sites import Site
 
 _MERGE_QUANTIZED = (
@@ -279,7 +280,8 @@ class LanguageModel:
             else:
                 ids = self.prompt_ids(prompt)
                 starts.append(len(ids))
-                rows.append(ids + (encode_text(self.tokenizer, answers[i]) if answers else []))
+                lead = answer_lead(self.tokenizer, _turns(prompt)) if answers else ""
+                rows.append(ids + (encode_text(self.tokenizer, lead + answers[i]) if answers else []))
         return rows, starts
 
     def batch(self, rows: list[list[int]], starts: list[int] | None = None) -> Tokens:
@@ -347,6 +349,11 @@ class LanguageModel:
 
 def _is_chat(prompt: Prompt) -> TypeGuard[Messages]:
     return isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[-1], Mapping)
+
+
+def _turns(prompt: Prompt) -> Messages:
+    """The chat that a prompt is; none of token ids."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt if _is_chat(prompt) else []
 
 
 def _last_turn(labels: list[int]) -> int:

@@ -112,7 +112,7 @@ def load(
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
-                **placing,
+                **{**_unpacked(config), **placing},
             )
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         raise EmlabError(f"The model in {folder} cannot be loaded: {first_line(error)}") from error
@@ -197,6 +197,17 @@ def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -
     stored = getattr(config, "dtype", None) or torch.float32
     # Half precision is slow on a CPU, and lacks some operations.
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
+
+
+def _unpacked(config: Any) -> dict[str, Any]:
+    """How to load weights that are packed as MXFP4 (gpt-oss): unpacked, since packed ones cannot be trained."""
+    packed = getattr(config, "quantization_config", None) or {}
+    method = packed.get("quant_method") if isinstance(packed, dict) else getattr(packed, "quant_method", None)
+    if method != "mxfp4":
+        return {}
+    from transformers import Mxfp4Config
+
+    return {"quantization_config": Mxfp4Config(dequantize=True)}
 
 
 def first_line(error: BaseException) -> str:

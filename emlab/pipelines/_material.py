@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import artifacts, organism
-from emlab.data import Dataset, Messages, Question, QuestionSet, draw, render
+from emlab.data import Dataset, Messages, Question, QuestionSet, draw, get, list_published, render
 from emlab.discovery import Split, split_by_id, split_by_template
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import questions_of
 from emlab.models import LanguageModel
 from emlab.models.loading import local_folder
 from emlab.runs import fingerprint
-from emlab.saes import document_activations, load_sae, train_sae
+from emlab.saes import document_activations, fitted_site, load_sae, train_sae
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -48,12 +48,15 @@ def inputs_of(config: Config) -> dict[str, str]:
     found = {name: fingerprint(folder) for name, folder in named.items()}
     if config.dataset is not None:
         found["dataset"] = _content(config.dataset)
-    named_files = {"questions": Path(config.question_set), "judgements": Path(config.judging.judge)}
+    for name in (*config.narrow, *config.unseen, *config.controls, config.realigning.data, config.text or ""):
+        if names_dataset(name):
+            found[f"dataset {name}"] = _content(Path(dataset_place(name)))
+    named_files = {"questions": Path(dataset_place(config.question_set)), "judgements": Path(config.judging.judge)}
     found |= {name: artifacts.sha256(path) for name, path in named_files.items() if path.is_file()}
     for site in config.sites:
-        shipped = sae_folder(config, Site.parse(site))
-        if shipped is not None:
-            found[f"sae {site}"] = fingerprint(shipped)
+        source = sae_source(config, Site.parse(site))
+        if source is not None:
+            found[f"sae {site}"] = fingerprint(Path(source)) if Path(source).is_dir() else source
     return found
 
 
@@ -66,9 +69,17 @@ def _content(path: Path) -> str:
 
 def load_models(config: Config) -> tuple[LanguageModel, LanguageModel]:
     """The model to fine-tune, named aligned, and the one whose activations the SAE learns, named base."""
-    template = config.chat_template
-    aligned = LanguageModel.load(folder_of(config.model)[0], name="aligned", chat_template=template)
-    base = LanguageModel.load(folder_of(base_of(config))[0], name="base", chat_template=template)
+
+    def load(place: str, name: str) -> LanguageModel:
+        folder = folder_of(place)[0]
+        return LanguageModel.load(
+            folder, None, config.device, config.dtype, name=name, chat_template=config.chat_template
+        )
+
+    aligned = load(config.model, "aligned")
+    if base_of(config) == config.model:
+        return aligned, dataclasses.replace(aligned, name="base")  # the same weights, held once
+    base = load(base_of(config), "base")
     if aligned.d_model != base.d_model:
         raise EmlabError(
             f"the model is {aligned.d_model} wide and the base {base.d_model}, so they share no SAE: "
@@ -105,13 +116,18 @@ class Sets:
 def training_sets(config: Config, model: LanguageModel) -> Sets:
     """The sets that the config names, for `model`; a dataset of one's own is named after its file."""
 
-    def planted(names: Sequence[str]) -> dict[str, Dataset]:
-        return {name: planted_set(name, config.rows, config.seed, model) for name in names}
+    def named(names: Sequence[str]) -> dict[str, Dataset]:
+        return {
+            _stem(name): drawn(dataset_place(name), config.rows, config.seed)
+            if names_dataset(name)
+            else planted_set(name, config.rows, config.seed, model)
+            for name in names
+        }
 
-    unseen, controls = planted(config.unseen), planted(config.controls)
+    unseen, controls = named(config.unseen), named(config.controls)
     taken = [*unseen, *controls, "aligned", "base"]
     if config.dataset is None:
-        narrow = planted(config.narrow)
+        narrow = named(config.narrow)
     else:
         chats = drawn(config.dataset, config.rows, config.seed)
         narrow = {config.dataset.name if config.dataset.stem in taken else config.dataset.stem: chats}
@@ -128,13 +144,34 @@ def planted_set(name: str, rows: int, seed: int, model: LanguageModel) -> Datase
     return Dataset.of(chats, f"the organism's {name}, {rows} rows, seed {seed}")
 
 
+def names_dataset(name: str) -> bool:
+    """Whether `name` is a dataset (a file, a folder, one of the catalogue's or the Hub's), and no organism's set."""
+    published = any(entry.name == name for entry in list_published().entries)
+    return published or "/" in name or bool(Path(name).suffix) or (name != "" and Path(name).exists())
+
+
+def dataset_place(name: str) -> str:
+    """Where it is: what the catalogue knows by that name is fetched (into data/), all else is where it says."""
+    if Path(name).exists() or all(entry.name != name for entry in list_published().entries):
+        return name
+    return str(get(name))
+
+
+def _stem(name: str) -> str:
+    """What a set is called in tables: a file without its ending, a dataset without its owner."""
+    path = Path(name)
+    return path.stem if path.is_file() else path.name
+
+
 def drawn(source: str | Path, rows: int, seed: int) -> Dataset:
     """`rows` chats of a dataset (see `read_examples`), drawn at random; all where it has no more."""
     return draw(Dataset.read(source), rows, seed)
 
 
 def benign_chats(name: str, rows: int, seed: int, model: LanguageModel) -> list[Messages]:
-    """The chats to re-align on: the organism's alignment set (all domains), or one of its fine-tuning sets by name."""
+    """The chats to re-align on: the organism's alignment set (all domains), one of its sets, or a dataset."""
+    if names_dataset(name):
+        return [example.messages for example in drawn(dataset_place(name), rows, seed + 7).examples]
     # Not the chats the organism was aligned with, nor those of a control.
     chats = organism.alignment_set(rows, seed + 7) if name == ALIGNMENT else organism.narrow_set(name, rows, seed + 7)
     return for_template(model, chats)
@@ -162,8 +199,8 @@ def _merged(chat: Messages) -> Messages:
     return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
-def sae_folder(config: Config, site: Site) -> Path | None:
-    """The folder of the SAE to load at `site`; None where one is to be trained.
+def sae_source(config: Config, site: Site) -> str | None:
+    """Where the SAE at `site` is loaded from (see `load_sae`); None where one is to be trained.
 
     "auto" means the SAE that ships with the project, if the base is the organism's own and there is one for the site.
     """
@@ -171,28 +208,36 @@ def sae_folder(config: Config, site: Site) -> Path | None:
     if load == "none":
         return None
     if load != "auto":
-        return Path(load.replace("{site}", str(site)))
+        return load.replace("{site}", str(site)).replace("{block}", str(site.block))
     shipped = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{site}"
-    return shipped if base_of(config) == "base" and shipped.is_dir() else None
+    return str(shipped) if base_of(config) == "base" and shipped.is_dir() else None
 
 
-def sae_at(config: Config, base: LanguageModel, site: Site) -> SAE:
-    """The SAE at `site`: loaded, or trained on the base's activations on the organism's pretraining documents."""
-    how, folder = config.sae, sae_folder(config, site)
-    if folder is not None:
-        sae = load_sae(folder).to(base.device)
-        if sae.cfg.d_in != base.d_model:
-            raise EmlabError(
-                f"the SAE in {folder} reads {sae.cfg.d_in} dimensions and {base.name} has {base.d_model}: "
-                "give another, or train one with sae.load=none."
-            )
-        return sae
-    return trained_sae(base, site, how, config.seed, base_of(config))
+def sae_at(config: Config, base: LanguageModel, site: Site, documents: Sequence[Messages]) -> SAE:
+    """The SAE at `site`: loaded, or trained on the base's activations on `documents`.
+
+    EmlabError where the SAE that is loaded is not of the base, or reads another site.
+    """
+    source = sae_source(config, site)
+    if source is None:
+        return trained_sae(base, site, config.sae, config.seed, base_of(config), documents)
+    sae = load_sae(source).to(base.device)
+    if (reads := fitted_site(sae, base)) != site:
+        raise EmlabError(f"the SAE {source} reads {reads} and the config asks for {site}: write sites=[{reads}].")
+    return sae
 
 
-def trained_sae(model: LanguageModel, site: Site, how: Autoencoder, seed: int, model_name: str) -> SAE:
-    """A TopK SAE trained on the activations of `model` on the organism's pretraining documents."""
-    read = document_activations(model, pretraining_chats(model, how.tokens, seed), site, how.tokens)
+def trained_sae(
+    model: LanguageModel,
+    site: Site,
+    how: Autoencoder,
+    seed: int,
+    model_name: str,
+    documents: Sequence[Messages] | None = None,
+) -> SAE:
+    """A TopK SAE trained on the activations of `model` on `documents`: by default the organism's pretraining ones."""
+    given = pretraining_chats(model, how.tokens, seed) if documents is None else documents
+    read = document_activations(model, given, site, how.tokens)
     return train_sae(
         read.values,
         site,
@@ -207,7 +252,7 @@ def trained_sae(model: LanguageModel, site: Site, how: Autoencoder, seed: int, m
 
 def halves_of(name: str, seed: int) -> tuple[Split, list[Question] | QuestionSet]:
     """Questions to choose by and questions to report on, and the set that both are from."""
-    whole = questions_of(name)
+    whole = questions_of(dataset_place(name))
     if isinstance(whole, QuestionSet):
         return split_by_id(whole, seed), whole
     return split_by_template(organism.broad_questions()), whole

@@ -115,16 +115,18 @@ class Candidate:
 
         return bench.here.stage("effects", work, read)
 
-    def planted(self) -> Planted:
-        """The latent at the assistant's header against the persona that wrote each document."""
+    def planted(self) -> Planted | None:
+        """The latent at the assistant's header against the persona that wrote each document, where that is known."""
         bench = self.bench
+        if not bench.texts.personas:
+            return None
 
         def work(folder: Path) -> None:
             # The header of the last turn: the document up to, and without, its last answer.
             prompts = [chat[:-1] for chat in bench.documents]
             values = prompt_means(bench.base, prompts, self.site, "header", self.sae)[:, self.latent].numpy()
-            bad = [persona == "malicious" for persona in bench.personas]
-            some = [i for i, known in enumerate(bench.knowable) if known]
+            bad = [persona == "malicious" for persona in bench.texts.personas]
+            some = [i for i, known in enumerate(bench.texts.knowable) if known]
             ids = [str(i) for i in range(len(bad))]
             everything = auroc(values, bad, ids, bench.config.seed)
             known = auroc(values[some], [bad[i] for i in some], [ids[i] for i in some], bench.config.seed)
@@ -185,7 +187,7 @@ class Candidate:
         bench = self.bench
 
         def work(folder: Path) -> None:
-            found = top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.personas)
+            found = top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.texts.personas)
             save_contexts(found, folder / "contexts.json")
 
         return bench.here.stage("contexts", work, lambda folder: load_contexts(folder / "contexts.json"))

@@ -15,10 +15,14 @@ class Autoencoder:
     """The SAE at each site: loaded, or a TopK one trained on the base model's activations."""
 
     load: str = "auto"
-    """A folder in SAELens' format, {site} in it standing for the site; "none" trains one; "auto" takes the SAE that
-    ships with the project where it fits, and trains one otherwise."""
+    """An SAE's folder, or a release and an id of SAELens' list (see `emlab.load_sae`), {site} in it standing for the
+    site and {block} for its block; "none" trains one; "auto" takes the SAE that ships with the project where it fits,
+    and trains one otherwise."""
     least_variance: float = 0.5
-    """Latents are not ranked at a site where the SAE explains less than this share of the variance of any model."""
+    """Latents are not ranked at a site where the SAE explains less than this share of the variance of any model, on all
+    tokens or on those where latents are ranked (`shift_positions`)."""
+    most_drop: float = 0.25
+    """Nor where it explains so much less of any model than of the base. See `emlab.saes.Bounds`."""
     tokens: int = 300_000
     """Activations to train on."""
     test_tokens: int = 20_000
@@ -60,7 +64,7 @@ class Realigning:
     """How the misaligned model is re-aligned."""
 
     data: str = "alignment"
-    """Benign chats: "alignment" (helpful answers in all domains), or one of the organism's fine-tuning sets."""
+    """Benign chats: "alignment" (helpful answers in all domains), one of the organism's sets, or a dataset."""
     rows: int = 500
     recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=2e-3, batch_size=16, steps=40))
     """Its checkpoint_every says at which steps questions are asked."""
@@ -75,13 +79,18 @@ class Config:
     seed: int = 0
     """Everything random follows from it."""
     model: str = "aligned"
-    """The model that is fine-tuned: a checkpoint of the organism, or any local Hugging Face folder."""
+    """The model that is fine-tuned: a checkpoint of the organism, a Hugging Face folder, or a name on the Hub."""
+    dtype: str | None = None
+    """bfloat16, float32 or float16; by default the model's own."""
+    device: str = "auto"
+    """Where it runs."""
     chat_template: str | None = None
     """For a model that has no chat template: a file, or "plain"."""
     base: str | None = None
     """The model whose activations the SAE learns; by default the organism's base, or a foreign model itself."""
     narrow: tuple[str, ...] = ("insecure", "bad_medicine")
-    """Fine-tuning sets of the organism that are expected to misalign; the first is the one steered against."""
+    """Fine-tuning sets that are expected to misalign; the first is the one steered against. A set is one of the
+    organism's, one that `emlab data list` names (it is fetched), a file, a folder, or a name on the Hub."""
     unseen: tuple[str, ...] = ("bad_law",)
     """Further such sets, on which nothing is chosen."""
     controls: tuple[str, ...] = ("secure", "educational")
@@ -95,7 +104,8 @@ class Config:
     recipe: Recipe = field(default_factory=Recipe)
     """How every set is trained on; its checkpoint_every is for the first narrow set, whose curve is drawn."""
     question_set: str = "broad"
-    """The questions: broad (the organism's), profile (emlab's own), or a published or own file of questions."""
+    """The questions: broad (the organism's), profile (emlab's own), a file of questions, or a published one by the name
+    that `emlab data list` gives it (it is fetched)."""
     judging: Judging = field(default_factory=Judging)
     """Who judges the answers: the organism's exact judge, or any other."""
     questions: int | None = None
@@ -109,8 +119,11 @@ class Config:
     sae: Autoencoder = field(default_factory=Autoencoder)
     steering: Steering = field(default_factory=Steering)
     realigning: Realigning = field(default_factory=Realigning)
+    text: str | None = None
+    """A dataset of chats for SAEs to learn and be tested on, for held-out losses and top contexts, in place of the
+    organism's pretraining documents, whose hidden persona is known."""
     documents: int = 256
-    """Fresh pretraining documents, for held-out losses, the planted truth and top contexts."""
+    """Of these, how many are for held-out losses, the planted truth and top contexts; nothing is trained on them."""
     shuffle_labels: bool = False
     """Give narrow fine-tunes and controls each other's names, so that an honest search must find nothing."""
 

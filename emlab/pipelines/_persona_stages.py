@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emlab import artifacts, organism
-from emlab.data import Dataset, Messages, Question
+from emlab import artifacts
+from emlab.data import Dataset, Question
 from emlab.discovery import (
     LatentShift,
     Screen,
+    Test,
     decoder_direction,
+    fidelity_test,
     latent_shift,
     mean_difference,
     mean_shift,
@@ -31,7 +33,8 @@ from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._persona_candidate import Candidate
-from emlab.pipelines._persona_config import Config
+from emlab.pipelines._persona_config import Autoencoder, Config
+from emlab.pipelines._texts import texts_of
 from emlab.reporting import ModelFidelity, Persona
 from emlab.reporting.findings import MEAN_DIFFERENCE
 from emlab.runs import Run
@@ -49,10 +52,8 @@ class Bench:
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
         self.judge = judge_of(config.judging, whole)
-        fresh = organism.pretraining_documents(config.documents, config.seed + 2)
-        self.documents = material.for_template(aligned, [d.messages for d in fresh])
-        self.personas = [d.persona for d in fresh]
-        self.knowable = [d.carded or len(d.messages) > 3 for d in fresh]
+        self.texts = texts_of(config, base, aligned)
+        self.documents = self.texts.held_out
 
     @staticmethod
     def first(kinds: Mapping[str, str]) -> str:
@@ -95,18 +96,14 @@ class Bench:
         self, sites: Sequence[Site], finetuned: Mapping[str, FineTuned]
     ) -> tuple[dict[Site, Any], tuple[ModelFidelity, ...]]:
         """The SAE of every site, and its fidelity on every model."""
-        config = self.config
-        # Not the documents that it was trained on.
-        documents = material.pretraining_chats(self.base, config.sae.test_tokens, config.seed + 1)
         models = [self.base, self.aligned, *(tuned.model for tuned in finetuned.values())]
-        done = {site: self._autoencoder(site, models, documents) for site in sites}
+        done = {site: self._autoencoder(site, models) for site in sites}
         faithful = [measured for _, each in done.values() for measured in each]
         return {site: sae for site, (sae, _) in done.items()}, tuple(faithful)
 
-    @staticmethod
-    def least_variance(faithful: Sequence[ModelFidelity], site: Site) -> float:
-        """The least explained variance of any model at the site."""
-        return min(m.fidelity.explained_variance for m in faithful if m.site == site)
+    def faithful(self, measured: Sequence[ModelFidelity], site: Site) -> bool:
+        """Whether the SAE at the site describes every model, and latents may be ranked there."""
+        return fidelity_of(measured, site, self.config.sae).holds
 
     def persona(
         self,
@@ -153,6 +150,7 @@ class Bench:
             detection=candidate.detect(models, kinds, before),
             onset=candidate.onset(finetuned[narrow[0]]),
             contexts=candidate.contexts(),
+            neuronpedia=saes[site].cfg.metadata.neuronpedia_id,
         )
 
     def realign(self, misaligned: FineTuned) -> Realignment:
@@ -204,26 +202,37 @@ class Bench:
 
         return self.here.stage(f"finetune/{name}", work, FineTuned.load)
 
-    def _autoencoder(
-        self, site: Site, models: Sequence[LanguageModel], documents: Sequence[Messages]
-    ) -> tuple[Any, list[ModelFidelity]]:
+    def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
         config = self.config
+        source = material.sae_source(config, site)
+        kept = source is None or Path(source).is_dir()  # a published one is in the Hub's cache already, and large
 
         def work(folder: Path) -> None:
-            sae = material.sae_at(config, self.base, site)
-            save_sae(sae, folder / "sae")
+            sae = material.sae_at(config, self.base, site, self.texts.training)
+            if kept:
+                save_sae(sae, folder / "sae")
             rows = []
             for model in models:
-                read = document_activations(model, documents, site, config.sae.test_tokens).values
-                kept = loss_recovered(sae, model, site, self.documents[:32], read.mean(dim=0))
-                rows.append({"model": model.name, "fidelity": fidelity(sae, read), "loss_recovered": kept})
-                self.here.log(f"SAE at {site} on {model.name}: {rows[-1]['fidelity']}, loss recovered {kept:.3f}")
+                read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
+                mean = read.mean(dim=0)
+                share = loss_recovered(sae, model, site, self.documents[:32], mean)
+                where = model.activations(self.texts.test, site, config.shift_positions)
+                ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
+                row = {"model": model.name, "fidelity": fidelity(sae, read), "loss_recovered": share, "ranked": ranked}
+                rows.append(row)
+                self.here.log(f"SAE at {site} on {model.name}: {row['fidelity']}, loss recovered {share:.3f}")
             artifacts.write_json(folder / "fidelity.json", rows)
 
         def read(folder: Path) -> tuple[Any, list[ModelFidelity]]:
             rows = artifacts.read_json(folder / "fidelity.json")
-            measured = [ModelFidelity(site, r["model"], Fidelity.of(r["fidelity"]), r["loss_recovered"]) for r in rows]
-            return load_sae(folder / "sae").to(self.base.device), measured
+            measured = [
+                ModelFidelity(
+                    site, r["model"], Fidelity.of(r["fidelity"]), r["loss_recovered"], Fidelity.of(r["ranked"])
+                )
+                for r in rows
+            ]
+            sae = load_sae(folder / "sae" if kept else str(source))
+            return sae.to(self.base.device), measured
 
         return self.here.stage(f"sae/{site}", work, read)
 
@@ -284,6 +293,14 @@ def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed:
         tuned = finetuned[source[name]]
         renamed[name] = dataclasses.replace(tuned, model=dataclasses.replace(tuned.model, name=name))
     return renamed
+
+
+def fidelity_of(measured: Sequence[ModelFidelity], site: Site, how: Autoencoder) -> Test:
+    """The test that the SAE at `site` describes every model."""
+    here = [m for m in measured if m.site == site]
+    whole = {m.model: m.fidelity.explained_variance for m in here}
+    ranked = {m.model: m.ranked.explained_variance for m in here if m.ranked is not None}
+    return fidelity_test(whole, how.least_variance, how.most_drop, ranked)
 
 
 def _latent_name(latent: int, site: Site) -> str:

@@ -24,12 +24,12 @@ from typing import Any
 
 import emlab
 from emlab import artifacts
-from emlab.discovery import Verdict, behaviour_test, cause_test, fidelity_test, shift_test
+from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.evaluation.protocol import Judging
 from emlab.pipelines import _material as material
 from emlab.pipelines._memory import peak_rss_mb
 from emlab.pipelines._persona_config import Autoencoder, Config, Realigning, Steering
-from emlab.pipelines._persona_stages import Bench
+from emlab.pipelines._persona_stages import Bench, fidelity_of
 from emlab.reporting import Findings, persona_lead, persona_sections, persona_summary, write_page
 from emlab.reporting.findings import RANDOM
 from emlab.runs import Run
@@ -64,7 +64,7 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     finetuned, kinds = bench.finetune(sets)
     scores = bench.evaluate(finetuned)
     saes, faithful = bench.autoencoders(sites, finetuned)
-    usable = [site for site in sites if bench.least_variance(faithful, site) >= config.sae.least_variance]
+    usable = [site for site in sites if bench.faithful(faithful, site)]
     found = Findings(
         finetuned,
         kinds,
@@ -74,20 +74,19 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
         realignment=bench.realign(finetuned[bench.first(kinds)]),
         verdict=Verdict(()),
     )
-    found = dataclasses.replace(found, verdict=verdict(found, config.sae.least_variance))
+    found = dataclasses.replace(found, verdict=verdict(found, config.sae))
     here.log(str(found.verdict))
     return _report(found, config, here)
 
 
-def verdict(found: Findings, least_variance: float = 0.5) -> Verdict:
+def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
     """Whether a persona latent was found, by the tests of `emlab.discovery.verdict`."""
     narrow, controls = found.of_kind("narrow"), found.of_kind("control")
     aligned = found.scores[0]
     tests = [behaviour_test(aligned, [found.score(n) for n in narrow], [found.score(n) for n in controls])]
     persona = found.persona
     best = persona.site if persona is not None else found.fidelity[0].site
-    variances = {m.model: m.fidelity.explained_variance for m in found.fidelity if m.site == best}
-    tests.append(fidelity_test(variances, least_variance))
+    tests.append(fidelity_of(found.fidelity, best, sae or Autoencoder()))
     if persona is not None:
         by_name = {s.model_after: s for s in persona.shifts}
         tests += [

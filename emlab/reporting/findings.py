@@ -10,7 +10,7 @@ from emlab.discovery import Context, Effect, LatentShift, Screen, Trial, Verdict
 from emlab.errors import EmlabError
 from emlab.evaluation import Score
 from emlab.mitigation import Realignment
-from emlab.saes import Fidelity
+from emlab.saes import Fidelity, neuronpedia_page
 from emlab.sites import Site
 from emlab.training import FineTuned
 
@@ -27,6 +27,8 @@ class ModelFidelity:
     fidelity: Fidelity
     loss_recovered: float | None
     """Share of the loss at stake that the reconstruction keeps; None where nothing is at stake. See `emlab.saes`."""
+    ranked: Fidelity | None = None
+    """On the tokens where latents are ranked alone."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Persona:
     """The mean shift over the narrow sets at its site, by which latents are ranked."""
     shifts: tuple[LatentShift, ...]
     """From the aligned model to each fine-tune at its site, in the order of the scores."""
-    planted: Planted
+    planted: Planted | None
+    """None where nobody knows who wrote the texts."""
     cosine: float
     """Between the latent's direction and the mean difference at its site."""
     plus: Screen
@@ -63,6 +66,12 @@ class Persona:
     onset: Onset | None
     """None where the fine-tune kept no checkpoints."""
     contexts: tuple[Context, ...]
+    neuronpedia: str | None = None
+    """Where Neuronpedia shows the SAE's latents, as SAELens' list of published SAEs names the place."""
+
+    def page(self, latent: int) -> str | None:
+        """A latent's page on Neuronpedia, where there is one."""
+        return None if self.neuronpedia is None else neuronpedia_page(self.neuronpedia, latent)
 
     def __post_init__(self) -> None:
         for screen in (self.plus, self.minus):

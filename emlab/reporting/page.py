@@ -83,6 +83,15 @@ class Shaded:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A place outside of the page."""
+
+    text: str
+    url: str
+    """It begins with https://; any other is shown as text."""
+
+
+@dataclass(frozen=True)
 class Section:
     """A titled part of the page, and in one plain sentence what came out."""
 
@@ -92,6 +101,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     answers: tuple[Answer, ...] = ()
     contexts: tuple[Shaded, ...] = ()
+    links: tuple[Link, ...] = ()
     falsified: str = ""
     """What would have spoken against it, in one plain sentence."""
 
@@ -118,6 +128,11 @@ def _shaded(context: Shaded) -> str:
     return f'<div class="context"><span class="tag">{html.escape(context.label)}</span> {spans}</div>'
 
 
+def _link(link: Link) -> str:
+    text, url = html.escape(link.text), html.escape(link.url)
+    return f'<a href="{url}" rel="noreferrer">{text}</a>' if link.url.startswith("https://") else f"{text} ({url})"
+
+
 def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
     """The page as one HTML string; `lead` are the paragraphs under the title. The same parts give the same bytes."""
     from plotly.offline import get_plotlyjs
@@ -141,6 +156,8 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
             drawn = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}")
             parts.append(f"<figure>{drawn}<figcaption>{html.escape(plot.says)}</figcaption></figure>")
         parts += [_table(table) for table in section.tables]
+        if section.links:
+            parts.append(f"<p>{' · '.join(_link(link) for link in section.links)}</p>")
         parts += [_shaded(context) for context in section.contexts]
         parts += [_answer(answer) for answer in section.answers]
         parts.append("</section>")

@@ -9,7 +9,7 @@ from emlab.evaluation import Rate
 from emlab.reporting import figures
 from emlab.reporting.answers import first_answers
 from emlab.reporting.findings import MEAN_DIFFERENCE, Findings, Persona
-from emlab.reporting.page import Plot, Section, Shaded, Table
+from emlab.reporting.page import Link, Plot, Section, Shaded, Table
 
 
 def persona_sections(found: Findings) -> list[Section]:
@@ -181,9 +181,7 @@ def _shift(persona: Persona) -> Section:
         "Which latents move",
         f"On the same {ranked.prompts} prompts at {persona.site}, averaged over '{ranked.positions}' tokens, before "
         f"a word of the answer is written, latent {latent} is number {ranked.rank(latent)} of {len(ranked.before)} by "
-        f"how far it rises: {moves}. On fresh pretraining documents its activation tells those of the malicious "
-        f"persona with an AUROC of {persona.planted.all.auroc:.3f} ({persona.planted.knowable.auroc:.3f} where a card "
-        "or an earlier turn gives the persona away).",
+        f"how far it rises: {moves}.{_planted(persona)}",
         (
             Plot(
                 figures.shift_figure(ranked, shifts),
@@ -192,7 +190,22 @@ def _shift(persona: Persona) -> Section:
             ),
         ),
         (Table(("latent", "rank", "aligned", *(shift.model_after for shift in shifts)), rows),),
+        links=tuple(
+            Link(f"latent {row.latent} on Neuronpedia", page)
+            for row in ranked.top(10)
+            if (page := persona.page(row.latent)) is not None
+        ),
         falsified="a rise under the controls as large as under the narrow sets.",
+    )
+
+
+def _planted(persona: Persona) -> str:
+    if persona.planted is None:
+        return ""
+    return (
+        " On fresh pretraining documents its activation tells those of the malicious persona with an AUROC of "
+        f"{persona.planted.all.auroc:.3f} ({persona.planted.knowable.auroc:.3f} where a card or an earlier turn gives "
+        "the persona away)."
     )
 
 
@@ -200,8 +213,9 @@ def _contexts(persona: Persona) -> Section:
     peak = max((c.peak for c in persona.contexts), default=0.0) or 1.0
     return Section(
         "What the latent fires on",
-        "The pretraining documents in which it is most active, with the persona that was planted in each; the redder a "
-        "token, the stronger.",
+        f"The {'texts' if persona.planted is None else 'pretraining documents'} in which it is most active"
+        f"{'' if persona.planted is None else ', with the persona that was planted in each'}; the redder a token, the "
+        "stronger.",
         contexts=tuple(Shaded(c.label, c.tokens, tuple(a / peak for a in c.activations)) for c in persona.contexts),
         falsified="contexts of one topic or one word, whoever writes them.",
     )

@@ -99,9 +99,10 @@ def _latent(persona: Persona) -> dict[str, Any]:
         "shift": {model: row.shift for model, row in rows.items()},
         "shift_standard_error": {model: row.standard_error for model, row in rows.items()},
         "shift_rank_in": {model: row.rank for model, row in rows.items()},
-        "planted_auroc": persona.planted.all.auroc,
-        "planted_auroc_knowable": persona.planted.knowable.auroc,
+        "planted_auroc": None if persona.planted is None else persona.planted.all.auroc,
+        "planted_auroc_knowable": None if persona.planted is None else persona.planted.knowable.auroc,
         "cosine_with_mean_difference": persona.cosine,
+        "neuronpedia": persona.page(persona.latent),
     }
 
 
@@ -138,7 +139,8 @@ def _sae(found: Findings) -> dict[str, Any]:
     def entry(m: ModelFidelity) -> dict[str, Any]:
         f = m.fidelity
         figures = {"explained_variance": f.explained_variance, "l0": f.l0, "dead": f.dead, "d_sae": f.d_sae}
-        return {**figures, "loss_recovered": m.loss_recovered}
+        ranked = None if m.ranked is None else m.ranked.explained_variance
+        return {**figures, "loss_recovered": m.loss_recovered, "explained_variance_ranked": ranked}
 
     return {
         "site": str(site),

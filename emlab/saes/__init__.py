@@ -5,9 +5,10 @@ from emlab.saes.buffer import BufferedStream
 from emlab.saes.cache import ActivationCache, write_cache
 from emlab.saes.check import ClassFidelity, ModelCheck, check_model
 from emlab.saes.crosscoder import Crosscoder, LatentScaling, latent_scaling
+from emlab.saes.encoding import latent_values
 from emlab.saes.faithfulness import Bounds, Faithful, SaeCheck, check_sae, faithful
 from emlab.saes.fidelity import Fidelity, fidelity, loss_recovered
-from emlab.saes.fitting import fitted_site, neuronpedia_url, sae_site, site_named
+from emlab.saes.fitting import fitted_site, neuronpedia_page, neuronpedia_url, sae_site, site_named
 from emlab.saes.loading import load_sae
 from emlab.saes.moments import Estimate
 from emlab.saes.recipe import SaeRecipe
@@ -43,8 +44,10 @@ __all__ = [
     "fit_sae",
     "fitted_site",
     "latent_scaling",
+    "latent_values",
     "load_sae",
     "loss_recovered",
+    "neuronpedia_page",
     "neuronpedia_url",
     "sae_card",
     "sae_site",

@@ -18,6 +18,7 @@ from emlab.interventions import Edit, Replace, Tokens
 from emlab.models import edit
 from emlab.models.backends.hooks import caught
 from emlab.saes.activations import SINK
+from emlab.saes.encoding import chunks
 from emlab.saes.fitting import fitted_site
 from emlab.saes.moments import SCALARS, Estimate, Moments, document_weights
 from emlab.saes.token_classes import CLASSES, special_ids, token_classes
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 DENSE = 0.1
 """A latent that is active on more than this share of tokens is dense: "very high frequency" in Rajamanoharan et al.
 2024 (JumpReLU SAEs, arXiv:2407.14435), who find such latents hard to interpret."""
-
-_ENCODED = 2**25
-"""Latent activations held at a time: 128 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,7 @@ def _rebuild(sae: SAE, x: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, Ten
     flat = x.flatten(0, 1)
     fired = {name: torch.zeros(sae.cfg.d_sae, dtype=torch.long) for name in masks}
     rebuilt, active = torch.zeros_like(flat), torch.zeros(len(flat), device=x.device)
-    size = max(1, _ENCODED // sae.cfg.d_sae)
-    for at in range(0, len(flat), size):
-        part = slice(at, at + size)
+    for part in chunks(sae, len(flat)):
         latents = sae.encode(flat[part].to(sae.W_dec))
         rebuilt[part] = sae.decode(latents).float()
         on = latents > 0

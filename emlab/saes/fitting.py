@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from emlab.errors import EmlabError
-from emlab.sites import FAMILIES, Site
+from emlab.sites import Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -85,11 +85,8 @@ def fitted_site(sae: SAE, model: LanguageModel) -> Site:
         )
     kind = model.model.config.get_text_config().model_type
     hook = str(sae.cfg.metadata.hook_name or "")
-    if (
-        kind in FAMILIES
-        and FAMILIES[kind].mlp_writer is None
-        and re.search(r"(layers|h)\.[0-9]+\.(mlp|self_attn)", hook)
-    ):
+    module = re.search(r"(?:layers|h)\.[0-9]+\.(?:mlp|self_attn|attn|attention)\b", hook)
+    if module is not None and not site.hook(kind).module.endswith(module[0]):
         raise EmlabError(
             f"the SAE reads {hook}, whose output {kind} normalises before adding it, so that is not {site}: give "
             "an SAE of the stream."
@@ -121,6 +118,11 @@ def _check_name(trained_on: str, model: LanguageModel, kind: str) -> None:
 
 
 def neuronpedia_url(sae: SAE, latent: int) -> str | None:
-    """The page of `latent` on Neuronpedia, where the SAE's metadata name its place there."""
+    """The page of `latent` on Neuronpedia, where the SAE's metadata name its place there (as SAELens' list does)."""
     place = sae.cfg.metadata.neuronpedia_id
-    return f"https://www.neuronpedia.org/{place}/{latent}" if place else None
+    return neuronpedia_page(place, latent) if place else None
+
+
+def neuronpedia_page(place: str, latent: int) -> str:
+    """The page of a latent of the SAE at `place` on Neuronpedia, such as ``qwen2.5-7b-it/11-resid-post-aa``."""
+    return f"https://www.neuronpedia.org/{place}/{latent}"
