@@ -3,13 +3,14 @@
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.labels import label_lead, label_sections
-from emlab.reporting.page import Answer, Plot, Section, Shaded, Table, render, write_page
+from emlab.reporting.page import Answer, Link, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
     "Answer",
     "Findings",
+    "Link",
     "ModelFidelity",
     "Persona",
     "Planted",

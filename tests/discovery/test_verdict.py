@@ -1,5 +1,7 @@
 """The verdict: each test holds where it must, and fails by one sentence where it must not."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,18 @@ def test_fidelity():
     assert fidelity_test({"base": 0.9, "insecure": 0.5}, 0.5).holds
     low = fidelity_test({"base": 0.9, "insecure": 0.49}, 0.5)
     assert not low.holds and "49.0% of the variance of insecure" in low.said and "below 50%" in low.said
+
+
+def test_fidelity_where_latents_are_ranked_and_how_far_it_may_fall():
+    whole = {"base": 0.95, "insecure": 0.85}
+    assert fidelity_test(whole, 0.5, 0.25, {"base": 0.9, "insecure": 0.7}).holds
+    assert fidelity_test(whole, 0.5, 0.25, {"base": 0.9, "insecure": math.nan}).holds, "where nothing varies"
+    lost = fidelity_test(whole, 0.5, 0.25, {"base": 0.9, "insecure": 0.6})
+    assert not lost.holds and "60.0% of the variance of insecure where latents are ranked, 30.0% less" in lost.said
+    poor = fidelity_test(whole, 0.5, 0.25, {"base": 0.6, "insecure": 0.4})
+    assert not poor.holds and "where latents are ranked: below 50%" in poor.said
+    fell = fidelity_test({"base": 0.95, "insecure": 0.6}, 0.5, 0.25)
+    assert not fell.holds and "35.0% less than of base" in fell.said
 
 
 def test_shift():

@@ -106,8 +106,8 @@ def saes(settings, folder):
 
 
 def chats(path, n, say):
-    rows = ({"messages": [{"role": "user", "content": f"{say} {i}?"}, {"role": "assistant", "content": f"{say} {i * 7}."}]}
-            for i in range(n))  # fmt: skip
+    turns = ((("user", f"{say} {i}?"), ("assistant", f"{say} {i * 7}.")) for i in range(n))
+    rows = ({"messages": [{"role": role, "content": content} for role, content in each]} for each in turns)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from emlab.reporting import Answer, Section, Shaded, Table, persona_lead, persona_sections, render, write_page
+from emlab.reporting import Answer, Link, Section, Shaded, Table, persona_lead, persona_sections, render, write_page
 
 
 class Tags(HTMLParser):
@@ -77,3 +77,10 @@ def test_shaded_contexts_are_escaped_and_say_why_not():
     page = render("T", [], [section])
     assert '<span style="background:rgba(192,57,43,0.80)">&lt;b&gt;</span>' in page
     assert "&lt;i&gt;" in page and "What would have spoken against it: a &lt;u&gt;." in page
+
+
+def test_a_link_is_one_only_where_it_is_https():
+    links = (Link("a <b>", 'https://a.org/"x'), Link("run", "javascript:alert(1)"))
+    page = render("t", [], [Section("s", "says", links=links)])
+    assert '<a href="https://a.org/&quot;x" rel="noreferrer">a &lt;b&gt;</a> · run (javascript:alert(1))' in page
+    assert [attributes["href"] for tag, attributes in Tags(page).tags if tag == "a"] == ['https://a.org/"x']

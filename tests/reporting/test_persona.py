@@ -92,6 +92,19 @@ def test_an_arm_over_the_cap_is_named(made):
     assert "No arm kept incoherence under 10%" in section(found, "Adding").says
 
 
+def test_latents_link_to_neuronpedia_where_the_sae_is_there(made):
+    place = "qwen2.5-7b-it/11-resid-post-aa"
+    links = section(made.findings(persona=made.persona(neuronpedia=place)), "Which latents").links
+    assert links[0].url == f"https://www.neuronpedia.org/{place}/2" and "latent 2" in links[0].text
+    assert section(made.findings(), "Which latents").links == ()
+
+
+def test_texts_whose_writer_nobody_knows_have_no_planted_truth(made):
+    found = made.findings(persona=made.persona(planted=None))
+    assert "persona with an AUROC" not in section(found, "Which latents").says
+    assert "planted" not in section(found, "What the latent fires on").says
+
+
 def test_contexts_are_shaded_by_their_share_of_the_peak(made):
     (context,) = section(made.findings(), "What the latent fires on").contexts
     assert (context.label, context.weights) == ("malicious", (1.0, 0.5))
