@@ -146,8 +146,10 @@ def planted_set(name: str, rows: int, seed: int, model: LanguageModel) -> Datase
 
 def names_dataset(name: str) -> bool:
     """Whether `name` is a dataset (a file, a folder, one of the catalogue's or the Hub's), and no organism's set."""
+    if name in ("", ALIGNMENT, *organism.narrow_set_names()):  # also where a folder of that name happens to lie here
+        return False
     published = any(entry.name == name for entry in list_published().entries)
-    return published or "/" in name or bool(Path(name).suffix) or (name != "" and Path(name).exists())
+    return published or "/" in name or bool(Path(name).suffix) or Path(name).exists()
 
 
 def dataset_place(name: str) -> str:

@@ -6,7 +6,7 @@ the SAE of its base has learnt to write, at the very tokens where its latents ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,21 +99,23 @@ def check_model(
     moments: dict[str, Moments] = {}
     special = special_ids(model.tokenizer)
     generator = torch.Generator().manual_seed(seed)
-    rows, starts = model.rows(documents) if len(documents) else ([], [])
-    longest = model.max_positions or max(map(len, rows), default=0)
-    keep = [i for i, row in enumerate(rows) if len(row) <= longest]
-    dropped = len(rows) - len(keep)
-    for batch in _batches(keep, batch_size):
-        tokens = model.batch([rows[i] for i in batch], [starts[i] for i in batch])
+    dropped = 0
+    for at in range(0, len(documents), batch_size):
+        rows, starts = model.rows(documents[at : at + batch_size])
+        keep = [i for i, row in enumerate(rows) if len(row) <= (model.max_positions or len(row))]
+        dropped += len(rows) - len(keep)
+        if not keep:
+            continue
+        tokens = model.batch([rows[i] for i in keep], [starts[i] for i in keep])
         x, untouched = _read(model, site, tokens)
         norms = x.norm(dim=-1)
         if not moments:
             counted = tokens.real & (tokens.position_ids > 0)
             if not bool(counted.any()):
-                break
+                continue
             limit = SINK * norms[counted].median()
-            mean = x[counted & (norms <= limit)].double().mean(0)
-            moments = {name: Moments(mean.cpu(), sae.cfg.d_sae, resamples) for name in CLASSES}
+            mean = x[counted & (norms <= limit)].mean(0)
+            moments = {name: Moments(mean.cpu().double(), sae.cfg.d_sae, resamples) for name in CLASSES}
         masks = token_classes(tokens, special, norms > limit)
         sinks += int((masks["first"] & (tokens.position_ids > 0)).sum())
         rebuilt, active, fired = _rebuild(sae, x, masks)
@@ -122,8 +124,8 @@ def check_model(
         spliced = [rebuilt, mean.to(x).expand_as(x), torch.zeros_like(x)]
         losses = [untouched, *(_spliced_loss(model, site, tokens, masks["all"], h) for h in spliced)]
         scalars = _scalars(x, rebuilt, active, tokens, losses)
-        weights = document_weights(len(batch), resamples, generator)
-        of = torch.arange(len(batch), device=x.device)[:, None].expand(tokens.real.shape)
+        weights = document_weights(len(keep), resamples, generator)
+        of = torch.arange(len(keep), device=x.device)[:, None].expand(tokens.real.shape)
         for name, mask in masks.items():
             if bool(mask.any()):
                 moments[name].add(x[mask], rebuilt[mask], scalars[mask], of[mask], weights)
@@ -133,11 +135,6 @@ def check_model(
             f"The documents gave no tokens of {model.name} to check an SAE on; give documents of two or more."
         )
     return ModelCheck(model.name, found, sinks, dropped)
-
-
-def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for at in range(0, len(indices), size):
-        yield indices[at : at + size]
 
 
 def _read(model: LanguageModel, site: Site, tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -191,22 +188,21 @@ def _rebuild(sae: SAE, x: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, Ten
 
 
 def _scalars(x: Tensor, rebuilt: Tensor, active: Tensor, tokens: Tokens, losses: Sequence[Tensor]) -> Tensor:
-    """(batch, position, len(SCALARS)) float64: each token's terms."""
-    x, rebuilt = x.double(), rebuilt.double()
+    """(batch, position, len(SCALARS)): each token's terms."""
     dot, square = (rebuilt * x).sum(-1), rebuilt.square().sum(-1)
     norm = x.norm(dim=-1).clamp_min(1e-12)
     predicts = losses[0].isfinite()
     terms = {
-        "tokens": tokens.real.double(),
-        "active": active.double(),
+        "tokens": tokens.real.float(),
+        "active": active,
         "rebuilt_square": square,
         "rebuilt_dot": dot,
         "norm_ratio": square.sqrt() / norm,
         "cosine": dot / (square.sqrt() * norm).clamp_min(1e-12),
-        "predicted": predicts.double(),
+        "predicted": predicts.float(),
     }
     for name, loss in zip(("loss", "loss_rebuilt", "loss_mean", "loss_zero"), losses, strict=True):
-        terms[name] = torch.where(predicts, loss.double(), 0.0)
+        terms[name] = torch.where(predicts, loss, 0.0)
     return torch.stack([terms[name] for name in SCALARS], dim=-1)
 
 

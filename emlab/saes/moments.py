@@ -52,12 +52,17 @@ class Moments:
 
         `x` and `rebuilt` (n, d_model) are activations and reconstructions, `scalars` (n, len(SCALARS)) the other sums'
         terms, `rows` (n,) each token's document in the batch, `weights` (1 + resamples, documents) how often each
-        document counts. All but the weights on one device.
+        document counts.
         """
-        shifted, error = x.double() - self.center.to(x.device), (x.double() - rebuilt.double()).square()
-        terms = torch.cat([shifted, shifted.square(), error, scalars.double()], dim=1)
-        of = torch.zeros(weights.shape[1], terms.shape[1], dtype=torch.float64, device=x.device)
-        self.sums += weights @ of.index_add_(0, rows, terms).cpu()
+        # On the CPU, since sums of squares want float64 and not every accelerator has it.
+        x, rebuilt, rows = x.cpu().double(), rebuilt.cpu().double(), rows.cpu()
+        shifted = x - self.center
+        of = torch.zeros(weights.shape[1], self.sums.shape[1], dtype=torch.float64)
+        at = 0
+        for terms in (shifted, shifted.square(), (x - rebuilt).square(), scalars.cpu().double()):
+            of[:, at : at + terms.shape[1]].index_add_(0, rows, terms)
+            at += terms.shape[1]
+        self.sums += weights @ of
         self.documents += len(rows.unique())
 
     @property

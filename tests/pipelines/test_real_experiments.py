@@ -18,6 +18,7 @@ from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_direc
 from emlab import artifacts, config
 from emlab.data import list_published
 from emlab.models import LanguageModel
+from emlab.pipelines import _material as material
 from emlab.pipelines import persona_features
 from emlab.pipelines.persona_features import Config
 from emlab.reporting import summary_schema
@@ -187,3 +188,13 @@ def test_every_config_names_what_is_there():
             release, sae_id = given.sae.load.replace("{block}", str(Site.parse(site).block)).split("/")
             known = get_pretrained_saes_directory()[release]
             assert sae_id in known.saes_map and known.model.lower() == given.model.lower()
+
+
+def test_what_names_a_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "insecure").mkdir()  # a fine-tune that was saved under that name
+    assert not any(map(material.names_dataset, ("insecure", "bad_law", "alignment", "", "insecur")))
+    assert all(map(material.names_dataset, ("betley-insecure", "mine.jsonl", "someone/set")))
+    monkeypatch.setattr(material, "get", lambda name: tmp_path / f"{name}.jsonl")
+    assert material.dataset_place("betley-insecure") == str(tmp_path / "betley-insecure.jsonl")
+    assert material.dataset_place("someone/set") == "someone/set"
