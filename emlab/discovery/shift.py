@@ -1,14 +1,16 @@
 """Latent shift: how much more each SAE latent fires after a fine-tune than before, on the same prompts.
 
 Both models read the same prompts, and neither has written an answer yet, so what differs is what the fine-tune did to
-the reading. The difference is taken prompt by prompt (paired), and its standard error is over prompts.
+the reading. The difference is taken prompt by prompt (paired), and its standard error is over prompts, or over clusters
+of prompts. Any two models will do that share their tokens: checkpoints of one run, for example.
 Source: Wang et al. 2025, "Persona features control emergent misalignment" (arXiv:2506.19823).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
+from emlab.discovery.latents import BUDGET, check_width, dense_chunks
+from emlab.discovery.selection import check_same_tokens, described, part, select
+from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
 from emlab.sites import Site
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 
     from emlab.models import LanguageModel
     from emlab.models.language_model import Prompt
+
+
+VECTORS = ("before", "after", "standard_error")
+"""The vectors of a `LatentShift`."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,14 @@ class LatentShift:
     model_after: str
     site: Site
     positions: str
+    """In a word: a kind of positions, or what the mask or set of tokens was."""
     prompts: int
     before: Tensor
     """(d_sae,) float32."""
     after: Tensor
     """(d_sae,) float32."""
     standard_error: Tensor
-    """(d_sae,) of after − before, over prompts; NaN where there is one prompt."""
+    """(d_sae,) of after − before, over prompts or their clusters; NaN where there is one."""
 
     @property
     def shift(self) -> Tensor:
@@ -70,39 +80,51 @@ class LatentShift:
 
     def rank(self, latent: int) -> int:
         """1 for the latent that rises most."""
-        return int((self.order == latent).nonzero()) + 1
+        shift = self.shift
+        return 1 + int((shift > shift[latent]).sum()) + int((shift[:latent] == shift[latent]).sum())
 
     def row(self, latent: int) -> ShiftedLatent:
-        """Everything about one latent."""
-        before, after, error = (float(t[latent]) for t in (self.before, self.after, self.standard_error))
-        return ShiftedLatent(latent, self.rank(latent), before, after, float(self.shift[latent]), error)
+        """Everything about one latent. EmlabError where there is no such latent."""
+        if not 0 <= latent < len(self.before):
+            raise EmlabError(f"the shift is of latents 0 to {len(self.before) - 1} and has no latent {latent}.")
+        return self._row(latent, self.rank(latent))
 
     def top(self, n: int = 10) -> list[ShiftedLatent]:
         """The `n` latents that rise most."""
-        return [self.row(int(latent)) for latent in self.order[:n]]
+        return [self._row(latent, rank) for rank, latent in enumerate(self.order[:n].tolist(), 1)]
+
+    def bottom(self, n: int = 10) -> list[ShiftedLatent]:
+        """The `n` latents that fall most, the one that falls least of them first."""
+        order, first = self.order, max(0, len(self.before) - n)
+        return [self._row(latent, rank) for rank, latent in enumerate(order[first:].tolist(), first + 1)]
+
+    def _row(self, latent: int, rank: int) -> ShiftedLatent:
+        before, after, error = (float(t[latent]) for t in (self.before, self.after, self.standard_error))
+        return ShiftedLatent(latent, rank, before, after, float(self.after[latent] - self.before[latent]), error)
 
     def save(self, path: str | Path) -> Path:
-        """Write every latent as JSON, and beside it (ending .csv) a table in order of rank."""
-        path = Path(path)
-        rows = self.top(len(self.before))
+        """Write every latent as JSON, and beside it (ending .csv) a table in order of rank.
+
+        Of more than 65,536 latents the vectors go into a safetensors file beside them, and the table has the 1,000 that
+        rise most and the 1,000 that fall most.
+        """
+        path, large = Path(path), len(self.before) > LISTED
+        rows = [*self.top(1000), *self.bottom(1000)] if large else self.top(len(self.before))
         lines = ["rank,latent,before,after,shift,standard_error"]
         lines += [
             f"{r.rank},{r.latent},{r.before:.6g},{r.after:.6g},{r.shift:.6g},{r.standard_error:.6g}" for r in rows
         ]
         artifacts.write_text(path.with_suffix(".csv"), "\n".join(lines) + "\n")
-        return artifacts.write_json(path, {**vars(self), "site": str(self.site)})
+        about = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in VECTORS}
+        return write_vectors(path, {**about, "site": str(self.site)}, {name: getattr(self, name) for name in VECTORS})
 
     @classmethod
     def load(cls, path: str | Path) -> LatentShift:
         """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
+        raw, vectors = read_vectors(path, VECTORS, "latent shift")
         try:
-            vectors = {
-                name: torch.tensor([float("nan") if v is None else v for v in raw.pop(name)], dtype=torch.float32)
-                for name in ("before", "after", "standard_error")
-            }
             return cls(**{**raw, **vectors, "site": Site.parse(raw["site"])})
-        except (AttributeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise EmlabError(f"{path} holds no latent shift ({error}); write it with LatentShift.save.") from error
 
     def __str__(self) -> str:
@@ -131,22 +153,15 @@ def prompt_means(
     """(prompts, width): per prompt the mean over its `positions` of the residual stream, or of `sae`'s latents.
 
     Latents are encoded token by token and averaged afterwards. With `answers` each prompt is read with its answer
-    behind it. EmlabError where a prompt has no such position.
+    behind it. EmlabError where a prompt has no such position. For an SAE of very many latents use `latent_shifts`.
     """
     read = model.activations(prompts, site, positions, answers)
-    values = read.values
-    if sae is not None:
-        if sae.cfg.d_in != values.shape[1]:
-            raise EmlabError(
-                f"the SAE reads {sae.cfg.d_in} dimensions and {model.name} has {values.shape[1]} at {site}: "
-                "use an SAE of this model."
-            )
-        with torch.no_grad():
-            values = sae.encode(values.to(sae.W_dec)).float().cpu()
-    tokens = torch.zeros(len(prompts)).index_add_(0, read.rows, torch.ones(len(read.rows)))
-    if bool((tokens == 0).any()):
-        raise EmlabError(f"some prompts have no token at the positions {positions!r}: choose 'header' or 'prompt'.")
-    total = torch.zeros(len(prompts), values.shape[1]).index_add_(0, read.rows, values)
+    tokens = _counts(read.rows, len(prompts), positions)
+    if sae is None:
+        total = torch.zeros(len(prompts), read.values.shape[1]).index_add_(0, read.rows, read.values)
+    else:
+        check_width(sae, read.values.shape[1], f"{model.name} at {site}")
+        total = _sums(sae, read.values, torch.ones(len(read)), read.rows, len(prompts), BUDGET).cpu()
     return total / tokens[:, None]
 
 
@@ -156,19 +171,137 @@ def latent_shift(
     sae: SAE,
     prompts: Sequence[Prompt],
     site: Site,
-    positions: str = "header",
+    positions: Positions = "header",
+    answers: Sequence[str] | None = None,
+    clusters: Sequence[Hashable] | None = None,
 ) -> LatentShift:
-    """The shift of every latent of `sae` from `model_a` to `model_b` on `prompts`, over the `positions` of each."""
-    if not prompts:
-        raise EmlabError("a latent shift needs prompts: give at least one.")
-    before = prompt_means(model_a, prompts, site, positions, sae)
-    after = prompt_means(model_b, prompts, site, positions, sae)
-    error = (
-        (after - before).std(dim=0) / len(prompts) ** 0.5
-        if len(prompts) > 1
-        else torch.full_like(before[0], float("nan"))
-    )
-    return LatentShift(model_a.name, model_b.name, site, positions, len(prompts), before.mean(0), after.mean(0), error)
+    """The shift of every latent of `sae` from `model_a` to `model_b` on `prompts`; see `latent_shifts`."""
+    return latent_shifts(model_a, [model_b], sae, prompts, site, positions, answers, clusters)[0]
+
+
+@torch.no_grad()
+def latent_shifts(
+    first: LanguageModel,
+    others: Sequence[LanguageModel],
+    sae: SAE,
+    prompts: Sequence[Prompt],
+    site: Site,
+    positions: Positions = "header",
+    answers: Sequence[str] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    budget: int = BUDGET,
+    block: int = 256,
+) -> list[LatentShift]:
+    """The shifts of every latent of `sae` from `first` to each of `others`, in one pass over the prompts.
+
+    `positions` are a name of SELECTIONS, a `TokenSet` or a mask; with `answers` each prompt is read with its answer.
+    A prompt's latents are averaged over its positions, and every prompt counts the same. Prompts of one cluster (a
+    question in several wordings, say; by default each prompt is its own) are not taken for independent: the standard
+    error is the cluster-robust one, √(G/(G−1) · Σ_g (Σ_{i∈g} (dᵢ − d̄))²) / n, which without clusters is the usual one.
+
+    `block` prompts are read at a time, and `budget` bytes bound the dense latents of a chunk, so that memory grows
+    with neither the prompts nor the latents beyond a few vectors of length d_sae. EmlabError for no prompts, for a
+    prompt without a token at the positions, and for models that do not share their tokens.
+    """
+    if not len(prompts) or not others:
+        raise EmlabError("a latent shift needs prompts and a second model: give at least one of each.")
+    if clusters is not None and len(clusters) != len(prompts):
+        raise EmlabError(f"there are {len(clusters)} clusters for {len(prompts)} prompts: give one for each prompt.")
+    check_same_tokens(first, others, prompts, answers)
+    where, models = select(first, prompts, positions), [first, *others]
+    groups = _clusters(len(prompts), clusters)
+    running = _Running(len(models), sae.cfg.d_sae, sae.W_dec.device)
+    for members in _blocks(groups, block):
+        index = [i for group in members for i in group]
+        asked = [prompts[i] for i in index]
+        said = None if answers is None else [answers[i] for i in index]
+        reads = [model.activations(asked, site, part(where, index), said) for model in models]
+        for model, read in zip(models, reads, strict=True):
+            check_width(sae, read.values.shape[1], f"{model.name} at {site}")
+        cluster = torch.tensor([g for g, group in enumerate(members) for _ in group])
+        weights = (1 / _counts(reads[0].rows, len(index), positions))[reads[0].rows]
+        owner = cluster[reads[0].rows]
+        at_once = max(1, budget // (4 * sae.cfg.d_sae))
+        for begin in range(0, len(members), at_once):
+            these = (owner >= begin) & (owner < begin + at_once)
+            sizes = torch.tensor([float(len(group)) for group in members[begin : begin + at_once]])
+            sums = (
+                _sums(sae, r.values[these], weights[these], owner[these] - begin, len(sizes), budget) for r in reads
+            )
+            running.add(sums, sizes)
+    return [
+        LatentShift(first.name, other.name, site, described(positions), len(prompts), *running.result(k))
+        for k, other in enumerate(others, 1)
+    ]
+
+
+class _Running:
+    """Sums over clusters of prompts, from which means and standard errors follow; (models, d_sae) float64 each."""
+
+    def __init__(self, models: int, d_sae: int, device: torch.device) -> None:
+        self.total, self.square, self.cross = torch.zeros(3, models, d_sae, dtype=torch.float64, device=device)
+        self.prompts, self.squared_sizes, self.clusters = 0.0, 0.0, 0
+
+    def add(self, sums: Iterable[Tensor], sizes: Tensor) -> None:
+        """`sums` are, model by model, the sums (clusters, d_sae) over the prompts of each cluster."""
+        before: Tensor | None = None
+        sizes = sizes.double().to(self.total.device)
+        for k, of_model in enumerate(sums):
+            self.total[k] += of_model.sum(0, dtype=torch.float64)
+            before = of_model if before is None else before
+            for n, rise in zip(sizes, of_model - before, strict=True):  # a row at a time: float64 is twice as large
+                rise = rise.double()
+                self.square[k] += rise.square()
+                self.cross[k] += n * rise
+        self.prompts += float(sizes.sum())
+        self.squared_sizes += float(sizes.square().sum())
+        self.clusters += len(sizes)
+
+    def result(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean before, mean after and standard error of the rise, each (d_sae,) float32, on the CPU."""
+        n, many = self.prompts, self.clusters
+        rise = (self.total[k] - self.total[0]) / n
+        spread = self.square[k] - 2 * rise * self.cross[k] + rise.square() * self.squared_sizes
+        error = (spread.clamp_min(0) * many / (many - 1)).sqrt() / n if many > 1 else torch.full_like(rise, math.nan)
+        return (self.total[0] / n).float().cpu(), (self.total[k] / n).float().cpu(), error.float().cpu()
+
+
+def _sums(sae: SAE, values: Tensor, weights: Tensor, owner: Tensor, owners: int, budget: int) -> Tensor:
+    """(owners, d_sae): the weighted sums of the latents of tokens (n, d_in) over the tokens of each owner."""
+    total = torch.zeros(owners, sae.cfg.d_sae, device=sae.W_dec.device)
+    for rows, dense in dense_chunks(sae, values, budget):
+        total.index_add_(0, owner[rows].to(total.device), dense.mul_(weights[rows, None].to(dense)))
+    return total
+
+
+def _counts(rows: Tensor, prompts: int, positions: Positions) -> Tensor:
+    """(prompts,) float32: how many tokens of each were read; EmlabError where one has none."""
+    tokens = torch.zeros(prompts).index_add_(0, rows, torch.ones(len(rows)))
+    if empty := int((tokens == 0).sum()):
+        raise EmlabError(
+            f"{empty} of {prompts} prompts have no token at the positions {described(positions)!r}: choose 'header' or "
+            "'prompt', or give answers."
+        )
+    return tokens
+
+
+def _clusters(prompts: int, clusters: Sequence[Hashable] | None) -> list[list[int]]:
+    """Which prompts belong together."""
+    found: dict[Hashable, list[int]] = {}
+    for i in range(prompts):
+        found.setdefault(i if clusters is None else clusters[i], []).append(i)
+    return list(found.values())
+
+
+def _blocks(groups: Sequence[list[int]], block: int) -> Iterator[list[list[int]]]:
+    """The clusters in runs of about `block` prompts; none is divided."""
+    run: list[list[int]] = []
+    for group in groups:
+        if run and sum(map(len, run)) + len(group) > block:
+            yield run
+            run = []
+        run.append(group)
+    yield run
 
 
 def mean_shift(shifts: Sequence[LatentShift]) -> LatentShift:

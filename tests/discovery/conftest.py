@@ -15,6 +15,9 @@ class GivenModel:
     def __init__(self, name, *prompts):
         self.name, self.prompts = name, prompts
 
+    def rows(self, prompts, answers=None):
+        return [[i] for i, _ in enumerate(prompts)], [1] * len(prompts)
+
     def activations(self, prompts, site, positions, answers=None):
         rows = [(i, v) for i, tokens in enumerate(self.prompts[: len(prompts)]) for v in tokens]
         values = torch.tensor([v for _, v in rows], dtype=torch.float32)

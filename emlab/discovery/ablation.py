@@ -1,0 +1,180 @@
+"""Exact effects: each latent set to its baseline, alone, at all positions at once, and the metric taken again.
+
+Latents are rows of a batch, each row with its own edit. In a case only the latents that are off their baseline there
+are tried; the effect of the others is exactly 0. The noise of such an effect is measured by *random directions of
+matched norm*: a random unit direction takes the place of what an active latent writes, with that latent's activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from emlab.discovery.effects import Attribution, Tally
+from emlab.discovery.latents import BUDGET, check_latents, writes
+from emlab.discovery.metrics import Contrast, Metric
+from emlab.discovery.reading import Reader, Reading, less
+from emlab.errors import EmlabError
+from emlab.interventions import Positions, Tokens
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from emlab.models import LanguageModel
+    from emlab.models.language_model import Prompt
+
+QUANTILE = 0.99
+"""The noise level is this quantile of the sizes of the effects of random directions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Effects of random directions that have an active latent's activations."""
+
+    effects: Tensor
+    """(n,): of each direction, averaged over cases."""
+    latents: tuple[int, ...]
+    """Whose activations each direction has."""
+
+    @property
+    def level(self) -> float:
+        """The 99th percentile of the effects' sizes: effects above it are above noise."""
+        return float(self.effects.abs().quantile(QUANTILE))
+
+
+def ablate_latents(
+    model: LanguageModel,
+    sae: SAE,
+    asked: Sequence[Prompt] | Sequence[Contrast],
+    site: Site,
+    latents: Sequence[int] | None = None,
+    metric: Metric | None = None,
+    baseline: str | Tensor | LanguageModel = "zero",
+    positions: Positions = "all",
+    batch_size: int = 32,
+    budget: int = BUDGET,
+) -> Attribution:
+    """The exact effect of each of `latents` (None: of all), measured by setting it to its baseline; see `attribute`.
+
+    `batch_size` rows go through the model at a time. EmlabError for a latent that the SAE lacks.
+    """
+    if latents is not None:
+        check_latents(sae, latents)
+    reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
+    wanted = torch.full((sae.cfg.d_sae,), latents is None)
+    wanted[list(latents or ())] = True
+    tally = Tally(reader, "exact")
+    for reading in reader.batches(1):
+        moved = _moved(reader, reading, wanted)
+        effects, value = torch.zeros(1, sae.cfg.d_sae), reader.metric(reading)
+        for some in moved.split(reader.cases_a_batch):
+            effects[0, some] = _effects(reader, reading, value, some, writes(sae, some))
+        tally.add(value, effects)
+    return tally.done()
+
+
+def random_effects(
+    model: LanguageModel,
+    sae: SAE,
+    asked: Sequence[Prompt] | Sequence[Contrast],
+    site: Site,
+    n: int = 100,
+    seed: int = 0,
+    metric: Metric | None = None,
+    baseline: str | Tensor | LanguageModel = "zero",
+    positions: Positions = "all",
+    batch_size: int = 32,
+    budget: int = BUDGET,
+) -> Noise:
+    """What ablating does that is of no latent: `n` random directions, each with the activations, and the length of what
+    is written, of a latent drawn among those that are active. EmlabError where none is."""
+    if n < 1:
+        raise EmlabError(f"{n} random directions tell nothing; ask for at least 1.")
+    reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
+    everything = torch.ones(sae.cfg.d_sae, dtype=torch.bool)
+    readings = list(reader.batches(1))
+    active = torch.unique(torch.cat([_moved(reader, reading, everything) for reading in readings]))
+    if not len(active):
+        raise EmlabError(f"No latent is active on what is asked at {site}, so there is nothing to ablate; ask more.")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = active[torch.randint(len(active), (n,), generator=generator)]
+    units = torch.nn.functional.normalize(torch.randn(n, model.d_model, generator=generator), dim=-1)
+    vectors = units * writes(sae, drawn).norm(dim=-1, keepdim=True).cpu()
+    total = torch.zeros(n)
+    for reading in readings:
+        here = torch.isin(drawn, _moved(reader, reading, everything)).nonzero()[:, 0]
+        value = reader.metric(reading)
+        for some in here.split(reader.cases_a_batch):
+            total[some] += _effects(reader, reading, value, drawn[some], vectors[some])
+    return Noise(total / len(readings), tuple(drawn.tolist()))
+
+
+def _moved(reader: Reader, reading: Reading, wanted: Tensor) -> Tensor:
+    """(n,): those of the wanted latents that are off their baseline somewhere in the reading."""
+    moved = torch.zeros_like(wanted)
+    moved[reading.change.latents] = True
+    if reader.constant is not None:
+        moved |= reader.constant != 0
+    return (moved & wanted).nonzero()[:, 0]
+
+
+def _effects(reader: Reader, reading: Reading, value: Tensor, latents: Tensor, vectors: Tensor) -> Tensor:
+    """(n,): what the metric of a single case loses when each latent, writing its vector (n, d_model), is at baseline."""
+    change, copies, rows = reading.change, len(latents), len(reading.tokens.ids)
+    tokens = Tokens(*(getattr(reading.tokens, f).repeat(copies, 1) for f in ("ids", "real", "answer")))
+    levels = torch.zeros(copies, len(reading.rows))
+    for i, latent in enumerate(latents.tolist()):
+        own = change.at(change.latents == latent)
+        levels[i].index_add_(0, own.tokens, own.values)
+    if reader.constant is not None:
+        levels -= reader.constant[latents][:, None]
+    device = reading.rows.device
+    shift = torch.zeros(copies, rows, reading.tokens.ids.shape[1], vectors.shape[-1], device=device)
+    shift[:, reading.rows, reading.columns] = (levels[..., None] * vectors.cpu()[:, None]).to(device)
+    reader.forwards += len(tokens.ids)
+    logits = reader.backend.logits(tokens, [less(reader.site, shift.flatten(0, 1))])
+    return value - reader.values(logits, tokens, list(reading.cases) * copies).float().cpu()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well estimated effects tell the exact ones."""
+
+    method: str
+    rank_correlation: float
+    """Spearman's, of the signed effects of the latents whose exact effect is above noise; NaN where fewer than three are."""
+    overlap: int
+    """How many latents are among the `top` strongest, of either sign, by both."""
+    top: int
+    above: int
+    """Latents whose exact effect is above noise."""
+    noise: float
+    cost: str
+    exact_cost: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: rank correlation {self.rank_correlation:.3f} over {self.above} latents above noise "
+            f"({self.noise:.3g}), {self.overlap} of the top {self.top} shared; {self.cost}, exact {self.exact_cost}"
+        )
+
+
+def agreement(estimate: Attribution, exact: Attribution, noise: float, top: int = 20) -> Agreement:
+    """Hold estimated effects against exact ones. EmlabError where they are not of the same thing."""
+    from scipy.stats import spearmanr
+
+    of: list[Any] = [(a.model, a.site, a.baseline, a.positions, a.cases, len(a.effects)) for a in (estimate, exact)]
+    if of[0] != of[1]:
+        raise EmlabError("The effects are of different models, sites, baselines, positions or cases: compare the same.")
+    above = exact.effects.abs() > noise
+    ranks = float("nan")
+    if int(above.sum()) >= 3:
+        ranks = float(spearmanr(estimate.effects[above].numpy(), exact.effects[above].numpy()).statistic)
+    shared = len(set(estimate.top(top)) & set(exact.top(top)))
+    costs = (str(estimate.cost), str(exact.cost))
+    return Agreement(estimate.method, ranks, shared, top, int(above.sum()), noise, *costs)

@@ -1,0 +1,99 @@
+"""Latents of an SAE, however many: encoded a few tokens at a time, and kept as the few that are active.
+
+An SAE of two million latents makes eight megabytes of every token, so nothing here holds more of them at once than fit
+a budget. A token's latents are encoded together, since a TopK SAE must see them all to choose among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from emlab.errors import EmlabError
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+BUDGET = 64 * 2**20
+"""Bytes that the dense activations of a chunk of tokens may take; what encoding needs besides is a few times that."""
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveLatents:
+    """The active latents of some tokens, one entry each, in order of the tokens."""
+
+    tokens: Tensor
+    """(n,) int64: which of the tokens."""
+    latents: Tensor
+    """(n,) int64."""
+    values: Tensor
+    """(n,) float32: the activation; not 0."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __neg__(self) -> ActiveLatents:
+        return ActiveLatents(self.tokens, self.latents, -self.values)
+
+    def at(self, index: Tensor) -> ActiveLatents:
+        """Some of the entries: `index` is int64, or a bool for each."""
+        return ActiveLatents(self.tokens[index], self.latents[index], self.values[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[ActiveLatents]) -> ActiveLatents:
+        """The entries of all, one after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "latents", "values")))
+
+
+def check_latents(sae: SAE, latents: Sequence[int]) -> None:
+    """EmlabError where the SAE lacks one of the latents."""
+    for latent in latents:
+        if not 0 <= latent < sae.cfg.d_sae:
+            raise EmlabError(
+                f"the SAE has latents 0 to {sae.cfg.d_sae - 1} and no latent {latent}: choose one of these."
+            )
+
+
+def check_width(sae: SAE, width: int, whose: str) -> None:
+    """EmlabError unless the SAE reads activations of this width."""
+    if sae.cfg.d_in != width:
+        raise EmlabError(f"the SAE reads {sae.cfg.d_in} dimensions and {whose} has {width}: use an SAE of this model.")
+
+
+def dense_chunks(sae: SAE, values: Tensor, budget: int = BUDGET) -> Iterator[tuple[slice, Tensor]]:
+    """Latents (chunk, d_sae) of activations (n, d_in), float32 on the SAE's device, and which rows they are of."""
+    rows = max(1, budget // (4 * sae.cfg.d_sae))
+    for at in range(0, len(values), rows):
+        with torch.no_grad():
+            encoded = sae.encode(values[at : at + rows].to(sae.W_dec))
+        # An SAE made with use_sparse_activations returns a sparse tensor.
+        yield slice(at, at + rows), (encoded.to_dense() if encoded.is_sparse else encoded).float()
+
+
+def active_latents(sae: SAE, values: Tensor, budget: int = BUDGET) -> ActiveLatents:
+    """The active latents of activations (n, d_in); on the CPU."""
+    parts = [ActiveLatents(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), torch.empty(0))]
+    for rows, dense in dense_chunks(sae, values, budget):
+        tokens, latents = dense.nonzero(as_tuple=True)
+        parts.append(ActiveLatents(tokens.cpu() + rows.start, latents.cpu(), dense[tokens, latents].cpu()))
+    return ActiveLatents.cat(parts)
+
+
+def writes(sae: SAE, latents: Tensor | Sequence[int]) -> Tensor:
+    """(n, d_in) float32: what one unit of each latent's activation adds to the reconstruction.
+
+    EmlabError for an SAE that scales every token by its own norm, so that there is no such vector.
+    """
+    scaled = getattr(sae.cfg, "normalize_activations", "none")
+    if scaled in ("constant_norm_rescale", "layer_norm"):
+        raise EmlabError(
+            f"the SAE normalises activations by {scaled}, so what a latent writes differs from token to token: use one "
+            "whose scale is folded into its weights."
+        )
+    rows = sae.W_dec.detach()[torch.as_tensor(latents, device=sae.W_dec.device)].float()
+    # Such an SAE's activations are in units of the whole row, and decoding divides by its length.
+    return rows / rows.norm(dim=-1, keepdim=True) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else rows
