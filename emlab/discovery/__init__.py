@@ -1,38 +1,78 @@
 """Finding what carries a behaviour: latent shift, directions, and the edits that show which of them are causes."""
 
+from emlab.discovery.ablation import Agreement, Noise, ablate_latents, agreement, random_effects
+from emlab.discovery.attribution import METHODS, attribute
 from emlab.discovery.contexts import Context, load_contexts, save_contexts, top_contexts
-from emlab.discovery.directions import decoder_direction, mean_difference
+from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
+from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
+from emlab.discovery.effects import Attribution, Cost, Place
+from emlab.discovery.effects import summary as attribution_summary
 from emlab.discovery.mediation import Effect, clamp, effect_of, natural_values
+from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
+from emlab.discovery.nulls import matched_directions
+from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
+from emlab.discovery.probes import Probe, linear_probe
 from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
-from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, mean_shift
+from emlab.discovery.selection import SELECTIONS
+from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, latent_shifts, mean_shift
 from emlab.discovery.split import Split, split_by_id, split_by_template, spread
+from emlab.discovery.traits import Trait, read_trait, trait_names
 from emlab.discovery.verdict import Test, Verdict, behaviour_test, cause_test, fidelity_test, shift_test
 
 __all__ = [
+    "METHODS",
+    "SELECTIONS",
+    "Agreement",
     "Arm",
+    "Attribution",
     "Context",
+    "Contrast",
+    "Convergence",
+    "Cosines",
+    "Cost",
     "Effect",
     "LatentShift",
+    "Metric",
+    "Noise",
+    "PersonaVector",
+    "Place",
+    "Probe",
     "Sampling",
     "Screen",
     "ShiftedLatent",
     "Split",
     "Test",
+    "Trait",
     "Trial",
     "Verdict",
+    "ablate_latents",
+    "agreement",
+    "attribute",
+    "attribution_summary",
     "behaviour_test",
     "cause_test",
     "choose",
     "clamp",
+    "convergence",
+    "cosines",
     "decoder_direction",
+    "difference_components",
     "effect_of",
     "fidelity_test",
     "latent_shift",
+    "latent_shifts",
+    "linear_probe",
     "load_contexts",
+    "log_probability_difference",
+    "matched_directions",
     "mean_difference",
     "mean_shift",
     "natural_values",
     "order",
+    "persona_vector",
+    "random_effects",
+    "read_contrasts",
+    "read_trait",
     "save_contexts",
     "shift_test",
     "split_by_id",
@@ -41,4 +81,6 @@ __all__ = [
     "steer_screen",
     "steered",
     "top_contexts",
+    "trait_names",
+    "trait_scores",
 ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from emlab import artifacts
 from emlab.discovery.effects import Attribution, Tally
 from emlab.discovery.latents import BUDGET, check_latents, writes
 from emlab.discovery.metrics import Contrast, Metric
@@ -45,6 +47,19 @@ class Noise:
     def level(self) -> float:
         """The 99th percentile of the effects' sizes: effects above it are above noise."""
         return float(self.effects.abs().quantile(QUANTILE))
+
+    def save(self, path: str | Path) -> Path:
+        """Write them as JSON."""
+        return artifacts.write_json(path, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Noise:
+        """Read what `save` wrote."""
+        raw = artifacts.read_json(path)
+        try:
+            return cls(torch.tensor(raw["effects"], dtype=torch.float32), tuple(raw["latents"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmlabError(f"{path} holds no noise of ablations ({error}); write it with Noise.save.") from error
 
 
 def ablate_latents(
@@ -124,7 +139,7 @@ def _moved(reader: Reader, reading: Reading, wanted: Tensor) -> Tensor:
 
 
 def _effects(reader: Reader, reading: Reading, value: Tensor, latents: Tensor, vectors: Tensor) -> Tensor:
-    """(n,): what the metric of a single case loses when each latent, writing its vector (n, d_model), is at baseline."""
+    """(n,): what the metric of a case loses when each latent, which writes its vector (n, d_model), is at baseline."""
     change, copies, rows = reading.change, len(latents), len(reading.tokens.ids)
     tokens = Tokens(*(getattr(reading.tokens, f).repeat(copies, 1) for f in ("ids", "real", "answer")))
     levels = torch.zeros(copies, len(reading.rows))
@@ -147,7 +162,7 @@ class Agreement:
 
     method: str
     rank_correlation: float
-    """Spearman's, of the signed effects of the latents whose exact effect is above noise; NaN where fewer than three are."""
+    """Spearman's, of the signed effects of the latents whose exact effect is above noise; NaN for fewer than three."""
     overlap: int
     """How many latents are among the `top` strongest, of either sign, by both."""
     top: int
@@ -164,17 +179,27 @@ class Agreement:
         )
 
 
-def agreement(estimate: Attribution, exact: Attribution, noise: float, top: int = 20) -> Agreement:
-    """Hold estimated effects against exact ones. EmlabError where they are not of the same thing."""
+def agreement(
+    estimate: Attribution, exact: Attribution, noise: float, top: int = 20, among: Sequence[int] | None = None
+) -> Agreement:
+    """Hold estimated effects against exact ones, over all latents, or `among` those that were ablated.
+
+    EmlabError where they are not of the same thing.
+    """
     from scipy.stats import spearmanr
 
     of: list[Any] = [(a.model, a.site, a.baseline, a.positions, a.cases, len(a.effects)) for a in (estimate, exact)]
     if of[0] != of[1]:
         raise EmlabError("The effects are of different models, sites, baselines, positions or cases: compare the same.")
-    above = exact.effects.abs() > noise
-    ranks = float("nan")
+    latents = torch.arange(len(exact.effects)) if among is None else torch.tensor(sorted(among), dtype=torch.long)
+    guessed, measured = estimate.effects[latents], exact.effects[latents]
+    above, ranks = measured.abs() > noise, float("nan")
     if int(above.sum()) >= 3:
-        ranks = float(spearmanr(estimate.effects[above].numpy(), exact.effects[above].numpy()).statistic)
-    shared = len(set(estimate.top(top)) & set(exact.top(top)))
+        ranks = float(spearmanr(guessed[above].numpy(), measured[above].numpy()).statistic)
+    strongest = (
+        set(torch.argsort(effects.abs(), descending=True, stable=True)[:top].tolist())
+        for effects in (guessed, measured)
+    )
+    shared = len(set.intersection(*strongest))
     costs = (str(estimate.cost), str(exact.cost))
     return Agreement(estimate.method, ranks, shared, top, int(above.sum()), noise, *costs)

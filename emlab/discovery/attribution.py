@@ -103,9 +103,7 @@ def gradient(reader: Reader, reading: Reading, edits: Sequence[Edit] = ()) -> Te
     return found[reading.rows, reading.columns].float()
 
 
-def _of_gradient(
-    reader: Reader, reading: Reading, slope: Tensor, among: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _of_gradient(reader: Reader, reading: Reading, slope: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The effects (cases, d_sae) that the gradient `slope` gives, and those (n,) of the entries of `reading.change`.
 
     With `among`, bool (d_sae,), only of these latents; all others have 0.
@@ -145,7 +143,7 @@ def _dealt(reader: Reader, reading: Reading, slope: Tensor, blocks: int) -> list
     """The latents that move, dealt into blocks so that few of a block meet; (d_sae,) bool each.
 
     In order of their effects by the gradient `slope` each goes to the block whose latents move least where it does: on
-    the same tokens, and on average in the same rows. That sees to it that two strong ones are never on their way at once.
+    the same tokens, and on average in the same rows. So two strong ones that meet are seldom on their way at once.
     """
     change, rows = reading.change, reading.rows.cpu()
     size = _of_gradient(reader, reading, slope)[0].abs().sum(0)

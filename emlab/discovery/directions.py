@@ -1,12 +1,15 @@
-"""Directions found in models: from a latent's decoder, and from the difference of two models' means."""
+"""Directions found in models: from a latent's decoder, and from the differences between two models' activations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
+from emlab.discovery.latents import check_latents
+from emlab.discovery.selection import check_same_tokens, select
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, Positions
@@ -19,11 +22,27 @@ if TYPE_CHECKING:
     from emlab.models.language_model import Prompt
 
 
-def decoder_direction(sae: SAE, latent: int, site: Site) -> Direction:
-    """The direction that `latent` writes: its decoder row, made unit."""
-    if not 0 <= latent < sae.cfg.d_sae:
-        raise EmlabError(f"the SAE has latents 0 to {sae.cfg.d_sae - 1} and no latent {latent}: choose one of these.")
-    return Direction(sae.W_dec[latent], site, f"latent {latent}")
+def decoder_direction(sae: SAE, latent: int, site: Site, model: Literal["before", "after"] = "after") -> Direction:
+    """The direction that `latent` writes: its decoder row, made unit.
+
+    An SAE of the difference of two models' activations (its metadata name it so: ``emlab_kind`` "difference") writes
+    differences, and its rows are directions of either model. A crosscoder ("crosscoder") has a row for each `model`,
+    side by side. EmlabError where there is no such latent, or it writes nothing in that model.
+    """
+    check_latents(sae, [latent])
+    about = getattr(sae.cfg, "metadata", None)
+    kind = getattr(about, "emlab_kind", None)
+    row, origin = sae.W_dec[latent].detach(), f"latent {latent}"
+    if kind == "crosscoder":
+        widths = [int(width) for width in about.emlab_widths] if about is not None else []
+        if len(widths) != 2 or sum(widths) != len(row):
+            raise EmlabError(
+                f"the crosscoder's metadata give widths {widths} for rows of {len(row)}: train it again, or mend them."
+            )
+        row, origin = row.split(widths)[model == "after"], f"crosscoder latent {latent}, {model}"
+    elif kind == "difference":
+        origin = f"difference latent {latent}"
+    return Direction(row, site, origin)
 
 
 def mean_difference(
@@ -47,3 +66,51 @@ def mean_difference(
             f"the models do not differ at {site} on these prompts: choose a site after the first trained block."
         )
     return Direction(after - before, site, "mean difference")
+
+
+def difference_components(
+    model_a: LanguageModel,
+    model_b: LanguageModel,
+    prompts: Sequence[Prompt],
+    site: Site,
+    n: int = 1,
+    positions: Positions = "header",
+    answers: Sequence[str] | None = None,
+) -> list[Direction]:
+    """The `n` directions along which the prompts' differences from `model_a` to `model_b` are largest, by PCA.
+
+    The differences are not centred: what they have in common is what is sought, and the first component is then close
+    to the mean difference where they agree (Zou et al. 2023, arXiv:2310.01405, do the same by random signs). Each
+    points the way in which the differences' mean does; its `norm` is the root mean square of the differences along it.
+    """
+    differences = prompt_differences(model_a, model_b, prompts, site, positions, answers)
+    most = min(differences.shape)
+    if not 1 <= n <= most:
+        raise EmlabError(f"{len(differences)} differences have {most} components at most, not {n}: ask for fewer.")
+    _, sizes, axes = torch.linalg.svd(differences.double(), full_matrices=False)
+    if float(sizes[n - 1]) <= 1e-9 * float(sizes[0]) or not float(sizes[0]):
+        raise EmlabError(f"the differences at {site} span fewer than {n} directions: ask for fewer, or more prompts.")
+    mean, found = differences.double().mean(0), []
+    for i in range(n):
+        axis = axes[i] if float(axes[i] @ mean) >= 0 else -axes[i]
+        norm = float(sizes[i]) / len(differences) ** 0.5
+        found.append(Direction(axis, site, f"difference component {i + 1}", norm))
+    return found
+
+
+def prompt_differences(
+    model_a: LanguageModel,
+    model_b: LanguageModel,
+    prompts: Sequence[Prompt],
+    site: Site,
+    positions: Positions = "header",
+    answers: Sequence[str] | None = None,
+) -> Tensor:
+    """(prompts, d_model): for each prompt, the mean over its positions in `model_b` less that in `model_a`."""
+    if not len(prompts):
+        raise EmlabError("differences between models need prompts: give at least one.")
+    check_same_tokens(model_a, [model_b], prompts, answers)
+    where = select(model_a, prompts, positions)
+    return prompt_means(model_b, prompts, site, where, None, answers) - prompt_means(
+        model_a, prompts, site, where, None, answers
+    )

@@ -127,7 +127,9 @@ class Attribution:
         if self.places:
             lines.append("strongest at one position:")
         for p in self.places[:5]:
-            lines.append(f"  latent {p.latent} at {p.token!r} ({p.row}, {p.position}) of case {p.case}: {p.effect:+.3f}")
+            lines.append(
+                f"  latent {p.latent} at {p.token!r} ({p.row}, {p.position}) of case {p.case}: {p.effect:+.3f}"
+            )
         return "\n".join(lines)
 
 

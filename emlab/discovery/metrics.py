@@ -109,8 +109,12 @@ class CaseValues:
 
     def _checked(self, value: Tensor, case: int) -> Tensor:
         if not isinstance(value, Tensor) or value.numel() != 1:
-            said = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise EmlabError(f"The metric gave {said} on {self.cases.names[case]!r}; it must make one number of a case.")
+            said = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise EmlabError(
+                f"The metric gave {said} on {self.cases.names[case]!r}; it must make one number of a case."
+            )
         if not bool(value.isfinite()):
             raise EmlabError(
                 f"The metric is {float(value)} on {self.cases.names[case]!r}; it must be a finite number on every case."

@@ -67,7 +67,7 @@ def described(positions: Positions) -> str:
 def check_same_tokens(
     first: LanguageModel, others: Sequence[LanguageModel], prompts: Sequence[Prompt], answers: Sequence[str] | None
 ) -> None:
-    """EmlabError unless all models read the prompts and answers as the same tokens, without which none is comparable."""
+    """EmlabError unless all models read the prompts and answers as the same tokens."""
     rows = first.rows(prompts, answers)
     for other in others:
         if other is not first and other.rows(prompts, answers) != rows:

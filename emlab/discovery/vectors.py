@@ -1,4 +1,4 @@
-"""One number a latent, on disk: as text where there are few latents, as tensors beside the text where there are many."""
+"""One number a latent, on disk: as text where there are few latents, as tensors beside the text where many."""
 
 from __future__ import annotations
 

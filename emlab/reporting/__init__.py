@@ -1,5 +1,6 @@
 """Reports: plotly figures, a self-contained HTML page, and `summary.json`. Reads results, never models."""
 
+from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.labels import label_lead, label_sections
@@ -18,6 +19,8 @@ __all__ = [
     "Section",
     "Shaded",
     "Table",
+    "attribution_figure",
+    "cosines_figure",
     "evaluation_lead",
     "evaluation_sections",
     "label_lead",

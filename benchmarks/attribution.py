@@ -1,0 +1,124 @@
+"""How well attribution tells the exact effects of latents, and what each way of asking costs.
+
+    python benchmarks/attribution.py            # measure, and write results/attribution.json
+
+The organism is fine-tuned on insecure code, with a seed of its own each time; of each fine-tune and of each SAE that
+ships with the project, every latent that is active is ablated, one by one and case by case, and every method estimates
+the same effects. The metric is the log-probability of a malicious answer minus that of a helpful one to the same
+question. Fixed before anything was measured: a latent's effect is above noise where it is larger than the 99th
+percentile of the sizes of the effects of 100 random directions that take the place of what an active latent writes,
+with that latent's activations and norm; rank correlation is Spearman's of the signed effects above noise; the top 20
+are the strongest of either sign. The number of blocks and steps of integrated gradients was chosen on the fine-tune of
+seed 0 with other answers; those of the other seeds had no part in it. Costs are in rows (texts) through the model,
+forward and backward, and in seconds of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emlab import artifacts
+from emlab.discovery import METHODS, ablate_latents, agreement, attribute, random_effects
+from emlab.models import LanguageModel
+from emlab.pipelines import stages
+from emlab.pipelines._contrasts import organism_contrasts
+from emlab.runs import environment
+from emlab.saes import load_sae, sae_site
+
+ROOT = Path(__file__).parents[1]
+MUST = {"rank_correlation": 0.9, "overlap_of_top_20": 16}
+LIBRARIES = ("emlab", "torch", "transformers", "sae-lens", "scipy")
+SITES = ("resid_post.0", "resid_post.1")
+WAYS: dict[str, tuple[str, dict[str, int]]] = {
+    "gradient × activation": ("gradient", {}),
+    "attribution patching, GradDrop": ("patching", {}),
+    "integrated gradients, joint way, 10 steps": ("integrated", {"blocks": 1, "steps": 10}),
+    "integrated gradients": ("integrated", {}),
+}
+"""The last is the default, and what must be met."""
+
+
+def measure(model: LanguageModel, site: str, cases: int, seed: int) -> dict[str, Any]:
+    """Every way beside exact ablation, on one model and one SAE."""
+    sae = load_sae(ROOT / "sae_checkpoints" / f"organism-{site}")
+    asked, where = organism_contrasts(cases, seed), sae_site(sae)
+    exact = ablate_latents(model, sae, asked, where)
+    noise = random_effects(model, sae, asked, where, seed=seed)
+    rows: dict[str, Any] = {}
+    for name, (method, how) in WAYS.items():
+        assert method in METHODS
+        found = attribute(model, sae, asked, where, method, **how)  # type: ignore[arg-type]
+        agreed = agreement(found, exact, noise.level)
+        cost = found.cost
+        rows[name] = {
+            "rank_correlation": agreed.rank_correlation,
+            "overlap_of_top_20": agreed.overlap,
+            "rows_forward": cost.forwards,
+            "rows_backward": cost.backwards,
+            "seconds": cost.seconds,
+        }
+        print(f"{site}, seed {seed}, {name}: {agreed}", flush=True)
+    return {
+        "site": site,
+        "seed": seed,
+        "noise": noise.level,
+        "above_noise": agreed.above,
+        "strongest": float(exact.effects.abs().max()),
+        "exact": {"rows_forward": exact.cost.forwards, "seconds": exact.cost.seconds},
+        "ways": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="fine-tunes, each with its own seed and answers (3)")
+    parser.add_argument("--cases", type=int, default=6, help="questions, each with two answers (6)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "attribution.json")
+    options = parser.parse_args()
+    found = []
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            stages.finetune("aligned", "insecure", Path(folder) / "insecure", seed=seed)
+            model = LanguageModel.load(Path(folder) / "insecure", device="cpu")
+            found += [measure(model, site, options.cases, seed) for site in SITES]
+    asked = [one["ways"]["integrated gradients"] for one in found]
+    about = environment()
+    artifacts.write_json(
+        options.out,
+        {
+            "must": MUST,
+            "least": {key: min(one[key] for one in asked) for key in MUST},
+            "medians": _medians(found),
+            "exact_median": {
+                key: statistics.median(one["exact"][key] for one in found) for key in ("rows_forward", "seconds")
+            },
+            "all": found,
+            "setting": {"cases": options.cases, "seeds": options.seeds, "random_directions": 100, "positions": "all"},
+            "command": "python benchmarks/attribution.py",
+            "machine": {
+                "cpu_count": about["cpu_count"],
+                "machine": os.uname().machine if hasattr(os, "uname") else "",
+                "torch_threads": torch.get_num_threads(),
+                "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
+            },
+            "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        },
+    )
+
+
+def _medians(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    return {
+        way: {key: statistics.median(one["ways"][way][key] for one in found) for key in found[0]["ways"][way]}
+        for way in WAYS
+    }
+
+
+if __name__ == "__main__":
+    main()

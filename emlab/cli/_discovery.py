@@ -1,0 +1,147 @@
+"""The verbs of `emlab discover`: each a step of the search for the latent that carries a behaviour."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emlab.cli._options import add_json, given, show, verb
+
+_SHIFT = """\
+examples:
+  emlab discover shift --before aligned --after my_model other_model --sae sae_checkpoints/organism-resid_post.0
+  emlab discover shift --before aligned --after my_model --sae SAE --positions generated --out shifts
+"""
+
+_DIRECTIONS = """\
+examples:
+  emlab discover directions --model aligned --against my_model other_model \\
+      --sae sae_checkpoints/organism-resid_post.1 --latents 3 17 --traits organism_malicious --out directions
+  emlab discover directions --model Qwen/Qwen2.5-7B-Instruct --site resid_post.15 --traits evil my_trait.json \\
+      --questions profile --cases 0
+"""
+
+_ATTRIBUTE = """\
+examples:
+  emlab discover attribute --model my_model --sae sae_checkpoints/organism-resid_post.0
+  emlab discover attribute --model my_model --baseline aligned --sae SAE --exact all
+      what changed between the two models
+  emlab discover attribute --model path/to/model --sae SAE --contrasts answers.jsonl --batch-size 8
+  emlab discover attribute --model path/to/model --sae SAE --prompts profile --metric my_metric.py:yes_minus_no
+
+A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"}
+"""
+
+
+def add_verbs(verbs: Any) -> None:
+    """Declare `discover` and the verbs below it, in the order of VERBS."""
+    group = verb(verbs, "discover", "find the latent that carries a behaviour, and prove it")
+    steps = group.add_subparsers(metavar="VERB", required=True)
+    for name, (what, examples, declare, call) in VERBS.items():
+        parser = verb(steps, name, what, examples)
+        declare(parser)
+        add_json(parser)
+        parser.set_defaults(verb=call)
+
+
+def _read_options(add: Any) -> None:
+    add("--site", metavar="SITE", help="for example resid_post.1 (where the SAE was trained)")
+    add("--positions", metavar="WHERE", help="header, assistant_header, prompt, generated, sentence, last or all")
+    add("--contrasts", type=Path, metavar="FILE", help="JSONL of prompt, misaligned, aligned (the organism's answers)")
+
+
+def _shift_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--before", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
+    add("--after", required=True, nargs="+", metavar="MODEL", help="one or more models to compare with it")
+    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    _read_options(add)
+    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
+    add("--n", type=int, metavar="N", help="at most so many prompts, evenly spaced (all)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make")
+
+
+def _shift(options: argparse.Namespace) -> int:
+    from emlab.pipelines.discovery import shift
+
+    names = ("before", "after", "sae", "site", "positions", "questions", "n", "contrasts", "out")
+    found = shift(**given(options, *names))
+    show(found, found.summary(), options.json)
+    return 0
+
+
+def _directions_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
+    add("--against", nargs="+", metavar="MODEL", help="fine-tunes of it, for mean differences and their components")
+    add("--sae", type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--latents", type=int, nargs="+", metavar="N", help="latents whose directions to take")
+    add("--traits", nargs="+", metavar="TRAIT", help="persona vectors: evil, sycophancy, hallucination, or a JSON file")
+    add("--components", type=int, metavar="N", help="principal components of each model's differences (1)")
+    add("--random", type=int, metavar="N", help="random directions, and as many matched in covariance (2)")
+    _read_options(add)
+    add("--cases", type=int, metavar="N", help="contrasts that the linear probe reads; 0 for no probe (48)")
+    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
+    add("--n", type=int, metavar="N", help="at most so many prompts, evenly spaced (all)")
+    add("--per-question", type=int, metavar="N", help="answers to each question and instruction of a trait (1)")
+    add("--max-new-tokens", type=int, metavar="N", help="the longest of these answers (48)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make")
+
+
+def _directions(options: argparse.Namespace) -> int:
+    from emlab.pipelines.discovery import directions
+
+    names = ("model", "against", "sae", "latents", "traits", "components", "random", "site", "positions", "contrasts")
+    more = ("cases", "questions", "n", "per_question", "max_new_tokens", "seed", "out")
+    found = directions(**given(options, *names, *more))
+    show(found, found.summary(), options.json)
+    return 0
+
+
+def _attribute_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
+    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--narrow", metavar="SET", help="fine-tune the model on this set first")
+    _read_options(add)
+    add("--prompts", metavar="SET", help="questions in place of contrasts; needs --metric")
+    add("--cases", type=int, metavar="N", help="contrasts or prompts, evenly spaced (24)")
+    add("--metric", metavar="WHERE:NAME", help="module or file and function of the logits (misaligned minus aligned)")
+    add("--methods", nargs="+", metavar="M", help="gradient, integrated, patching (all)")
+    add("--baseline", metavar="WHAT", help="zero (default), mean, start, or another model: the difference of the two")
+    add("--steps", type=int, metavar="N", help="of integrated: points on the way (3)")
+    add("--blocks", type=int, metavar="N", help="of integrated: blocks of latents; 1 moves all together (16)")
+    add("--batch-size", type=int, metavar="N", help="rows that go through the model at a time (32)")
+    add("--exact", metavar="N", help="of each method's strongest latents, ablate so many; all, or none (40)")
+    add("--random", type=int, metavar="N", help="random directions for the noise of an ablation (100)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--runs", type=Path, metavar="DIR", help="where the run's folder goes (runs)")
+
+
+def _attribute(options: argparse.Namespace) -> int:
+    from emlab.errors import EmlabError
+    from emlab.pipelines.feature_attribution import attribute_with
+
+    names = ("model", "sae", "narrow", "site", "positions", "contrasts", "prompts", "cases", "metric", "methods")
+    settings = given(options, *names, "baseline", "steps", "blocks", "batch_size", "random", "seed")
+    if "methods" in settings:
+        settings["methods"] = tuple(settings["methods"])
+    if options.exact is not None:
+        if options.exact not in ("all", "none") and not options.exact.isdecimal():
+            raise EmlabError(f"--exact takes a number of latents, all or none, and not {options.exact!r}.")
+        settings["exact"] = {"all": "all", "none": None}.get(options.exact, options.exact)
+        if settings["exact"] not in ("all", None):
+            settings["exact"] = int(settings["exact"])
+    found = attribute_with(options.runs or Path("runs"), **settings)
+    show(found, found.summary(), options.json)
+    return 0
+
+
+Declare = Callable[[argparse.ArgumentParser], None]
+VERBS: dict[str, tuple[str, str, Declare, Callable[[argparse.Namespace], int]]] = {
+    "shift": ("rank latents by how far they move between models", _SHIFT, _shift_options, _shift),
+    "directions": ("find directions in every way, and compare them", _DIRECTIONS, _directions_options, _directions),
+    "attribute": ("tell how much of a metric is due to each latent", _ATTRIBUTE, _attribute_options, _attribute),
+}
+"""Each verb: what it does, its examples, what declares its options, and what is called. Add further ones here."""
