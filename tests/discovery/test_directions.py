@@ -1,9 +1,11 @@
 """Directions from decoders and from means."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from emlab.discovery import decoder_direction, mean_difference
+from emlab.discovery import decoder_direction, difference_components, mean_difference
 from emlab.errors import EmlabError
 
 
@@ -33,3 +35,41 @@ def test_decoder_direction_is_the_unit_row(given):
     assert found.origin == "latent 0"
     with pytest.raises(EmlabError, match="no latent 3"):
         decoder_direction(sae, 3, given.site)
+
+
+def test_difference_components_by_hand(given):
+    # Differences (3, 0), (−1, 0) and (0, 2): squares 10 along the first dimension, 4 along the second; mean (2/3, 2/3).
+    before = given.model("a", *[[(0.0, 0.0)]] * 3)
+    after = given.model("b", [(3.0, 0.0)], [(-1.0, 0.0)], [(0.0, 2.0)])
+    first, second = difference_components(before, after, given.prompts, given.site, 2)
+    assert torch.allclose(first.vector, torch.tensor([1.0, 0.0]), atol=1e-6)
+    assert torch.allclose(second.vector, torch.tensor([0.0, 1.0]), atol=1e-6)
+    assert (first.norm, second.norm) == (pytest.approx((10 / 3) ** 0.5), pytest.approx((4 / 3) ** 0.5))
+    turned = difference_components(after, before, given.prompts, given.site)[0]
+    assert torch.allclose(turned.vector, -first.vector, atol=1e-6)
+
+
+def test_components_that_are_not_there_are_refused(given):
+    with pytest.raises(EmlabError, match="2 components at most, not 3"):
+        difference_components(given.aligned, given.insecure, given.prompts, given.site, 3)
+    with pytest.raises(EmlabError, match="fewer than 1"):
+        difference_components(given.aligned, given.aligned, given.prompts, given.site)
+    with pytest.raises(EmlabError, match="need prompts"):
+        difference_components(given.aligned, given.insecure, [], given.site)
+
+
+def test_a_crosscoder_writes_in_each_model(given):
+    sae = given.sae([[3.0, 4.0, 0.0, 2.0]] * 3)
+    sae.cfg.metadata = SimpleNamespace(emlab_kind="crosscoder", emlab_widths=[2, 2])
+    before, after = (decoder_direction(sae, 1, given.site, which) for which in ("before", "after"))
+    assert torch.allclose(before.vector, torch.tensor([0.6, 0.8])) and before.norm == pytest.approx(5.0)
+    assert torch.allclose(after.vector, torch.tensor([0.0, 1.0])) and after.origin == "crosscoder latent 1, after"
+    sae.cfg.metadata = SimpleNamespace(emlab_kind="crosscoder", emlab_widths=[3, 2])
+    with pytest.raises(EmlabError, match=r"widths \[3, 2\] for rows of 4"):
+        decoder_direction(sae, 1, given.site)
+
+
+def test_the_latent_of_a_difference_says_so(given):
+    sae = given.sae()
+    sae.cfg.metadata = SimpleNamespace(emlab_kind="difference")
+    assert decoder_direction(sae, 1, given.site).origin == "difference latent 1"

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from emlab.discovery import LatentShift, latent_shift, mean_shift
+from emlab.discovery import LatentShift, latent_shift, latent_shifts, mean_shift, shift, vectors
+from emlab.discovery.selection import select
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
+from emlab.sites import Site
 
 
 @pytest.fixture
@@ -83,3 +85,64 @@ def test_it_refuses_what_it_cannot_compare(given):
         prompt_means(given.model("m", [(1.0, 0.0)], []), ["a", "b"], given.site, "generated")
     with pytest.raises(EmlabError, match="reads 2 dimensions"):
         prompt_means(given.model("m", [(1.0, 0.0, 0.0)]), ["a"], given.site, "header", given.sae())
+
+
+def test_several_models_are_compared_in_one_pass(given, found):
+    other = given.model("medicine", *[[(3.0, 0.0)]] * 3)
+    both = latent_shifts(given.aligned, [given.insecure, other], given.sae(), given.prompts, given.site)
+    assert torch.equal(both[0].shift, found.shift) and torch.equal(both[0].standard_error, found.standard_error)
+    assert both[1].after.tolist() == [3.0, 0.0, 0.0] and both[1].model_after == "medicine"
+
+
+def test_chunks_and_blocks_change_nothing(given, found):
+    small = latent_shifts(given.aligned, [given.insecure], given.sae(), given.prompts, given.site, budget=1, block=1)
+    assert torch.allclose(small[0].shift, found.shift)
+    assert torch.allclose(small[0].standard_error, found.standard_error)
+
+
+def test_clusters_are_not_taken_for_independent(given, found):
+    # Rises of latent 1: 3, 1, 2, mean 2; clusters {3, 1} and {2}: sums of deviations 0 and 0.
+    asked = (given.aligned, given.insecure, given.sae(), given.prompts, given.site)
+    clustered = latent_shift(*asked, clusters=["a", "a", "b"])
+    assert float(clustered.standard_error[1]) == pytest.approx(0.0, abs=1e-6)
+    # Of latent 0: 0, 3, 0, mean 1; sums of deviations 1 and −1: √(2/1 · 2) / 3.
+    assert float(clustered.standard_error[0]) == pytest.approx(2 / 3, abs=1e-6)
+    alone = latent_shift(*asked, clusters=["a", "b", "c"])
+    assert torch.equal(alone.standard_error, found.standard_error)
+    # Clusters that do not stand together are gathered.
+    apart = latent_shift(*asked, clusters=["b", "a", "b"])
+    assert float(apart.standard_error[0]) == pytest.approx(((2 * (4 + 4)) ** 0.5) / 3, abs=1e-6)
+    with pytest.raises(EmlabError, match="2 clusters for 3 prompts"):
+        latent_shift(*asked, clusters=["a", "b"])
+
+
+def test_the_vectors_of_many_latents_are_tensors_on_disk(given, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "LISTED", 2)
+    monkeypatch.setattr(shift, "LISTED", 2)
+    back = LatentShift.load(found.save(tmp_path / "shift.json"))
+    assert (tmp_path / "shift.safetensors").is_file() and torch.equal(back.shift, found.shift)
+    assert back.site == given.site
+
+
+def test_the_assistants_header(tiny, make_model):
+    # ChatML: <|im_start|>, the nine letters of assistant, and a newline; the header is the last of them.
+    mask = select(tiny, ["Hello", "A b"], "assistant_header")
+    assert mask.shape == (2, 11) and bool(mask.all())
+    read = tiny.activations(["Hello", "A b"], Site("resid_post", 0), mask)
+    texts = tiny.tokenizer.decode(read.tokens[read.rows == 0].tolist())
+    assert texts == "<|im_start|>assistant\n"
+    with pytest.raises(EmlabError, match="token ids"):
+        select(tiny, [[1, 2]], "assistant_header")
+    with pytest.raises(EmlabError, match="no header"):
+        select(make_model("mistral"), ["Hello"], "assistant_header")
+
+
+def test_models_that_read_other_tokens_are_refused(tiny, make_model, given):
+    with pytest.raises(EmlabError, match="share a tokenizer"):
+        latent_shift(tiny, make_model("llama3"), given.sae(), ["Hello"], Site("resid_post", 0))
+
+
+def test_rows_are_checked(found):
+    assert found.bottom(1)[0].latent == 2 and found.bottom(1)[0].rank == 3
+    with pytest.raises(EmlabError, match="no latent 3"):
+        found.row(3)

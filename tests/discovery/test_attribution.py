@@ -1,0 +1,256 @@
+"""Attribution, on tiny random models of three kinds and an SAE of written-down shape, by identities."""
+
+import pytest
+import torch
+
+from emlab.discovery import (
+    METHODS,
+    Attribution,
+    Contrast,
+    ablate_latents,
+    agreement,
+    attribute,
+    log_probability_difference,
+    random_effects,
+)
+from emlab.discovery.ablation import Noise
+from emlab.discovery.attribution import gradient
+from emlab.discovery.reading import Reader
+from emlab.errors import EmlabError
+from emlab.interventions import Replace, TokenSet, Tokens
+from emlab.models import LanguageModel
+from emlab.models.backends.support import tiny_model
+from emlab.sites import Site
+
+SITE = Site("resid_post", 0)
+ASKED = [Contrast("How are you?", "I hate you.", "Well!"), Contrast("Hm", "No", "Yes, all of it.")]
+
+
+def last_logit(logits):
+    return logits[:, -1, 70].sum() - logits[:, -1, 80].sum()
+
+
+@pytest.fixture(scope="module")
+def sae():
+    """A TopK SAE, 8 of 24 random unit latents active."""
+    from sae_lens.saes.sae import SAEMetadata
+    from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
+
+    made = TopKSAE(TopKSAEConfig(d_in=32, d_sae=24, k=8, metadata=SAEMetadata(hook_name=SITE.lens_name)))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        made.W_dec.copy_(torch.nn.functional.normalize(torch.randn(24, 32, generator=generator), dim=-1))
+        made.W_enc.copy_(made.W_dec.T)
+        made.b_dec.copy_(torch.randn(32, generator=generator) * 0.1)
+    return made.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
+def test_the_joint_way_adds_up_to_what_all_latents_do(family, sae, make_tokenizer):
+    # Completeness of integrated gradients: the sum of all effects is m(x) − m(x with every latent at 0).
+    tokenizer = make_tokenizer()
+    model = LanguageModel(tiny_model(family, vocab_size=len(tokenizer)), tokenizer, family)
+    found = attribute(model, sae, ASKED, SITE, blocks=1, steps=40)
+    reader = Reader(model, sae, ASKED, SITE)
+    lost = []
+    for reading in reader.batches():
+        lost.append(reader.metric(reading) - reader.metric(reading, reader.shift(reading)))
+    assert float(found.effects.sum()) == pytest.approx(float(torch.cat(lost).mean()), rel=2e-2, abs=1e-3)
+    exact = ablate_latents(model, sae, ASKED, SITE, batch_size=8)
+    assert exact.metric == pytest.approx(found.metric, abs=1e-4)
+
+
+def test_the_error_stays(tiny, sae):
+    # With every latent at 0 what is left is the decoder's bias and the SAE's error, nothing else.
+    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit)
+    (reading,) = reader.batches()
+    h = reader.backend.capture(reading.tokens, SITE)[SITE]
+    rebuilt = sae.decode(sae.encode(h.reshape(-1, 32))).reshape(h.shape)
+    left = h - reader.shift(reading)
+    assert torch.allclose(left, sae.b_dec + (h - rebuilt), atol=1e-4)
+
+
+def test_all_methods_are_exact_where_the_model_is_linear(tiny, sae):
+    # In the last block's output through no further block, a metric linear in the logits would still meet the final norm;
+    # so the metric is of the stream itself: the unembedding of a linear model is the identity up to a constant.
+    model = tiny.copy()
+    model.model.model.norm = torch.nn.Identity()
+    site = Site("resid_post", 2)
+    exact = ablate_latents(model, sae, ["Hello", "A b c"], site, metric=last_logit)
+    for method in METHODS:
+        found = attribute(model, sae, ["Hello", "A b c"], site, method, last_logit, steps=1, blocks=2)
+        assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
+        assert torch.allclose(found.standard_error, exact.standard_error, atol=1e-3), method
+
+
+def test_gradient_times_activation_by_hand(tiny, sae):
+    found = attribute(tiny, sae, ["Hello"], SITE, "gradient", last_logit)
+    ids = torch.tensor([tiny.prompt_ids("Hello")])
+    stream = tiny.model.model(ids, output_hidden_states=True).hidden_states[1].detach()
+    values = sae.encode(stream[0])
+    leaf = values.clone().requires_grad_()
+    error = stream[0] - sae.decode(values)
+
+    def replaced(h):
+        return (sae.decode(leaf) + error)[None].to(h)
+
+    handle = tiny.model.model.layers[0].register_forward_hook(lambda m, i, o: replaced(o))
+    try:
+        last_logit(tiny.model(ids).logits).backward()
+    finally:
+        handle.remove()
+    by_place = leaf.grad * values
+    assert torch.allclose(found.effects, by_place.sum(0), atol=1e-3)
+    strongest = found.places[0]
+    assert abs(strongest.effect) == pytest.approx(float(by_place.abs().max()), abs=1e-3)
+    assert float(by_place[strongest.position, strongest.latent]) == pytest.approx(strongest.effect, abs=1e-3)
+    assert strongest.row == "prompt"
+
+
+def test_what_can_be_cut_off_changes_no_value(tiny, sae):
+    from emlab.discovery.attribution import _cut
+
+    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit)
+    (reading,) = reader.batches()
+    plain = reader.backend.logits(reading.tokens)
+    assert torch.equal(plain, reader.backend.logits(reading.tokens, _cut(1)))
+    # With both later blocks cut off only the direct way is left: the same gradient on every token but the last is 0.
+    direct = gradient(reader, reading, [*_cut(1), *_cut(2)])
+    assert torch.count_nonzero(direct[:-1]) == 0 and torch.count_nonzero(direct[-1]) > 0
+    assert torch.count_nonzero(gradient(reader, reading)[:-1]) > 0
+
+
+def test_the_same_model_as_baseline_has_no_effects(tiny, sae):
+    for method in METHODS:
+        found = attribute(tiny, sae, ASKED, SITE, method, baseline=tiny.copy("other"))
+        assert found.effects.abs().max() < 1e-4 and found.baseline == "other"
+
+
+def test_a_model_as_baseline_is_patching_from_it(make_model, tiny, sae):
+    # Exact effects of all latents of one token at once are what an edit that sets them by hand does.
+    other = make_model(seed=1)
+    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit, other)
+    (reading,) = reader.batches()
+    mine, theirs = (wrap.capture(reading.tokens, SITE)[SITE][0] for wrap in (reader.backend, reader.other))
+    by_hand = mine + (sae.encode(theirs) - sae.encode(mine)) @ sae.W_dec
+    edit = Replace(SITE, lambda h: by_hand[None].to(h), "all")
+    expected = last_logit(reader.backend.logits(reading.tokens, [edit]))
+    assert float(reader.metric(reading, reader.shift(reading))) == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_mean_baseline(tiny, sae):
+    reader = Reader(tiny, sae, ["Hello", "A b c"], SITE, last_logit, "mean")
+    values = tiny.activations(["Hello", "A b c"], SITE, "all").values
+    mean = sae.encode(values).mean(0)
+    assert torch.allclose(reader.constant, mean, atol=1e-4)
+    site, model = Site("resid_post", 2), tiny.copy()
+    model.model.model.norm = torch.nn.Identity()
+    exact = ablate_latents(model, sae, ["Hello"], site, metric=last_logit, baseline="mean")
+    for method in METHODS:
+        found = attribute(model, sae, ["Hello"], site, method, last_logit, "mean", steps=1)
+        assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
+
+
+def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
+    one = ablate_latents(tiny, sae, ASKED, SITE, batch_size=2)
+    many = ablate_latents(tiny, sae, ASKED, SITE, batch_size=40)
+    assert torch.allclose(one.effects, many.effects, atol=1e-3)
+    some = ablate_latents(tiny, sae, ASKED, SITE, [3, 5])
+    rest = torch.ones(24, dtype=torch.bool)
+    rest[[3, 5]] = False
+    assert torch.count_nonzero(some.effects[rest]) == 0
+    assert torch.allclose(some.effects[[3, 5]], one.effects[[3, 5]], atol=1e-3)
+
+
+def test_blocks_and_budget_change_no_gradient(tiny, sae):
+    whole = attribute(tiny, sae, ASKED, SITE, "gradient")
+    small = attribute(tiny, sae, ASKED, SITE, "gradient", batch_size=1, budget=500)
+    assert torch.allclose(whole.effects, small.effects, atol=1e-3)
+    # A block for every latent: each moves alone, and with many steps the estimate is its exact effect.
+    alone = attribute(tiny, sae, ASKED, SITE, blocks=24, steps=8)
+    exact = ablate_latents(tiny, sae, ASKED, SITE)
+    assert torch.allclose(alone.effects, exact.effects, atol=0.02 * float(exact.effects.abs().max()))
+
+
+def test_default_metric_by_hand(tiny):
+    answers = ["I hate you.", "Well!"]
+    rows, starts = tiny.rows(["How are you?"] * 2, answers)
+    tokens = tiny.batch(rows, starts)
+    expected = []
+    for logits, row, start in zip(tiny.logits(["How are you?"] * 2, answers), rows, starts, strict=True):
+        chances = logits.log_softmax(-1)
+        expected.append(sum(float(chances[i - 1, row[i]]) for i in range(start, len(row))))
+    with torch.no_grad():
+        found = log_probability_difference(
+            tiny.model(tokens.ids, attention_mask=tokens.real.long(), position_ids=tokens.position_ids).logits, tokens
+        )
+    assert float(found) == pytest.approx(expected[0] - expected[1], abs=1e-3)
+
+
+def test_a_metric_may_take_the_tokens(tiny, sae):
+    seen = []
+
+    def metric(logits, tokens):
+        seen.append(tokens)
+        return logits[:, -1, 70].sum()
+
+    attribute(tiny, sae, ["Hello"], SITE, "gradient", metric)
+    assert all(isinstance(tokens, Tokens) for tokens in seen) and seen
+
+
+def test_noise_and_agreement(tiny, sae, tmp_path):
+    noise = random_effects(tiny, sae, ASKED, SITE, 12, seed=1)
+    assert noise.effects.tolist() == random_effects(tiny, sae, ASKED, SITE, 12, seed=1).effects.tolist()
+    assert noise.level == pytest.approx(float(noise.effects.abs().quantile(0.99)))
+    noise.save(tmp_path / "noise.json")
+    assert Noise.load(tmp_path / "noise.json").latents == noise.latents
+    exact = ablate_latents(tiny, sae, ASKED, SITE)
+    same = agreement(exact, exact, 0.0, top=5)
+    assert (same.rank_correlation, same.overlap, same.top) == (pytest.approx(1.0), 5, 5)
+    assert same.above == int((exact.effects != 0).sum())
+    with pytest.raises(EmlabError, match="compare the same"):
+        agreement(attribute(tiny, sae, ASKED[:1], SITE, "gradient"), exact, 0.0)
+
+
+def test_it_is_saved_whole(tiny, sae, tmp_path):
+    found = attribute(tiny, sae, ASKED, SITE, "gradient", keep=3)
+    back = Attribution.load(found.save(tmp_path / "a.json"))
+    assert torch.allclose(back.effects, found.effects) and back.places == found.places and len(back.places) == 3
+    assert back.site == SITE and back.cost == found.cost
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].startswith(f"1,{found.top(1)[0]},")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(EmlabError, match="holds no attribution"):
+        Attribution.load(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    ("said", "changes"),
+    [
+        ("There is no method 'magic'", {"method": "magic"}),
+        ("one number of a case", {"metric": lambda logits: logits[:, -1, :3]}),
+        ("a float on 'Hello'", {"metric": lambda logits: 1.0}),
+        ("is nan on 'Hello'", {"metric": lambda logits: logits[:, -1, 0].sum() * float("nan")}),
+        ("No token of 'Hello' is at the positions 'generated'", {"positions": "generated"}),
+        ("No token of 'Hello' is at the positions", {"positions": TokenSet((1,))}),
+        ("There is no baseline 'zeros'", {"baseline": "zeros"}),
+        ("one value for each", {"baseline": torch.zeros(3)}),
+        ("0 steps", {"steps": 0}),
+        ("Prompts need a metric", {"metric": None}),
+    ],
+)
+def test_bad_input_is_one_sentence(tiny, sae, said, changes):
+    with pytest.raises(EmlabError, match=said):
+        attribute(tiny, sae, ["Hello"], SITE, **{"metric": last_logit, **changes})
+
+
+def test_models_latents_and_widths_must_fit(tiny, sae, make_model):
+    with pytest.raises(EmlabError, match="no latent 24"):
+        ablate_latents(tiny, sae, ASKED, SITE, [24])
+    with pytest.raises(EmlabError, match="share a tokenizer"):
+        attribute(tiny, sae, ASKED, SITE, baseline=make_model("llama3"))
+    with pytest.raises(EmlabError, match="reads 32 dimensions"):
+        attribute(make_model(hidden_size=16), sae, ASKED, SITE)
+    with pytest.raises(EmlabError, match="nothing to attribute on"):
+        attribute(tiny, sae, [], SITE)
+    with pytest.raises(EmlabError, match="one kind"):
+        attribute(tiny, sae, [*ASKED, "Hello"], SITE)
