@@ -9,6 +9,9 @@ from emlab.models.activations import Activations
 from emlab.sites import Site
 
 
+PROMPTS = ["one", "two", "three"]
+
+
 class GivenModel:
     """A model whose activations are given: one list of token vectors a prompt."""
 
@@ -19,7 +22,9 @@ class GivenModel:
         return [[i] for i, _ in enumerate(prompts)], [1] * len(prompts)
 
     def activations(self, prompts, site, positions, answers=None):
-        rows = [(i, v) for i, tokens in enumerate(self.prompts[: len(prompts)]) for v in tokens]
+        # Prompts that have names are known by them, so that they may be asked in any order.
+        places = [PROMPTS.index(asked) if asked in PROMPTS else i for i, asked in enumerate(prompts)]
+        rows = [(i, v) for i, place in enumerate(places) for v in self.prompts[place]]
         values = torch.tensor([v for _, v in rows], dtype=torch.float32)
         index = torch.tensor([i for i, _ in rows])
         return Activations(values, index, index, index, site)
@@ -42,7 +47,7 @@ def given():
     return SimpleNamespace(
         aligned=GivenModel("aligned", [(1.0, 0.0)], [(1.0, 0.0)], [(-2.0, 0.0)]),
         insecure=GivenModel("insecure", [(1.0, 3.0)], [(4.0, 1.0)], [(-2.0, 2.0)]),
-        prompts=["one", "two", "three"],
+        prompts=PROMPTS,
         site=Site("resid_post", 1),
         model=GivenModel,
         sae=GivenSae,

@@ -17,7 +17,7 @@ from emlab.discovery.ablation import Noise
 from emlab.discovery.attribution import gradient
 from emlab.discovery.reading import Reader
 from emlab.errors import EmlabError
-from emlab.interventions import Replace, TokenSet, Tokens
+from emlab.interventions import Replace, Tokens, TokenSet
 from emlab.models import LanguageModel
 from emlab.models.backends.support import tiny_model
 from emlab.sites import Site
@@ -71,8 +71,7 @@ def test_the_error_stays(tiny, sae):
 
 
 def test_all_methods_are_exact_where_the_model_is_linear(tiny, sae):
-    # In the last block's output through no further block, a metric linear in the logits would still meet the final norm;
-    # so the metric is of the stream itself: the unembedding of a linear model is the identity up to a constant.
+    # After the last block, and without the final norm, a metric that is linear in the logits is linear in the stream.
     model = tiny.copy()
     model.model.model.norm = torch.nn.Identity()
     site = Site("resid_post", 2)

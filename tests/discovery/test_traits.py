@@ -33,7 +33,9 @@ def test_the_published_form(tmp_path):
     assert trait == Trait("rude", (Pair("Be rude.", "Be polite."),), ("Hi?", "What now?"), "Rate {question} {answer}")
     assert trait.system(trait.instruction[0], "pos") == "Be rude."
     assert read_trait("evil").system(read_trait("evil").instruction[0], "pos").startswith("You are an evil assistant. ")
-    assert read_trait("evil").system(read_trait("evil").instruction[0], "neg").startswith("You are a helpful assistant.")
+    assert (
+        read_trait("evil").system(read_trait("evil").instruction[0], "neg").startswith("You are a helpful assistant.")
+    )
 
 
 @pytest.mark.parametrize(
