@@ -109,7 +109,7 @@ class Attribution:
         try:
             places = tuple(Place(**place) for place in raw.pop("places"))
             cost, site = Cost(**raw.pop("cost")), Site.parse(raw.pop("site"))
-            return cls(**raw, **vectors, site=site, places=places, cost=cost)
+            return cls(**{**raw, **vectors, "site": site, "places": places, "cost": cost})
         except (KeyError, TypeError) as error:
             raise EmlabError(f"{path} holds no attribution ({error}); write it with Attribution.save.") from error
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -62,8 +62,9 @@ class Cases:
             raise EmlabError("There is nothing to attribute on; give at least one prompt or contrast.")
         contrasts = [one for one in asked if isinstance(one, Contrast)]
         if not contrasts:
-            rows, starts = model.rows(asked)
-            return cls(tuple(rows), tuple(starts), 1, tuple(_name(one) for one in asked))
+            plain: Any = asked
+            rows, starts = model.rows(plain)
+            return cls(tuple(rows), tuple(starts), 1, tuple(_name(one) for one in plain))
         if len(contrasts) < len(asked):
             raise EmlabError("Some of what is attributed on are contrasts and some prompts; give one kind.")
         for one in contrasts:
@@ -177,4 +178,4 @@ def _name(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
     last = prompt[-1]
-    return last["content"] if isinstance(last, dict) else f"{len(prompt)} token ids"
+    return last["content"] if isinstance(last, Mapping) else f"{len(prompt)} token ids"

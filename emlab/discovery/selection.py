@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ def header_mask(model: LanguageModel, prompts: Sequence[Prompt]) -> Tensor:
     """
     lengths = []
     for prompt in prompts:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if not isinstance(messages, Sequence) or not isinstance(messages[-1], dict):
+        messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if not isinstance(messages, Sequence) or not isinstance(messages[-1], Mapping):
             raise EmlabError("A prompt of token ids has no assistant's header; read it at 'header', its last token.")
         whole = render(model.tokenizer, messages, header=True)
         added = whole.removeprefix(render(model.tokenizer, messages, header=False))

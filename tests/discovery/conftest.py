@@ -8,7 +8,6 @@ import torch
 from emlab.models.activations import Activations
 from emlab.sites import Site
 
-
 PROMPTS = ["one", "two", "three"]
 
 

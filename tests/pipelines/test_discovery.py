@@ -94,7 +94,7 @@ def test_directions_from_the_shell(moved, tmp_path, capsys):
     assert "give one with --sae" in capsys.readouterr().err
 
 
-def test_attribution_from_the_shell_goes_on_where_it_stopped(moved, tmp_path, capsys):
+def test_attribution_from_the_shell(moved, tmp_path, capsys):
     asked = ["discover", "attribute", "--model", moved, "--sae", SAE, "--cases", "1", "--baseline", "aligned"]
     more = ["--methods", "gradient", "integrated", "--blocks", "2", "--steps", "1", "--exact", "3", "--random", "2"]
     runs = tmp_path / "runs"
