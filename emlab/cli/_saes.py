@@ -1,10 +1,11 @@
-"""The verbs of sparse autoencoders: sae train."""
+"""The verbs of sparse autoencoders: sae train, sae check."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from emlab.cli._options import add_json, given, show, verb
+from emlab.cli._sae_check import add_check
 
 _TRAIN = """\
 examples:
@@ -31,8 +32,8 @@ Stopped, the same command goes on from its last checkpoint, to the same weights.
 
 def add_verbs(verbs: Any) -> None:
     """Declare them."""
-    sae = verb(verbs, "sae", "train sparse autoencoders").add_subparsers(metavar="VERB", required=True)
-    for add in (_add_train,):
+    sae = verb(verbs, "sae", "train sparse autoencoders, and check them").add_subparsers(metavar="VERB", required=True)
+    for add in (_add_train, add_check):
         add(sae)
 
 

@@ -23,8 +23,8 @@ from emlab.models import adapters, loading
 from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
-from emlab.models.quantizing import is_quantized
 from emlab.models.answer_text import answer_lead
+from emlab.models.quantizing import is_quantized
 from emlab.sites import Site
 
 _MERGE_QUANTIZED = (
