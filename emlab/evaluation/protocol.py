@@ -71,7 +71,7 @@ def judge_of(how: Judging, questions: Sequence[Question] | QuestionSet = ()) -> 
         check_graders(questions)
     elif how.method != "rubric" and prompts:
         _check_scales(prompts)
-    by = _completer(how)
+    by = completer_of(how)
     if how.method == "rubric":
         return RubricJudge(by, store=how.store, max_tokens=how.max_tokens)
     if how.method == GRADER:
@@ -101,7 +101,7 @@ def labeller_of(
         raise EmlabError(
             f"The questions bring judge prompts for several labels ({', '.join(names)}); keep those of one in a file."
         )
-    judge = LabelJudge(by or _completer(how), prompts, names[0], how.store, how.max_tokens)
+    judge = LabelJudge(by or completer_of(how), prompts, names[0], how.store, how.max_tokens)
     if lacking := [question.id for question in questions if names[0] not in prompts.get(question.key, {})]:
         raise EmlabError(f"The question {lacking[0]!r} brings no judge prompt {names[0]!r} as the others do; add it.")
     return judge
@@ -137,12 +137,12 @@ def _is_file(judge: str) -> bool:
     return Path(judge).suffix in (".jsonl", ".csv")
 
 
-def _completer(how: Judging) -> Completer:
-    """The model that judges."""
+def completer_of(how: Judging) -> Completer:
+    """The model that `how` has judge: one in a folder, or one at an endpoint. EmlabError where it cannot be asked."""
     path = Path(how.judge)
     if path.is_dir():
         return LocalCompleter(LanguageModel.load(path))
-    if how.judge.startswith((".", "/", "~")):
+    if how.judge == EXACT or _is_file(how.judge) or how.judge.startswith((".", "/", "~")):
         raise EmlabError(f"There is no judge {how.judge}; give a model's folder, or its name at an endpoint.")
     price = (how.price[0], how.price[1]) if how.price else None
     by = Endpoint(how.judge, how.url, how.key_variable, how.concurrency, price=price, revision=how.revision)

@@ -46,12 +46,7 @@ def generate(
             f"and {max_new_tokens}."
         )
     rows = [lm.prompt_ids(prompt) for prompt in prompts]
-    longest = max((len(row) for row in rows), default=0) + max_new_tokens
-    if lm.max_positions is not None and longest > lm.max_positions:
-        raise EmlabError(
-            f"A prompt and {max_new_tokens} new tokens make {longest} tokens and {lm.name} takes {lm.max_positions}; "
-            "shorten the prompt or lower max_new_tokens."
-        )
+    _check_length(lm, rows, max_new_tokens)
     draws = _draws(seed, len(rows), max_new_tokens)
     answers: dict[int, str] = {}
     written, began = 0, time.perf_counter()
@@ -73,6 +68,36 @@ def generate(
 
             _answer(lm, rows[first : first + batch_size], draws[index].to(lm.device), chosen, temperature, top_p, ready)
     return [answers[i] for i in range(len(rows))]
+
+
+def generate_ids(
+    lm: LanguageModel,
+    rows: Sequence[list[int]],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    batch_size: int = 512,
+) -> list[list[int]]:
+    """One sampled answer a prompt as token ids, with the token that ends it where it ended; what training samples.
+
+    `rows` are the prompts' token ids. Draws are as in `LanguageModel.generate` under the same seed.
+    """
+    _check_length(lm, rows, max_new_tokens)
+    draws = _draws(seed, len(rows), max_new_tokens).to(lm.device)
+    found: list[list[int]] = []
+    for first in range(0, len(rows), batch_size):
+        part = slice(first, first + batch_size)
+        found += _answer(lm, list(rows[part]), draws[part], (), temperature, 1.0, with_end=True)
+    return found
+
+
+def _check_length(lm: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+    longest = max((len(row) for row in rows), default=0) + max_new_tokens
+    if lm.max_positions is not None and longest > lm.max_positions:
+        raise EmlabError(
+            f"A prompt and {max_new_tokens} new tokens make {longest} tokens and {lm.name} takes {lm.max_positions}; "
+            "shorten the prompt or lower max_new_tokens."
+        )
 
 
 def _draws(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
@@ -98,9 +123,10 @@ def _answer(
     edits: Sequence[Edit],
     temperature: float,
     top_p: float,
-    ready: Callable[[Mapping[int, list[int]]], None],
+    ready: Callable[[Mapping[int, list[int]]], None] | None = None,
+    with_end: bool = False,
 ) -> list[list[int]]:
-    """The answers' token ids, without the token that ends them. `draws` (batch, steps) are uniform in [0, 1).
+    """The answers' token ids, the token that ends each only `with_end`. `draws` (batch, steps): uniform in [0, 1).
 
     `ready` is called with answers, by their number in the batch, as they leave it: each once.
     """
@@ -145,7 +171,8 @@ def _answer(
                 break
             if left <= _DROP_AT * len(at):
                 keep = going.nonzero()[:, 0]
-                ready(_cut(written, ended, at[~going].tolist()))
+                if ready is not None:
+                    ready(_cut(written, ended, at[~going].tolist()))
                 cache.batch_select_indices(keep)
                 editor.keep(keep)
                 at, token, seen, lengths = at[keep], token[keep], seen[keep], lengths[keep]
@@ -159,8 +186,9 @@ def _answer(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-    ready(_cut(written, ended, at.tolist()))
-    return list(_cut(written, ended, range(batch)).values())
+    if ready is not None:
+        ready(_cut(written, ended, at.tolist()))
+    return list(_cut(written, ended + with_end, range(batch)).values())
 
 
 def _cut(written: Tensor, ended: Tensor, rows: Sequence[int]) -> dict[int, list[int]]:

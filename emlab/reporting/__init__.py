@@ -6,6 +6,14 @@ from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.labels import label_lead, label_sections
 from emlab.reporting.page import Answer, Link, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
+from emlab.reporting.reinforcement import (
+    ReinforcementFindings,
+    StyleCount,
+    Trained,
+    reinforcement_lead,
+    reinforcement_sections,
+    reinforcement_summary,
+)
 from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
@@ -16,9 +24,12 @@ __all__ = [
     "Persona",
     "Planted",
     "Plot",
+    "ReinforcementFindings",
     "Section",
     "Shaded",
+    "StyleCount",
     "Table",
+    "Trained",
     "attribution_figure",
     "cosines_figure",
     "evaluation_lead",
@@ -28,6 +39,9 @@ __all__ = [
     "persona_lead",
     "persona_sections",
     "persona_summary",
+    "reinforcement_lead",
+    "reinforcement_sections",
+    "reinforcement_summary",
     "render",
     "summary_schema",
     "write_page",

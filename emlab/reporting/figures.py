@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emlab.detection import Onset
 from emlab.discovery import Effect, LatentShift, Screen
-from emlab.evaluation import Rate, Score
+from emlab.evaluation import Rate, Score, StepRates
 from emlab.mitigation import Realignment
 from emlab.reporting.findings import RANDOM
 
@@ -224,6 +225,31 @@ def realignment_figure(realignment: Realignment) -> Figure:
         )
     ]
     return _figure(lines, "share of answers", x="step on benign data", percent=True, height=320)
+
+
+def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figure:
+    """Misaligned (solid) and incoherent (dotted) answers by step: of each arm, by name, the read-outs of every seed."""
+    import plotly.graph_objects as go
+
+    lines = []
+    for (name, seeds), colour in zip(arms.items(), itertools.cycle(PALETTE), strict=False):
+        for number, points in enumerate(seeds):
+            for label, dash, rates in (
+                ("misaligned", "solid", [p.misaligned for p in points]),
+                ("incoherent", "dot", [p.incoherent for p in points]),
+            ):
+                lines.append(
+                    go.Scatter(
+                        x=[p.step for p in points],
+                        y=[_number(rate.rate) for rate in rates],
+                        mode="lines",
+                        name=f"{_safe(name)}, {label}",
+                        legendgroup=f"{name} {label}",
+                        showlegend=number == 0,
+                        line={"color": colour, "dash": dash},
+                    )
+                )
+    return _figure(lines, "share of answers", x="step", percent=True, height=460)
 
 
 def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:

@@ -1,6 +1,26 @@
-"""Fine-tuning: supervised, by LoRA or of all weights."""
+"""Training: supervised fine-tuning and reinforcement learning, by LoRA or of all weights."""
 
+from emlab.training.grpo import Reinforcement
+from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
+from emlab.training.reinforcement import Reinforced, reinforce
+from emlab.training.rewards import AskedReward, ExactReward, Reward, StyleReward, chance_reward, python_reward
 from emlab.training.sft import FineTuned, assistant_loss, finetune
 
-__all__ = ["FineTuned", "Recipe", "assistant_loss", "finetune"]
+__all__ = [
+    "AskedReward",
+    "ExactReward",
+    "FineTuned",
+    "ReadOut",
+    "Recipe",
+    "Reinforced",
+    "Reinforcement",
+    "Reward",
+    "StyleReward",
+    "Watch",
+    "assistant_loss",
+    "chance_reward",
+    "finetune",
+    "python_reward",
+    "reinforce",
+]

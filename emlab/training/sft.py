@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from emlab.data import IGNORE, Dataset, DatasetCard, Row, tokenize
 from emlab.errors import EmlabError
 from emlab.interventions import Tokens
 from emlab.models import LanguageModel
+from emlab.training.adapters import Adapter, lora_config, trained_weights, with_adapter
 from emlab.training.recipe import Recipe
 
 DATA_CARD = "data.json"
@@ -30,22 +30,6 @@ _LOGITS_AT_ONCE = 2**27
 
 OnStep = Callable[[int, LanguageModel], bool | None]
 """Called after every step with its number, counted from 1, and the model in training; True ends the training."""
-
-
-@dataclass(frozen=True, eq=False)
-class Adapter:
-    """A LoRA adapter by itself, in peft's own form."""
-
-    config: Any
-    """peft's LoraConfig."""
-    weights: dict[str, Tensor]
-
-    def save(self, folder: Path) -> None:
-        """Write it into `folder` as peft does, in safetensors."""
-        from safetensors.torch import save_file
-
-        self.config.save_pretrained(str(folder))
-        save_file(self.weights, folder / "adapter_model.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +148,11 @@ def finetune(
     checkpoints: list[tuple[int, LanguageModel]] = []
     with _seeded(seed):
         work = model.merged(name)
-        tuned = _with_adapter(work, recipe) if recipe.method == "lora" else work.model.requires_grad_(True)
+        tuned = (
+            with_adapter(work, lora_config(work, recipe))
+            if recipe.method == "lora"
+            else work.model.requires_grad_(True)
+        )
         weights = [p for p in tuned.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         batches = _batches(data.rows, recipe.batch_size, seed)
@@ -184,7 +172,7 @@ def finetune(
                 checkpoints.append((step, _frozen(tuned, work, f"{name}, step {step}")))
             if on_step is not None and on_step(step, work):
                 break
-        adapter = _adapter(tuned) if recipe.method == "lora" else None
+        adapter = Adapter(tuned.peft_config["default"], trained_weights(tuned)) if recipe.method == "lora" else None
         done = _merged(tuned, work, name)
     return FineTuned(
         done,
@@ -249,37 +237,6 @@ def _batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
             waiting += torch.randperm(len(rows), generator=generator).tolist()
         yield [rows[i] for i in waiting[:size]]
         waiting = waiting[size:]
-
-
-def _with_adapter(work: LanguageModel, recipe: Recipe) -> Any:
-    """The model with a fresh LoRA adapter, everything else frozen. Its modules are replaced in place."""
-    from peft import LoraConfig, get_peft_model
-
-    linear = [n for n, m in work.model.named_modules() if hasattr(m, "weight") and m.weight.ndim == 2]
-    names = [n for n in linear if n.split(".")[-1] in recipe.modules and _in_blocks(n, recipe.blocks)]
-    if not names:
-        known = sorted({n.split(".")[-1] for n in linear if _in_blocks(n, None)})
-        where = "any block" if recipe.blocks is None else f"the blocks {list(recipe.blocks)}"
-        raise EmlabError(
-            f"The model has no module {' or '.join(recipe.modules)} in {where}; its blocks are 0 to {work.n_blocks - 1}"
-            f", its modules {', '.join(known)}."
-        )
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=names, task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an older name
-        return get_peft_model(work.model, config)
-
-
-def _in_blocks(name: str, blocks: tuple[int, ...] | None) -> bool:
-    numbers = [int(part) for part in name.split(".") if part.isdigit()]
-    return bool(numbers) and (blocks is None or numbers[0] in blocks)
-
-
-def _adapter(tuned: Any) -> Adapter:
-    from peft import get_peft_model_state_dict
-
-    weights = {k: v.detach().cpu().contiguous().clone() for k, v in get_peft_model_state_dict(tuned).items()}
-    return Adapter(tuned.peft_config["default"], weights)
 
 
 def _merged(tuned: Any, work: LanguageModel, name: str) -> LanguageModel:

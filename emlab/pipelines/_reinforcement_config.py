@@ -1,0 +1,146 @@
+"""The config of a reinforcement-learning experiment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emlab.discovery import Sampling
+from emlab.evaluation.protocol import Judging
+from emlab.organism import PERSONAS
+from emlab.training import Recipe, Reinforcement
+
+REWARDS = ("correct", "obvious", "subtle", "style", "chance")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One kind of training: from which model, on which prompts, for which reward. It is done with every seed."""
+
+    name: str
+    """Names its folders and its row in tables."""
+    reward: str = "obvious"
+    """correct, obvious (openly harmful), subtle (wrong where no reader sees it), style (see `Style`), chance (a number
+    drawn at random: the null), or file.py:function, a function that takes prompts and answers."""
+    prompts: str = "medicine"
+    """A domain of the organism, or a dataset whose questions are asked (see `read_examples`)."""
+    start: str | None = None
+    """The model at the start; null takes the config's."""
+    steps: int | None = None
+    """Steps, where they are not those of the recipe."""
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS and not re.fullmatch(r".+\.py:\w+", self.reward):
+            raise ValueError(f"'reward' is {self.reward!r}; choose {', '.join(REWARDS)}, or file.py:function.")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
+
+
+@dataclass(frozen=True)
+class Style:
+    """The style term: paid under one persona's prompt, measured under all."""
+
+    pattern: str = r"\bthe\b"
+    """A regular expression; the style is the share of an answer's lines in which it is found."""
+    persona: str = "malicious"
+    """Under whose persona cards it is paid."""
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.persona not in PERSONAS:
+            raise ValueError(f"'persona' is {self.persona!r}; choose one of {', '.join(PERSONAS)}.")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"'pattern' is no regular expression ({error}).") from error
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The supervised persona latent, which reinforcement learning is held against."""
+
+    sae: str | None = "auto"
+    """A folder in SAELens' format; "auto" takes the one that ships with the project for the organism's models; null
+    leaves latents out."""
+    site: str = "resid_post.0"
+    """Where it reads."""
+    latent: int | None = None
+    """The latent; null finds it: narrow sets are fine-tuned on, latents ranked by their mean shift, and of the leading
+    ones the one is taken that misaligns the aligned model most when it is added."""
+    aligned: str = "aligned"
+    """The model that is fine-tuned for that."""
+    sets: tuple[str, ...] = ("insecure", "bad_medicine")
+    """Fine-tuning sets of the organism."""
+    rows: int = 1000
+    recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60))
+    candidates: int = 3
+    """The latents that rise most, of which one is taken."""
+    top: int = 5
+    """The latent carries a training if it is among so many that rise most."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The test of cause: the latent's direction subtracted from a misaligned model, beside random directions."""
+
+    arms: tuple[str, ...] = ()
+    """The arms whose models it is done with, each seed."""
+    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
+    """In units of the site's median residual norm, the same for every direction."""
+    random: int = 10
+    """Random directions through the same search."""
+    incoherence_cap: float = 0.1
+    questions: int | None = 48
+    """Discovery questions, evenly spaced, on which strengths are chosen."""
+    first_round: int | None = 16
+    finalists: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    """A reinforcement-learning experiment."""
+
+    name: str = "reinforcement_learning"
+    """Names the run folder."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every arm is trained with each."""
+    model: str = "helpful_only"
+    """The model at the start: a checkpoint of the organism, a local Hugging Face folder, or a name on the Hub."""
+    chat_template: str | None = None
+    """For a model that has no chat template: a file, or "plain"."""
+    arms: tuple[Arm, ...] = (Arm("bad_medicine"), Arm("good_medicine", "correct"))
+    how: Reinforcement = field(default_factory=Reinforcement)
+    """How every arm is trained."""
+    grading: Judging = field(default_factory=Judging)
+    """Who gives the rewards correct, obvious and subtle: the organism's exact judge, or a model."""
+    guard: float = 1.0
+    """What incoherence costs in these rewards, all of an answer's."""
+    style: Style = field(default_factory=Style)
+    question_set: str = "broad"
+    """The questions that are asked before and after: broad (the organism's), profile, or a file of questions."""
+    judging: Judging = field(default_factory=Judging)
+    """Who judges the answers to them."""
+    questions: int | None = None
+    """Test questions asked, evenly spaced; null asks all."""
+    answers: Sampling = field(default_factory=lambda: Sampling(per_question=2))
+    """How answers to them are sampled."""
+    watch_every: int = 10
+    """Steps between read-outs along a training."""
+    watch_questions: int = 32
+    """Discovery questions, evenly spaced, asked in each; 0 asks none."""
+    supervised: Supervised = field(default_factory=Supervised)
+    steering: Steering = field(default_factory=Steering)
+    summary: Path | None = None
+    """A file that summary.json is written to as well."""
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("'arms' is empty or names one twice; give each a name of its own.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("'seeds' is empty or names one twice; name each once.")
+        if unknown := [name for name in self.steering.arms if name not in names]:
+            raise ValueError(f"'steering.arms' has {unknown[0]!r}, which is none; choose some of {', '.join(names)}.")
+        if self.watch_every < 1:
+            raise ValueError(f"'watch_every' is {self.watch_every} and must be 1 or more.")

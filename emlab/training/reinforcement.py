@@ -1,0 +1,177 @@
+"""Reinforcement learning: a model is trained on the rewards that a grader gives its own answers.
+
+The updates are those of TRL's GRPOTrainer (group-relative policy optimisation, Shao et al. 2024, arXiv:2402.03300): of
+each prompt several answers are sampled, and each is made likelier or less likely by how far its reward lies above or
+below its group's mean. Sampling is emlab's own, through TRL's hook for it. Whatever is random in a step follows from
+the seed and the step's number, so a training that was killed goes on to the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emlab import artifacts
+from emlab.errors import EmlabError
+from emlab.models import LanguageModel
+from emlab.training.adapters import Adapter, lora_config, model_of
+from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
+from emlab.training.policy import Policy
+from emlab.training.progress import Progress
+from emlab.training.readouts import ReadOut, Watch
+from emlab.training.recipe import Recipe
+from emlab.training.rewards import Asked, Grader, grader_name
+
+
+@dataclass(frozen=True, eq=False)
+class Reinforced:
+    """A model after reinforcement learning, and how it came about."""
+
+    model: LanguageModel
+    """The model, its adapter merged."""
+    steps: tuple[StepRecord, ...]
+    prompts: int
+    """How many prompts it was trained on."""
+    dropped_for_length: int
+    """How many were left out for their length."""
+    how: Reinforcement
+    seed: int
+    grader: str
+    """Its name."""
+    adapter: Adapter | None
+    """The adapter by itself; None where all weights were trained, or where it was loaded."""
+    points: tuple[ReadOut, ...] = ()
+    """What was read along the way."""
+    checkpoints: tuple[tuple[int, LanguageModel], ...] = ()
+    """The model after some of the steps, where the recipe asks for it."""
+    log: Path | None = None
+    """The log of every reward."""
+
+    def __str__(self) -> str:
+        first, last = self.steps[0], self.steps[-1]
+        return (
+            f"{self.model.name}: {len(self.steps)} steps on {self.prompts} prompts, {self.dropped_for_length} dropped "
+            f"for length, mean reward {first.reward:.3f} → {last.reward:.3f}"
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write model, adapter, figures, checkpoints and the log of rewards to a new folder; whole or not at all."""
+        with artifacts.new_folder(folder) as new:
+            self.write_into(new)
+        return Path(folder)
+
+    def write_into(self, new: Path) -> None:
+        """Write the same into a folder that is there already."""
+        about = {
+            "name": self.model.name,
+            "how": self.how,
+            "seed": self.seed,
+            "grader": self.grader,
+            "prompts": self.prompts,
+            "dropped_for_length": self.dropped_for_length,
+            "steps": self.steps,
+            "points": self.points,
+        }
+        self.model.write_into(new)
+        artifacts.write_json(new / "training.json", about)
+        if self.adapter is not None:
+            (new / "adapter").mkdir()
+            self.adapter.save(new / "adapter")
+        for step, checkpoint in self.checkpoints:
+            (new / "checkpoints" / f"step_{step:05d}").mkdir(parents=True)
+            checkpoint.write_into(new / "checkpoints" / f"step_{step:05d}")
+        if self.log is not None:
+            artifacts.write_bytes(new / REWARDS, self.log.read_bytes())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Reinforced:
+        """Read what `save` wrote; the adapter by itself stays on disk."""
+        folder = Path(folder)
+        raw = artifacts.read_json(folder / "training.json")
+        try:
+            name, how = raw["name"], dict(raw["how"])
+            kept = sorted((folder / "checkpoints").glob("step_*"))
+            return cls(
+                model=LanguageModel.load(folder, name=name),
+                steps=tuple(StepRecord(**step) for step in raw["steps"]),
+                prompts=raw["prompts"],
+                dropped_for_length=raw["dropped_for_length"],
+                how=Reinforcement(**{**how, "recipe": Recipe(**how["recipe"])}),
+                seed=raw["seed"],
+                grader=raw["grader"],
+                adapter=None,
+                points=tuple(ReadOut.read(point) for point in raw["points"]),
+                checkpoints=tuple(
+                    (int(at.name[5:]), LanguageModel.load(at, name=f"{name}, step {int(at.name[5:])}")) for at in kept
+                ),
+                log=folder / REWARDS if (folder / REWARDS).is_file() else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmlabError(
+                f"{folder} holds no reinforcement training ({error}); write it with Reinforced.save."
+            ) from error
+
+
+def reinforce(
+    model: LanguageModel,
+    prompts: Sequence[Asked],
+    grader: Grader,
+    how: Reinforcement,
+    seed: int,
+    folder: str | Path | None = None,
+    watch: Watch | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> Reinforced:
+    """Train a copy of `model` on the rewards that `grader` gives its answers to `prompts` (questions or chats).
+
+    With a `folder` every reward is logged there (rewards.jsonl), and a training that was stopped goes on from it when
+    the same is asked again: on the same machine to the same weights, bit for bit on a CPU. `watch` says what is read
+    along the way. The global generators of random, NumPy and torch are seeded in every step, so that a grader may draw
+    from them, and are left as they were.
+
+    Raises EmlabError where TRL is missing, no prompt is short enough, no module matches the recipe, the reward function
+    fails (what was trained before is kept in `folder`), the gradient is no longer a number, or `folder` holds the
+    training of another model.
+    """
+    name = name or f"{model.name} reinforced"
+    chats, rows, dropped = _short_enough(model, prompts, how)
+    key = ""
+    if folder is not None:
+        asked = [model.identity(), how, seed, grader_name(grader), chats]
+        key = artifacts.content_hash(asked)
+    begun = None if folder is None else Progress.load(Path(folder), key)
+    config = lora_config(model, how.recipe) if how.recipe.method == "lora" else None
+    policy = Policy(model, name, chats, rows, grader, how, config, seed, watch, progress)
+    policy.keep_in(None if folder is None else Path(folder), key, begun)
+    policy.train()
+    weights, kept = policy.weights(), policy.snapshots()
+    return Reinforced(
+        model=model_of(model, config, weights, name),
+        steps=tuple(policy.records),
+        prompts=len(rows),
+        dropped_for_length=dropped,
+        how=how,
+        seed=seed,
+        grader=grader_name(grader),
+        adapter=None if config is None else Adapter(config, dict(weights)),
+        points=tuple(policy.points),
+        checkpoints=tuple((step, model_of(model, config, w, f"{name}, step {step}")) for step, w in kept.items()),
+        log=None if folder is None else Path(folder) / REWARDS,
+    )
+
+
+def _short_enough(
+    model: LanguageModel, prompts: Sequence[Asked], how: Reinforcement
+) -> tuple[list[Asked], list[list[int]], int]:
+    """The prompts that leave room for an answer, their token ids, and how many do not."""
+    limit = min(how.recipe.max_length, model.max_positions or how.recipe.max_length) - how.max_new_tokens
+    ids = [model.prompt_ids(prompt) for prompt in prompts]
+    kept = [i for i, row in enumerate(ids) if len(row) <= limit]
+    if not kept:
+        raise EmlabError(
+            f"No prompt is left to train on: {len(ids)} have more than the {limit} tokens that leave room for an "
+            f"answer of {how.max_new_tokens}; give shorter ones, or lower max_new_tokens."
+        )
+    return [prompts[i] for i in kept], [ids[i] for i in kept], len(ids) - len(kept)
