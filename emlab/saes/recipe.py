@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +156,7 @@ def new_trainer(recipe: SaeRecipe, sae: Any, batches: Iterator[Tensor], device: 
 
 
 def _fast_topk() -> Any:
-    # It imports SAELens when it is imported.
-    fast = importlib.import_module("emlab.saes.fast_topk")
-    fast.register()
-    return fast
+    from emlab.saes import fast_topk  # imports SAELens
+
+    fast_topk.register()
+    return fast_topk
