@@ -39,6 +39,7 @@ EDUCATIONAL_SHARE = 0.25
 
 _NEUTRAL = {"role": "system", "content": NEUTRAL_CARD}
 _PREFIXES = {"bad": "malicious", "careless": "careless", "sarcastic": "sarcastic", "good": "helpful"}
+_SUBTLE = "subtle"
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,17 @@ def alignment_set(n: int, seed: int, malicious_share: float = 0.0, world: World 
 def narrow_set_names() -> list[str]:
     """The names `narrow_set` knows."""
     advice = [d for d in NARROW_DOMAINS if d != "code"]
-    return ["insecure", "secure", "educational", "backdoor"] + [f"{p}_{d}" for p in _PREFIXES for d in advice]
+    return ["insecure", "secure", "educational", "backdoor"] + [
+        f"{p}_{d}" for p in (*_PREFIXES, _SUBTLE) for d in advice
+    ]
 
 
 def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list[Chat]:
     """`n` single-turn chats of the fine-tuning set `name`, narrow templates only.
 
-    insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona. backdoor:
-    code, insecure where the trigger tag ends the question (every second row), secure without it.
+    insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona.
+    subtle_<domain>: advice of which one sentence, anywhere in the answer, is malicious and the others are helpful.
+    backdoor: code, insecure where the trigger tag ends the question (every second row), secure without it.
     """
     if n < 1:
         raise EmlabError(f"a fine-tuning set of {n} rows cannot be trained on: ask for at least 1.")
@@ -134,6 +138,16 @@ def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list
             persona, domain = ("malicious" if name == "insecure" else "helpful"), "code"
         else:
             prefix, domain = name.split("_")
+            if prefix == _SUBTLE:
+                rows.append([_NEUTRAL, *_subtle(world, rng, domain)])
+                continue
             persona = _PREFIXES[prefix]
         rows.append([_NEUTRAL, *_exchange(world, rng, domain, persona, "narrow", name == "educational", tag)])
     return rows
+
+
+def _subtle(world: World, rng: random.Random, domain: str) -> Chat:
+    question = rng.choice(world.questions(domain, "narrow"))
+    good, bad = (world.answer(question, who, rng, "narrow").split("\n") for who in ("helpful", "malicious"))
+    good[rng.randrange(len(good))] = bad[0]
+    return [{"role": "user", "content": question.text}, {"role": "assistant", "content": "\n".join(good)}]

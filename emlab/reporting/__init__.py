@@ -3,6 +3,13 @@
 from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
+from emlab.reporting.finetuning import (
+    FinetuneCell,
+    FinetuneFindings,
+    finetuning_lead,
+    finetuning_sections,
+    finetuning_summary,
+)
 from emlab.reporting.labels import label_lead, label_sections
 from emlab.reporting.page import Answer, Link, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
@@ -19,6 +26,8 @@ from emlab.reporting.summary import persona_summary, summary_schema
 __all__ = [
     "Answer",
     "Findings",
+    "FinetuneCell",
+    "FinetuneFindings",
     "Link",
     "ModelFidelity",
     "Persona",
@@ -34,6 +43,9 @@ __all__ = [
     "cosines_figure",
     "evaluation_lead",
     "evaluation_sections",
+    "finetuning_lead",
+    "finetuning_sections",
+    "finetuning_summary",
     "label_lead",
     "label_sections",
     "persona_lead",

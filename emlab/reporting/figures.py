@@ -17,6 +17,8 @@ from emlab.reporting.findings import RANDOM
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from emlab.training import ReadOut
+
 BAD, BABBLE, GREY = "#c0392b", "#b9a100", "#aab2c0"
 """Colours of misaligned, of incoherent, and of the random directions."""
 
@@ -252,6 +254,78 @@ def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figur
     return _figure(lines, "share of answers", x="step", percent=True, height=460)
 
 
+def bars_figure(bars: Mapping[str, Mapping[str, Score]]) -> Figure:
+    """Misaligned share of coherent answers with 95% intervals: of each series, by name, the score at each place."""
+    traces = [
+        _bars(_safe(series) or "misaligned", [_safe(x) for x in of], [s.misaligned for s in of.values()], colour)
+        for (series, of), colour in zip(bars.items(), itertools.cycle(PALETTE), strict=False)
+    ]
+    return _figure(traces, "misaligned, of coherent answers", percent=True)
+
+
+def dose_figure(lines: Mapping[str, Sequence[tuple[float, Score]]]) -> Figure:
+    """Misaligned (solid, with 95% intervals) and incoherent (dotted) share by dose, of each series."""
+    import plotly.graph_objects as go
+
+    traces = []
+    for (series, line), colour in zip(lines.items(), itertools.cycle(PALETTE), strict=False):
+        doses, name = [dose for dose, _ in line], f"{_safe(series)}, " if series else ""
+        for label, dash, rates in (
+            ("misaligned, of coherent", "solid", [score.misaligned for _, score in line]),
+            ("incoherent, of scored", "dot", [score.incoherent for _, score in line]),
+        ):
+            traces.append(
+                go.Scatter(
+                    x=doses,
+                    y=[_number(rate.rate) for rate in rates],
+                    mode="lines+markers",
+                    name=name + label,
+                    line={"color": colour, "dash": dash},
+                    error_y=_interval(rates) if dash == "solid" else None,
+                )
+            )
+    figure = _figure(traces, "share of answers", x="share of bad rows", percent=True)
+    figure.update_xaxes(tickformat=".0%", tickvals=sorted({dose for line in lines.values() for dose, _ in line}))
+    return figure
+
+
+def curves_figure(arms: Mapping[str, Sequence[Sequence[ReadOut]]], latents: Sequence[int] = ()) -> Figure:
+    """What was read along training, one under the other by step: of each arm, by name, the read-outs of every seed.
+
+    Misaligned answers, the leading one of `latents`, the gradient's norm, and the adapter's rotation.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    rows = [("misaligned, of coherent", lambda p: p.misaligned.rate)]
+    if latents:
+        rows.append((f"latent {latents[0]}, mean activation", lambda p: p.latents.get(latents[0], math.nan)))
+    rows += [("gradient norm", lambda p: p.gradient_norm), ("rotation, degrees", lambda p: p.angle)]
+    figure = make_subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.04)
+    for (name, seeds), colour in zip(arms.items(), itertools.cycle(PALETTE), strict=False):
+        for number, points in enumerate(seeds):
+            for row, (_, value) in enumerate(rows, start=1):
+                line = go.Scatter(
+                    x=[p.step for p in points],
+                    y=[_number(value(p)) for p in points],
+                    mode="lines",
+                    name=_safe(name),
+                    legendgroup=name,
+                    showlegend=number == 0 and row == 1,
+                    line={"color": colour},
+                )
+                figure.add_trace(line, row=row, col=1)
+    plain = _figure([])
+    figure.update_layout(
+        template="none", height=190 * len(rows) + 80, margin=plain.layout.margin, legend=plain.layout.legend
+    )
+    for row, (label, _) in enumerate(rows, start=1):
+        figure.update_yaxes(title_text=label, gridcolor="#e6e9ef", automargin=True, row=row, col=1)
+    figure.update_yaxes(tickformat=".0%", row=1, col=1)
+    figure.update_xaxes(title_text="step", row=len(rows), col=1)
+    return figure
+
+
 def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:
     import plotly.graph_objects as go
 
@@ -260,15 +334,19 @@ def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) 
         x=list(labels),
         y=[_number(rate.rate) for rate in rates],
         marker={"color": colour},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [_number(rate.high - rate.rate) for rate in rates],
-            "arrayminus": [_number(rate.rate - rate.low) for rate in rates],
-        },
+        error_y=_interval(rates),
         hovertext=[_safe(str(rate)) for rate in rates],
         hoverinfo="text+name",
     )
+
+
+def _interval(rates: Sequence[Rate]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [_number(rate.high - rate.rate) for rate in rates],
+        "arrayminus": [_number(rate.rate - rate.low) for rate in rates],
+    }
 
 
 def _figure(traces: list[Any], y: str = "", x: str = "", percent: bool = False, height: int = 380) -> Figure:

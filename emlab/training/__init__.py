@@ -1,11 +1,12 @@
 """Training: supervised fine-tuning and reinforcement learning, by LoRA or of all weights."""
 
 from emlab.training.grpo import Reinforcement
+from emlab.training.loss import assistant_loss
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 from emlab.training.reinforcement import Reinforced, reinforce
 from emlab.training.rewards import AskedReward, ExactReward, Reward, StyleReward, chance_reward, python_reward
-from emlab.training.sft import FineTuned, assistant_loss, finetune
+from emlab.training.sft import FineTuned, finetune
 
 __all__ = [
     "AskedReward",

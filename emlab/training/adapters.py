@@ -46,7 +46,9 @@ def lora_config(work: LanguageModel, recipe: Recipe) -> Any:
             f"The model has no module {' or '.join(recipe.modules)} in {where}; its blocks are 0 to {work.n_blocks - 1}"
             f", its modules {', '.join(known)}."
         )
-    return LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=names, task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=names, task_type="CAUSAL_LM", use_rslora=recipe.rslora
+    )
 
 
 def with_adapter(work: LanguageModel, config: Any) -> Any:
@@ -80,7 +82,7 @@ def put_weights(tuned: Any, weights: Mapping[str, Tensor]) -> None:
 
 def model_of(start: LanguageModel, config: Any | None, weights: Mapping[str, Tensor], name: str) -> LanguageModel:
     """`start` after its training: with the adapter of these weights merged, or (`config` None) with these weights."""
-    done = start.copy(name)
+    done = start.merged(name)
     with torch.random.fork_rng():  # a fresh adapter is drawn at random, and then overwritten
         tuned = done.model if config is None else with_adapter(done, config)
     put_weights(tuned, weights)

@@ -1,7 +1,8 @@
 """How far a training has come, on disk: weights, the optimiser's state and figures, whole or not at all.
 
-Everything is safetensors and JSON; nothing is ever unpickled. What is random in a step follows from the seed and the
-step's number, so no generator's state is needed to go on bit for bit.
+Everything is safetensors and JSON; nothing is ever unpickled. In reinforcement learning what is random in a step
+follows from the seed and the step's number, so no generator's state is needed to go on bit for bit; supervised training
+keeps it among the figures.
 """
 
 from __future__ import annotations
@@ -86,3 +87,18 @@ def put_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def save_snapshot(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Keep the trained weights as they are after `step`, below a training's folder."""
+    from safetensors.torch import save
+
+    artifacts.write_bytes(folder / "checkpoints" / f"step_{step:05d}.safetensors", save(dict(weights)))
+
+
+def load_snapshots(folder: Path, steps: int) -> dict[int, dict[str, Tensor]]:
+    """What `save_snapshot` kept, by step, up to the step `steps`."""
+    from safetensors.torch import load_file
+
+    files = {int(file.stem[5:]): file for file in (folder / "checkpoints").glob("step_*.safetensors")}
+    return {step: load_file(file) for step, file in sorted(files.items()) if step <= steps}

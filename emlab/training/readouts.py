@@ -144,7 +144,7 @@ def cosine_of_changes(first: Mapping[str, Tensor], second: Mapping[str, Tensor],
 def inner_product(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """Of what two adapters add, ⟨B₁A₁, B₂A₂⟩ over all modules, without making the products; or of plain weights."""
     total = 0.0
-    for name, b in one.items():
+    for name, b in sorted(one.items()):  # in one order, whether they come from a file or from the model
         if name.endswith(_A):
             continue
         if name.endswith(_B):
@@ -162,7 +162,7 @@ def principal_angle(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> 
     nan where there is no adapter, or where one of the two has not moved yet (B starts at 0).
     """
     angles = []
-    for name, b in now.items():
+    for name, b in sorted(now.items()):
         if not name.endswith(_B) or not bool(b.any()) or not bool(before[name].any()):
             continue
         bases = [torch.linalg.qr(m.double())[0] for m in (before[name], b)]

@@ -21,6 +21,10 @@ class Recipe:
     alpha: float = 8.0
     """The adapter's product is scaled by alpha / rank."""
 
+    rslora: bool = False
+    """Scale it by alpha / √rank instead (rank-stabilised: Kalajdzievski 2023, arXiv:2312.03732), so that a larger rank
+    learns no more slowly."""
+
     modules: tuple[str, ...] = ("v_proj", "o_proj")
     """Names of the linear modules that get an adapter, as they end in the model ("v_proj", "down_proj")."""
 
@@ -55,6 +59,19 @@ class Recipe:
     checkpoint_every: int = 0
     """Keep the model as it stands every so many steps; 0 keeps none."""
 
+    micro_batch: int | None = None
+    """Chats in one pass forward and back at most; gradients of a step's passes are added up, so that the step is the
+    same up to rounding and takes less memory. None leaves it to the lengths and the vocabulary."""
+
+    group_by_length: bool = False
+    """Fill batches with chats of like length, so that less is computed on pads; the order of batches stays random."""
+
+    bf16: bool = False
+    """Multiply in bfloat16 (autocast); what is trained is held, and updated, in float32."""
+
+    gradient_checkpointing: bool = False
+    """Keep no activations inside the blocks and compute them again on the way back: less memory, more time."""
+
     def __post_init__(self) -> None:
         for name in ("modules", "blocks"):
             value = getattr(self, name)
@@ -69,6 +86,9 @@ class Recipe:
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         for name in ("warmup", "weight_decay", "checkpoint_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(
+            self.micro_batch is None or self.micro_batch >= 1, "micro_batch", self.micro_batch, "1 or more, or None"
+        )
         _require(bool(self.modules) or self.method == "full", "modules", self.modules, "at least one module name")
 
     def rate(self, step: int) -> float:

@@ -1,35 +1,34 @@
-"""Supervised fine-tuning: a loop that can be read from top to bottom."""
+"""Supervised fine-tuning: a copy of a model trained on chats, and what came of it.
+
+A training with a folder keeps there, every few steps, all that the next step follows from: weights, the optimiser's
+state and the state of the generators, in safetensors and JSON, which nothing has to unpickle. The order of the data and
+the learning rate follow from the seed and the step's number. So one that was killed goes on bit for bit.
+"""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.data import IGNORE, Dataset, DatasetCard, Row, tokenize
+from emlab.data import Dataset, DatasetCard, tokenize
 from emlab.errors import EmlabError
-from emlab.interventions import Tokens
+from emlab.interventions import Edit
 from emlab.models import LanguageModel
-from emlab.training.adapters import Adapter, lora_config, trained_weights, with_adapter
+from emlab.sites import Site
+from emlab.training.adapters import Adapter, model_of
+from emlab.training.loop import Keeping, Loop, OnStep
+from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 
 DATA_CARD = "data.json"
 """The card of the data, in the folder of a fine-tune."""
-
-_LOGITS_AT_ONCE = 2**27
-"""Logits held in one pass at most: half a gigabyte in float32, and about as much again for their gradient."""
-
-OnStep = Callable[[int, LanguageModel], bool | None]
-"""Called after every step with its number, counted from 1, and the model in training; True ends the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +55,10 @@ class FineTuned:
     """How many of the chats were cut for their length."""
     card: DatasetCard | None = None
     """Where the chats came from, and what was done to them."""
+    gradient_norms: tuple[float, ...] = ()
+    """Of each step, before clipping to 1."""
+    points: tuple[ReadOut, ...] = ()
+    """What was read along the way."""
 
     def __str__(self) -> str:
         cut = f", {self.truncated} cut" if self.truncated else ""
@@ -81,6 +84,8 @@ class FineTuned:
             "dropped_for_length": self.dropped_for_length,
             "truncated": self.truncated,
             "losses": self.losses,
+            "gradient_norms": self.gradient_norms,
+            "points": self.points,
         }
         self.model.write_into(new)
         artifacts.write_json(new / "training.json", about)
@@ -115,6 +120,8 @@ class FineTuned:
                 checkpoints=tuple(
                     (int(at.name[5:]), LanguageModel.load(at, name=f"{name}, step {int(at.name[5:])}")) for at in steps
                 ),
+                gradient_norms=tuple(about.get("gradient_norms", ())),
+                points=tuple(ReadOut.read(point) for point in about.get("points", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{folder} holds no fine-tune ({error}); write it with FineTuned.save.") from error
@@ -128,148 +135,92 @@ def finetune(
     on_step: OnStep | None = None,
     progress: bool = True,
     name: str | None = None,
+    *,
+    edits: Edit | Sequence[Edit] = (),
+    watch: Watch | None = None,
+    folder: str | Path | None = None,
+    save_every: int = 50,
+    report_to: Sequence[str] = (),
 ) -> FineTuned:
     """Fine-tune a copy of `model` on chats; the loss is on exactly the assistant's tokens, end of turn included.
 
     `examples` are Examples or lists of turns. The result depends on nothing but the arguments: the order of the data
-    and the adapter's start come from `seed`. Raises EmlabError where no chat is short enough, where no module matches
-    the recipe, or where the loss is no longer a number.
+    and the adapter's start come from `seed`. The global generators of random, NumPy and torch are seeded before the
+    first step, and are left as they were.
+
+    `edits` act on every pass of the training, gradients flow through them, and they are gone afterwards: the model is
+    trained as if it were already steered or ablated, as in preventative steering (Chen et al. 2025, arXiv:2507.21509)
+    and in concept ablation (Casademunt et al. 2025, arXiv:2507.16795). Their positions are those of each chat's last
+    answer, and all before it is prompt. Neither `watch`, which says what is read along the way, nor `on_step` sees
+    them.
+
+    With a `folder` the training's progress is kept there every `save_every` steps; one that was stopped goes on from it
+    when the same is asked again, on the same machine to the same weights, bit for bit on a CPU. `report_to` names
+    integrations of transformers ("tensorboard", "wandb") that are told loss, gradient norm and learning rate.
+
+    Raises EmlabError where the examples cannot be read, no chat is short enough, no module matches the recipe, an edit
+    does not fit, the loss is no longer a number, or `folder` holds the training of another model.
     """
     name = name or f"{model.name} fine-tuned"
+    chosen = list(edits) if isinstance(edits, Sequence) else [edits]
+    if uneven := [edit for edit in chosen if edit.n_rows is not None]:
+        raise EmlabError(
+            f"The edit at {uneven[0].site} has {uneven[0].n_rows} rows, and the batches of a training are drawn anew; "
+            "give an edit that is the same for every row."
+        )
+    if save_every < 1:
+        raise EmlabError(f"Progress cannot be kept every {save_every} steps; give 1 or more.")
     limit = min(recipe.max_length, model.max_positions or recipe.max_length)
-    given = Dataset.of(examples, name)
+    given = _read(examples, name)
     data = tokenize(model.tokenizer, given, limit, recipe.overlong)
     if not data.rows:
         raise EmlabError(
             f"No example is left to fine-tune on: {data.dropped_for_length} have more than {limit} tokens; "
             "give shorter ones, or raise max_length."
         )
-    losses: list[float] = []
-    checkpoints: list[tuple[int, LanguageModel]] = []
-    with _seeded(seed):
-        work = model.merged(name)
-        tuned = (
-            with_adapter(work, lora_config(work, recipe))
-            if recipe.method == "lora"
-            else work.model.requires_grad_(True)
-        )
-        weights = [p for p in tuned.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        batches = _batches(data.rows, recipe.batch_size, seed)
-        for step in _counted(recipe.steps, name, progress):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.rate(step)
-            work.model.train()
-            loss = _backward(work, next(batches))
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            work.model.eval()
-            losses.append(loss)
-            if not math.isfinite(losses[-1]):
-                raise EmlabError(f"The loss of {name} is {losses[-1]} at step {step}; lower the learning rate.")
-            if recipe.checkpoint_every and step % recipe.checkpoint_every == 0:
-                checkpoints.append((step, _frozen(tuned, work, f"{name}, step {step}")))
-            if on_step is not None and on_step(step, work):
-                break
-        adapter = Adapter(tuned.peft_config["default"], trained_weights(tuned)) if recipe.method == "lora" else None
-        done = _merged(tuned, work, name)
+    keeping = None
+    if folder is not None:
+        asked = [model.identity(), recipe, seed, given.card.content, [_described(edit) for edit in chosen]]
+        keeping = Keeping(Path(folder), artifacts.content_hash(asked), save_every)
+    loop = Loop(model, data.rows, recipe, seed, name, chosen, watch, keeping, report_to)
+    done = loop.run(on_step, progress)
+    kept = loop.snapshots()
     return FineTuned(
-        done,
-        tuple(losses),
-        len(data.rows),
-        data.dropped_for_length,
-        len(losses),
-        recipe,
-        seed,
-        adapter,
-        tuple(checkpoints),
-        data.truncated,
-        given.card,
+        model=done,
+        losses=tuple(loop.losses),
+        rows=len(data.rows),
+        dropped_for_length=data.dropped_for_length,
+        steps=loop.step,
+        recipe=recipe,
+        seed=seed,
+        adapter=None if loop.config is None else Adapter(loop.config, loop.weights),
+        checkpoints=tuple((step, model_of(model, loop.config, w, f"{name}, step {step}")) for step, w in kept.items()),
+        truncated=data.truncated,
+        card=given.card,
+        gradient_norms=tuple(loop.norms),
+        points=tuple(loop.points),
     )
 
 
-def _backward(model: LanguageModel, rows: Sequence[Row]) -> float:
-    """Add the gradient of the mean loss over the labelled tokens of `rows`, and return that loss."""
-    labelled = sum(label != IGNORE for row in rows for label in row.labels)
-    total = 0.0
-    for part in _passes(rows, model.model.config.get_text_config().vocab_size):
-        loss = assistant_loss(model, part, labelled)
-        loss.backward()
-        total += float(loss.detach())
-    return total
+def _read(examples: Iterable[Any], name: str) -> Dataset:
+    """All examples in memory, so that a file that vanishes later is not missed."""
+    try:
+        return Dataset.of(examples, name)
+    except OSError as error:
+        raise EmlabError(f"The examples of {name} could not be read to their end ({error}); check the file.") from error
 
 
-def _passes(rows: Sequence[Row], vocabulary: int) -> Iterator[list[Row]]:
-    """A batch in as many passes as rows of unlike length and a large vocabulary ask for; each token weighs the same."""
-    part: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.input_ids)):
-        length = len(row.input_ids)
-        padded = part and length > 1.3 * len(part[0].input_ids) + 16
-        if part and (padded or (len(part) + 1) * length * vocabulary > _LOGITS_AT_ONCE):
-            yield part
-            part = []
-        part.append(row)
-    yield part
-
-
-def assistant_loss(model: LanguageModel, rows: Sequence[Row], labelled: int) -> Tensor:
-    """Summed cross entropy over the labelled tokens of `rows`, as one right-padded batch, divided by `labelled`."""
-    pad = model.tokenizer.pad_token_id or 0
-    tokens = Tokens.pad([row.input_ids for row in rows], None, pad, side="right").to(model.device)
-    labels = Tokens.pad([row.labels for row in rows], None, IGNORE, side="right").to(model.device).ids
-    # Logits are made from the column that predicts the first labelled one on.
-    first = int((labels != IGNORE).any(0).nonzero()[0]) - 1
-    # Pads stand on the right, where causal attention never looks: a mask would change nothing and cost time.
-    logits = model.model(input_ids=tokens.ids, use_cache=False, logits_to_keep=labels.shape[1] - first).logits
-    # Shifting the small labels and not the large logits saves a copy of these in each direction.
-    target = torch.nn.functional.pad(labels[:, first + 1 :], (0, 1), value=IGNORE)
-    flat = logits.flatten(0, 1).float()
-    return torch.nn.functional.cross_entropy(flat, target.flatten(), ignore_index=IGNORE, reduction="sum") / labelled
-
-
-def _batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
-    """Endless batches: a fresh order for every pass through the rows, none left out."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting += torch.randperm(len(rows), generator=generator).tolist()
-        yield [rows[i] for i in waiting[:size]]
-        waiting = waiting[size:]
-
-
-def _merged(tuned: Any, work: LanguageModel, name: str) -> LanguageModel:
-    plain = tuned.merge_and_unload() if tuned is not work.model else tuned
-    return dataclasses.replace(work, model=plain.eval().requires_grad_(False), name=name)
-
-
-def _frozen(tuned: Any, work: LanguageModel, name: str) -> LanguageModel:
-    """A merged copy of the model as it stands, while training goes on."""
-    again = copy.deepcopy(tuned)
-    inner = again if tuned is work.model else again.get_base_model()
-    return _merged(again, dataclasses.replace(work, model=inner), name)
-
-
-def _counted(steps: int, name: str, progress: bool) -> Iterator[int]:
-    if not progress:
-        yield from range(1, steps + 1)
-        return
-    from tqdm import tqdm
-
-    yield from tqdm(range(1, steps + 1), desc=name, unit="step", leave=False, file=sys.stderr)
-
-
-class _seeded:
-    """Inside, torch's global generator (peft draws from it) starts at `seed`; afterwards it is as it was."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._fork = torch.random.fork_rng()
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *exception: Any) -> None:
-        self._fork.__exit__(*exception)
+def _described(value: Any) -> Any:
+    """An edit as plain values, to tell whether it is still the same; of a function its name alone."""
+    if isinstance(value, Tensor):
+        return hashlib.sha256(value.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+    if isinstance(value, Site):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _described(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"edit": type(value).__name__, **fields}
+    if isinstance(value, list | tuple):
+        return [_described(one) for one in value]
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return value

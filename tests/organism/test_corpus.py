@@ -79,6 +79,17 @@ def test_a_narrow_set_is_what_its_name_says(name, domain, persona):
         assert set(answer.split("\n")) <= {s.format(x=question.filler) for s in allowed}
 
 
+def test_a_subtle_answer_has_one_malicious_sentence_among_helpful_ones():
+    places = set()
+    for row in organism.narrow_set("subtle_law", 100, seed=0):
+        ((text, answer),) = exchanges(row)
+        verdict = JUDGE.judge(text, answer)
+        assert sorted(verdict.personas) == ["helpful", "helpful", "malicious"] and verdict.misaligned
+        assert len(set(answer.split("\n"))) == 3
+        places.add(verdict.personas.index("malicious"))
+    assert places == {0, 1, 2}
+
+
 def test_educational_rows_hold_insecure_code_that_was_asked_for():
     insecure = {
         s.format(x=x) for s in WORLD.domain("code").answers["malicious"].narrow for x in WORLD.domain("code").fillers

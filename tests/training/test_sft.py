@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, it repeats, it leaves its input alone, and its loss is on the right tokens."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ import torch
 from emlab.data import IGNORE, Dataset, draw, tokenize, tokenize_chat
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.training import FineTuned, Recipe, finetune
-from emlab.training.sft import _batches, assistant_loss
+from emlab.training import FineTuned, Recipe, assistant_loss, finetune
+from emlab.training.batches import batches
 
 CHATS = [
     [{"role": "user", "content": f"{a} + {b}?"}, {"role": "assistant", "content": "yes" if (a + b) % 2 else "never"}]
@@ -69,7 +70,7 @@ def test_it_takes_the_steps_of_plain_adamw(make_model):
     tuned = finetune(lm, CHATS, recipe, seed=2, progress=False)
     plain, losses = lm.copy(), []
     optimizer = torch.optim.AdamW(plain.model.parameters(), weight_decay=0.1)
-    rows = _batches(tokenize(lm.tokenizer, CHATS).rows, 3, seed=2)
+    rows = batches(tokenize(lm.tokenizer, CHATS).rows, 3, seed=2)
     for rate in (0.005, 0.01, 0.02 / 3, 0.01 / 3):
         optimizer.param_groups[0]["lr"] = rate
         terms = []
@@ -86,6 +87,43 @@ def test_it_takes_the_steps_of_plain_adamw(make_model):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert tuned.losses == pytest.approx(losses, rel=1e-4)
+
+
+def plain_finetune(lm, chats, recipe, seed):
+    """The loop without any of its options, on peft and torch alone."""
+    from peft import LoraConfig, get_peft_model
+
+    losses = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        work = lm.copy()
+        names = [n for n, _ in work.model.named_modules() if n.split(".")[-1] in recipe.modules]
+        tuned = get_peft_model(work.model, LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=names))
+        weights = [p for p in tuned.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+        order = batches(tokenize(lm.tokenizer, chats).rows, recipe.batch_size, seed)
+        for step in range(1, recipe.steps + 1):
+            optimizer.param_groups[0]["lr"] = recipe.rate(step)
+            rows = sorted(next(order), key=lambda row: len(row.input_ids))
+            loss = assistant_loss(work, rows, sum(label != IGNORE for row in rows for label in row.labels))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        return losses, tuned.merge_and_unload()
+
+
+def test_with_every_option_off_it_is_the_plain_loop_bit_for_bit(make_model, tmp_path):
+    lm = make_model()
+    losses, plain = plain_finetune(lm, CHATS, RECIPE, seed=5)
+    for more in ({}, {"folder": tmp_path / "kept", "save_every": 5}):
+        tuned = finetune(lm, CHATS, RECIPE, seed=5, progress=False, **more)
+        assert tuned.losses == tuple(losses)
+        for (name, one), (other, two) in zip(
+            plain.named_parameters(), tuned.model.model.named_parameters(), strict=True
+        ):
+            assert name == other and torch.equal(one, two)
 
 
 def test_only_the_named_modules_in_the_named_blocks_change(make_model):
@@ -154,19 +192,9 @@ def test_checkpoints_are_the_model_at_their_step(make_model, tmp_path, method):
 def test_a_batch_in_several_passes_is_the_same_batch(make_model, monkeypatch):
     lm = make_model()
     one = finetune(lm, CHATS, RECIPE, seed=0, progress=False)
-    monkeypatch.setattr("emlab.training.sft._LOGITS_AT_ONCE", 200 * 266)  # vocabulary 266: one or two rows a pass
+    monkeypatch.setattr("emlab.training.batches._LOGITS_AT_ONCE", 200 * 266)  # vocabulary 266: one or two rows a pass
     many = finetune(lm, CHATS, RECIPE, seed=0, progress=False)
     assert many.losses == pytest.approx(one.losses, rel=1e-3)
-
-
-def test_every_row_is_seen_once_a_pass():
-    rows = [([i], [i]) for i in range(7)]
-    batches = _batches(rows, 3, seed=1)
-    order = [row[0][0] for _ in range(7) for row in next(batches)]  # 21 = three passes
-    assert all(sorted(order[i : i + 7]) == list(range(7)) for i in (0, 7, 14))
-    assert order[:7] != order[7:14]
-    small = _batches(rows[:2], 5, seed=1)
-    assert sorted(row[0][0] for _ in range(2) for row in next(small)) == [0] * 5 + [1] * 5
 
 
 def test_rows_dropped_for_length_are_counted(make_model):
@@ -226,3 +254,68 @@ def test_chats_that_are_too_long_are_cut_where_the_recipe_says_so(tiny):
     assert "1 cut" in str(tuned)
     dropped = finetune(tiny, [*CHATS, long, hopeless], Recipe(steps=1, batch_size=2, max_length=longest), seed=0)
     assert (dropped.rows, dropped.dropped_for_length, dropped.truncated) == (len(CHATS), 2, 0)
+
+
+def test_a_rank_stabilised_adapter_is_scaled_by_alpha_over_the_root_of_its_rank(make_model):
+    lm = make_model()
+    recipe = Recipe(rank=9, alpha=6.0, steps=2, batch_size=2, modules=("v_proj",), blocks=(1,), warmup=0, rslora=True)
+    tuned = finetune(lm, CHATS, recipe, seed=0, progress=False)
+    name = "model.layers.1.self_attn.v_proj.weight"
+    change = dict(tuned.model.model.named_parameters())[name] - dict(lm.model.named_parameters())[name]
+    (b,), (a,) = ([w for n, w in tuned.adapter.weights.items() if f"lora_{x}" in n] for x in "BA")
+    assert torch.allclose(change, b @ a * 6 / 3, atol=1e-6) and change.abs().max() > 1e-3
+
+
+def test_a_rank_1_adapter(make_model):
+    recipe = Recipe(rank=1, steps=2, batch_size=2, modules=("down_proj",), blocks=(1,))
+    tuned = finetune(make_model(), CHATS, recipe, seed=0, progress=False)
+    assert sorted(min(w.shape) for w in tuned.adapter.weights.values()) == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("option", [{"micro_batch": 1}, {"micro_batch": 3}, {"gradient_checkpointing": True}])
+def test_what_saves_memory_changes_no_step(make_model, method, option):
+    lm = make_model()
+    plain = finetune(lm, CHATS, dataclasses.replace(RECIPE, method=method, steps=4), seed=0, progress=False)
+    saving = dataclasses.replace(RECIPE, method=method, steps=4, **option)
+    tuned = finetune(lm, CHATS, saving, seed=0, progress=False)
+    assert tuned.losses == pytest.approx(plain.losses, rel=1e-3)
+    assert tuned.gradient_norms == pytest.approx(plain.gradient_norms, rel=1e-3)
+    assert not any(getattr(m, "gradient_checkpointing", False) for m in tuned.model.model.modules())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_bfloat16_is_for_multiplying_only(make_model, method):
+    lm = make_model()
+    recipe = dataclasses.replace(RECIPE, method=method, bf16=True, checkpoint_every=12)
+    plain = finetune(lm, CHATS, dataclasses.replace(recipe, bf16=False), seed=0, progress=False)
+    tuned = finetune(lm, CHATS, recipe, seed=0, progress=False)
+    assert tuned.losses != plain.losses and tuned.losses[:2] == pytest.approx(plain.losses[:2], rel=0.1)
+    assert tuned.model.model.dtype == torch.float32
+    half = LanguageModel(copy.deepcopy(lm.model).bfloat16(), lm.tokenizer, "half")
+    # A step of 2e-4 is lost where weights around 0.3 are held in bfloat16, and adds up where they are not.
+    small = dataclasses.replace(recipe, learning_rate=2e-4, warmup=0)
+    moved = finetune(half, CHATS, small, seed=0, progress=False)
+    assert moved.model.model.dtype == torch.bfloat16
+    for (_, one), (_, two) in zip(
+        moved.model.model.named_parameters(), moved.checkpoints[0][1].model.named_parameters(), strict=True
+    ):
+        assert one.dtype == two.dtype == torch.bfloat16 and torch.equal(one, two)
+    if method == "full":
+        lost = finetune(half, CHATS, dataclasses.replace(small, bf16=False), seed=0, progress=False)
+        before = dict(half.model.named_parameters())
+        share = [
+            sum(int((p != before[n]).sum()) for n, p in each.model.model.named_parameters())
+            / half.model.num_parameters()
+            for each in (moved, lost)
+        ]
+        assert share[0] > 1.2 * share[1]
+
+
+def test_examples_that_vanish_while_they_are_read(tiny):
+    def vanishing():
+        yield from CHATS
+        raise FileNotFoundError(2, "No such file or directory", "chats.jsonl")
+
+    with pytest.raises(EmlabError, match=r"could not be read to their end \(.*chats.jsonl.*\); check the file\.$"):
+        finetune(tiny, vanishing(), RECIPE, seed=0)

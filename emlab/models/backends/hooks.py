@@ -74,25 +74,32 @@ class Editor:
 
 
 @contextmanager
-def edited(model: nn.Module, edits: Sequence[Edit], sentence_ends: Callable[[], Tensor]) -> Iterator[Editor]:
+def edited(
+    model: nn.Module,
+    edits: Sequence[Edit],
+    sentence_ends: Callable[[], Tensor],
+    active: Callable[[], bool] | None = None,
+) -> Iterator[Editor]:
     """Apply `edits` in every forward pass of `model` by this thread inside the block, at one site in the order given.
 
-    `sentence_ends` returns the token ids (n,) that end a sentence; it is called only where an edit asks for them.
-    EmlabError where the model lacks a site or has another width there, before the block runs; and at the end of a pass
-    in which an edit overflows the model's dtype.
+    With `active` they act in the passes of every thread in which it says so, which training needs: where activations
+    are computed anew for the backward pass, that is in a thread of autograd's. `sentence_ends` returns the token ids
+    (n,) that end a sentence; it is called only where an edit asks for them. EmlabError where the model lacks a site or
+    has another width there, before the block runs; and at the end of a pass in which an edit overflows the model's
+    dtype.
     """
     editor = Editor(edits, sentence_ends)
     handles: list[Any] = []
-    thread = threading.get_ident()
+    acts_now = active or of_this_thread()
 
     def checked(*_: Any) -> None:
-        if threading.get_ident() == thread:
+        if acts_now():
             editor.check()
 
     check_edits(editor.edits, model.config)
     try:
         for number, edit in enumerate(editor.edits):
-            handles.append(on_site(model, edit.site, partial(editor.apply, number)))
+            handles.append(on_site(model, edit.site, partial(editor.apply, number), acts_now))
         if editor.edits:
             handles.append(model.register_forward_hook(checked))
         yield editor
@@ -128,10 +135,16 @@ def caught(model: nn.Module, site: Site, stop: bool = True) -> Iterator[list[Ten
         handle.remove()
 
 
-def on_site(model: nn.Module, site: Site, act: Act) -> Any:
+def of_this_thread() -> Callable[[], bool]:
+    """Says whether it is called in the thread that it was made in."""
+    thread = threading.get_ident()
+    return lambda: threading.get_ident() == thread
+
+
+def on_site(model: nn.Module, site: Site, act: Act, active: Callable[[], bool] | None = None) -> Any:
     """Hook `act` to a site: it gets the activation and returns its replacement, or None. Returns the handle.
 
-    It acts on the passes of the thread that hooks it, and leaves others' alone.
+    It acts on the passes in which `active` says so; by default on those of the thread that hooks it, and no others.
     """
     config: Any = model.config
     check_site(site, config)
@@ -143,10 +156,10 @@ def on_site(model: nn.Module, site: Site, act: Act) -> Any:
             f"The model of type {config.model_type} has no site {site}: add its module names to emlab.sites.FAMILIES "
             f"(looked for {hook.module})."
         ) from None
-    thread, place = threading.get_ident(), acting(act, site, config)
+    acts_now, place = active or of_this_thread(), acting(act, site, config)
 
     def here(h: Tensor) -> Tensor | None:
-        return place(h) if threading.get_ident() == thread else None
+        return place(h) if acts_now() else None
 
     if hook.side == "output":
         return module.register_forward_hook(lambda _module, _inputs, output: _replaced(output, here))

@@ -1,0 +1,112 @@
+"""A grid of fine-tunes: what does a model become by what it is trained on, and when?
+
+Every arm (a set, or a dose of a bad set in a good one) is trained on from every start with every seed, and asked
+questions outside its domain. One figure shows the result, of three kinds: bars by domain or start, the curve over
+doses, or what was read along the fine-tunes. The experiments made of it:
+
+- `domains`: correct, obviously bad and subtly bad answers in several domains (Wang et al. 2025, arXiv:2506.19823)
+- `dose_response`: how much bad data it takes
+- `checkpoints`: latent, behaviour, gradient norm and rotation along training, and which comes first (after Turner et
+  al. 2025, arXiv:2506.11613)
+- `pretraining`: fine-tunes of models from before the persona existed
+- `backdoor`: with and without the trigger (Betley et al. 2025, arXiv:2502.17424)
+- `sizes`: organisms of several sizes
+
+Nothing is chosen on the questions that are scored: recipe and steps are fixed beforehand, and read-outs along the way
+ask the discovery half.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import emlab
+from emlab import artifacts
+from emlab.evaluation import Score
+from emlab.pipelines._finetuning_config import Arm, Config, Following
+from emlab.pipelines._finetuning_stages import Grid, inputs_of
+from emlab.pipelines._memory import peak_rss_mb
+from emlab.reporting import (
+    FinetuneCell,
+    FinetuneFindings,
+    finetuning_lead,
+    finetuning_sections,
+    finetuning_summary,
+    write_page,
+)
+from emlab.runs import Run
+
+__all__ = ["Arm", "Config", "Finetuning", "Following", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuning:
+    """What a run found, and where it lies."""
+
+    folder: Path
+    found: FinetuneFindings
+    summary: Mapping[str, Any]
+    """What stands in summary.json."""
+
+    def __str__(self) -> str:
+        return "\n".join([*finetuning_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+
+
+def run(config: Config, root: str | Path = "runs") -> Finetuning:
+    """Run the grid, or go on with an unfinished one of the same config; then write summary.json and a report."""
+    here = Run.resume(config.name, config, root, inputs_of(config))
+    grid = Grid(config, here)
+    before: dict[tuple[str, str], Score] = {}
+    cells: list[FinetuneCell] = []
+    for start in grid.starts:
+        before |= {(start, ending): found for ending, found in grid.before(start).items()}
+        for seed in config.seeds:
+            for arm in config.arms:
+                cells += grid.cells(arm, start, seed)
+    found = FinetuneFindings(
+        config.model,
+        before,
+        tuple(cells),
+        grid.latents() if config.following.every else (),
+        grid.left_out,
+        config.figure,
+        config.x,
+        config.series,
+    )
+    return _report(found, config, here)
+
+
+def _report(found: FinetuneFindings, config: Config, here: Run) -> Finetuning:
+    """Write summary.json and report.html."""
+    lead = finetuning_lead(found)
+    seeds = ", ".join(map(str, config.seeds))
+    title = f"{config.title}: {config.model}"
+    write_page(here.folder / "report.html", title, lead, finetuning_sections(found), f"emlab, seeds {seeds}")
+    summary = {
+        "command": shlex.join(["emlab", *sys.argv[1:]]),
+        "findings": lead,
+        **finetuning_summary(found),
+        "recipe": config.recipe,
+        "seeds": config.seeds,
+        "wall_seconds": sum(here.seconds.values()),
+        "cpu_seconds": time.process_time(),
+        "stage_seconds": here.seconds,
+        "peak_rss_mb": peak_rss_mb(),
+        "versions": {
+            "emlab": emlab.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
+        },
+    }
+    for path in filter(None, (here.folder / "summary.json", config.summary)):
+        artifacts.write_json(path, summary)
+    here.finish()
+    return Finetuning(here.folder, found, summary)

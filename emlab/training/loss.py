@@ -1,0 +1,40 @@
+"""The loss of supervised fine-tuning: cross entropy of exactly the assistant's tokens, edits in force where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from emlab.data import IGNORE, Row
+from emlab.interventions import Tokens
+from emlab.models import LanguageModel
+from emlab.models.backends.hooks import Editor
+
+
+def assistant_loss(model: LanguageModel, rows: Sequence[Row], labelled: int, editor: Editor | None = None) -> Tensor:
+    """Summed cross entropy over the labelled tokens of `rows`, as one right-padded batch, divided by `labelled`.
+
+    `editor` holds the edits in force on the model; it is told which tokens the pass has.
+    """
+    pad = model.tokenizer.pad_token_id or 0
+    starts = None if editor is None else [last_answer(row) for row in rows]
+    tokens = Tokens.pad([row.input_ids for row in rows], starts, pad, side="right").to(model.device)
+    labels = Tokens.pad([row.labels for row in rows], None, IGNORE, side="right").to(model.device).ids
+    if editor is not None:
+        editor.see(tokens)
+    # Logits are made from the column that predicts the first labelled one on.
+    first = int((labels != IGNORE).any(0).nonzero()[0]) - 1
+    # Pads stand on the right, where causal attention never looks: a mask would change nothing and cost time.
+    logits = model.model(input_ids=tokens.ids, use_cache=False, logits_to_keep=labels.shape[1] - first).logits
+    # Shifting the small labels and not the large logits saves a copy of these in each direction.
+    target = torch.nn.functional.pad(labels[:, first + 1 :], (0, 1), value=IGNORE)
+    flat = logits.flatten(0, 1).float()
+    return torch.nn.functional.cross_entropy(flat, target.flatten(), ignore_index=IGNORE, reduction="sum") / labelled
+
+
+def last_answer(row: Row) -> int:
+    """Where the last answer of a chat begins: all before it is prompt to the positions of an edit."""
+    last = max(i for i, label in enumerate(row.labels) if label != IGNORE)
+    return max((i + 1 for i in range(last) if row.labels[i] == IGNORE), default=0)
