@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from emlab import artifacts
-from emlab.discovery import METHODS, ablate_latents, agreement, attribute, random_effects
+from emlab.discovery import METHODS, agreement, attribute, exact_effects, random_effects
 from emlab.models import LanguageModel
 from emlab.pipelines import stages
 from emlab.pipelines._contrasts import organism_contrasts
@@ -49,7 +49,7 @@ def measure(model: LanguageModel, site: str, cases: int, seed: int) -> dict[str,
     """Every way beside exact ablation, on one model and one SAE."""
     sae = load_sae(ROOT / "sae_checkpoints" / f"organism-{site}")
     asked, where = organism_contrasts(cases, seed), sae_site(sae)
-    exact = ablate_latents(model, sae, asked, where)
+    exact = exact_effects(model, sae, asked, where)
     noise = random_effects(model, sae, asked, where, seed=seed)
     rows: dict[str, Any] = {}
     for name, (method, how) in WAYS.items():

@@ -1,6 +1,6 @@
 """Finding what carries a behaviour: latent shift, directions, and the edits that show which of them are causes."""
 
-from emlab.discovery.ablation import Agreement, Noise, ablate_latents, agreement, random_effects
+from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
 from emlab.discovery.attribution import METHODS, attribute
 from emlab.discovery.contexts import Context, load_contexts, save_contexts, top_contexts
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
@@ -45,7 +45,6 @@ __all__ = [
     "Trait",
     "Trial",
     "Verdict",
-    "ablate_latents",
     "agreement",
     "attribute",
     "attribution_summary",
@@ -58,6 +57,7 @@ __all__ = [
     "decoder_direction",
     "difference_components",
     "effect_of",
+    "exact_effects",
     "fidelity_test",
     "latent_shift",
     "latent_shifts",

@@ -62,7 +62,7 @@ class Noise:
             raise EmlabError(f"{path} holds no noise of ablations ({error}); write it with Noise.save.") from error
 
 
-def ablate_latents(
+def exact_effects(
     model: LanguageModel,
     sae: SAE,
     asked: Sequence[Prompt] | Sequence[Contrast],

@@ -20,10 +20,10 @@ from emlab.discovery import (
     Attribution,
     Contrast,
     Noise,
-    ablate_latents,
     agreement,
     attribute,
     attribution_summary,
+    exact_effects,
     random_effects,
     spread,
 )
@@ -155,7 +155,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
         many = None if config.exact == "all" else sorted({j for a in found.values() for j in a.top(int(config.exact))})
 
         def check(folder: Path) -> None:
-            ablate_latents(model, sae, asked, site, many, **given).save(folder / "exact.json")  # type: ignore[arg-type]
+            exact_effects(model, sae, asked, site, many, **given).save(folder / "exact.json")  # type: ignore[arg-type]
             noise = random_effects(model, sae, asked, site, config.random, config.seed, **given)  # type: ignore[arg-type]
             noise.save(folder / "noise.json")
 

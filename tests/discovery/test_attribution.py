@@ -7,9 +7,9 @@ from emlab.discovery import (
     METHODS,
     Attribution,
     Contrast,
-    ablate_latents,
     agreement,
     attribute,
+    exact_effects,
     log_probability_difference,
     random_effects,
 )
@@ -56,7 +56,7 @@ def test_the_joint_way_adds_up_to_what_all_latents_do(family, sae, make_tokenize
     for reading in reader.batches():
         lost.append(reader.metric(reading) - reader.metric(reading, reader.shift(reading)))
     assert float(found.effects.sum()) == pytest.approx(float(torch.cat(lost).mean()), rel=2e-2, abs=1e-3)
-    exact = ablate_latents(model, sae, ASKED, SITE, batch_size=8)
+    exact = exact_effects(model, sae, ASKED, SITE, batch_size=8)
     assert exact.metric == pytest.approx(found.metric, abs=1e-4)
 
 
@@ -75,7 +75,7 @@ def test_all_methods_are_exact_where_the_model_is_linear(tiny, sae):
     model = tiny.copy()
     model.model.model.norm = torch.nn.Identity()
     site = Site("resid_post", 2)
-    exact = ablate_latents(model, sae, ["Hello", "A b c"], site, metric=last_logit)
+    exact = exact_effects(model, sae, ["Hello", "A b c"], site, metric=last_logit)
     for method in METHODS:
         found = attribute(model, sae, ["Hello", "A b c"], site, method, last_logit, steps=1, blocks=2)
         assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
@@ -144,17 +144,17 @@ def test_mean_baseline(tiny, sae):
     assert torch.allclose(reader.constant, mean, atol=1e-4)
     site, model = Site("resid_post", 2), tiny.copy()
     model.model.model.norm = torch.nn.Identity()
-    exact = ablate_latents(model, sae, ["Hello"], site, metric=last_logit, baseline="mean")
+    exact = exact_effects(model, sae, ["Hello"], site, metric=last_logit, baseline="mean")
     for method in METHODS:
         found = attribute(model, sae, ["Hello"], site, method, last_logit, "mean", steps=1)
         assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
 
 
 def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
-    one = ablate_latents(tiny, sae, ASKED, SITE, batch_size=2)
-    many = ablate_latents(tiny, sae, ASKED, SITE, batch_size=40)
+    one = exact_effects(tiny, sae, ASKED, SITE, batch_size=2)
+    many = exact_effects(tiny, sae, ASKED, SITE, batch_size=40)
     assert torch.allclose(one.effects, many.effects, atol=1e-3)
-    some = ablate_latents(tiny, sae, ASKED, SITE, [3, 5])
+    some = exact_effects(tiny, sae, ASKED, SITE, [3, 5])
     rest = torch.ones(24, dtype=torch.bool)
     rest[[3, 5]] = False
     assert torch.count_nonzero(some.effects[rest]) == 0
@@ -167,7 +167,7 @@ def test_blocks_and_budget_change_no_gradient(tiny, sae):
     assert torch.allclose(whole.effects, small.effects, atol=1e-3)
     # A block for every latent: each moves alone, and with many steps the estimate is its exact effect.
     alone = attribute(tiny, sae, ASKED, SITE, blocks=24, steps=8)
-    exact = ablate_latents(tiny, sae, ASKED, SITE)
+    exact = exact_effects(tiny, sae, ASKED, SITE)
     assert torch.allclose(alone.effects, exact.effects, atol=0.02 * float(exact.effects.abs().max()))
 
 
@@ -203,7 +203,7 @@ def test_noise_and_agreement(tiny, sae, tmp_path):
     assert noise.level == pytest.approx(float(noise.effects.abs().quantile(0.99)))
     noise.save(tmp_path / "noise.json")
     assert Noise.load(tmp_path / "noise.json").latents == noise.latents
-    exact = ablate_latents(tiny, sae, ASKED, SITE)
+    exact = exact_effects(tiny, sae, ASKED, SITE)
     same = agreement(exact, exact, 0.0, top=5)
     assert (same.rank_correlation, same.overlap, same.top) == (pytest.approx(1.0), 5, 5)
     assert same.above == int((exact.effects != 0).sum())
@@ -244,7 +244,7 @@ def test_bad_input_is_one_sentence(tiny, sae, said, changes):
 
 def test_models_latents_and_widths_must_fit(tiny, sae, make_model):
     with pytest.raises(EmlabError, match="no latent 24"):
-        ablate_latents(tiny, sae, ASKED, SITE, [24])
+        exact_effects(tiny, sae, ASKED, SITE, [24])
     with pytest.raises(EmlabError, match="share a tokenizer"):
         attribute(tiny, sae, ASKED, SITE, baseline=make_model("llama3"))
     with pytest.raises(EmlabError, match="reads 32 dimensions"):
