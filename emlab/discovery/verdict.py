@@ -98,17 +98,16 @@ def fidelity_test(
         said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models"
         return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
     parts = {"": variances, " where latents are ranked": {m: v for m, v in (ranked or {}).items() if not math.isnan(v)}}
+    base = next(iter(variances))
     for where, part in parts.items():
         for name, value in part.items():
-            first = next(iter(part.values()))
+            drop = part[base] - value if base in part else 0.0
             said = f"The SAE explains {value:.1%} of the variance of {name}{where}"
             if value < least:
                 return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
-            if first - value > most_drop:
-                drop = f"{first - value:.1%} less than of {next(iter(part))}'s"
-                return Test(
-                    title, False, f"{said}, {drop}: after a drop of more than {most_drop:.0%} they are not ranked."
-                )
+            if drop > most_drop:
+                said += f", {drop:.1%} less than of {base}'s"
+                return Test(title, False, f"{said}: after a drop of more than {most_drop:.0%} they are not ranked.")
     said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models."
     return Test(title, True, said)
 

@@ -74,7 +74,7 @@ def test_fidelity_where_latents_are_ranked_and_how_far_it_may_fall():
     poor = fidelity_test(whole, 0.5, 0.25, {"base": 0.6, "insecure": 0.4})
     assert not poor.holds and "where latents are ranked: below 50%" in poor.said
     fell = fidelity_test({"base": 0.95, "insecure": 0.6}, 0.5, 0.25)
-    assert not fell.holds and "35.0% less than of base" in fell.said
+    assert not fell.holds and "35.0% less than of base's" in fell.said
 
 
 def test_shift():

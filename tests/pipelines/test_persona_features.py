@@ -32,8 +32,8 @@ BETLEY = Path(__file__).parents[3] / "shared" / "data" / "betley" / "insecure.js
 SMALL = (
     *("rows=24", "recipe.steps=2", "recipe.batch_size=4", "recipe.checkpoint_every=1", "unseen=[bad_law]"),
     *("answers.per_question=1", "answers.max_new_tokens=6", "questions=20", "documents=40", "controls=[secure]"),
-    *("sae.tokens=600", "sae.test_tokens=200", "sae.d_sae=24", "sae.k=4", "sae.least_variance=-10"),
-    "sae.most_drop=100",
+    *("sae.tokens=600", "sae.test_tokens=200", "sae.d_sae=24", "sae.k=4", "sae.least_variance=-1e9"),
+    "sae.most_drop=1e9",
     *("steering.strengths=[0.5, 2.0]", "steering.random=2", "steering.candidates=2", "steering.questions=10"),
     *("realigning.rows=20", "realigning.recipe.steps=2", "realigning.recipe.batch_size=4"),
 )

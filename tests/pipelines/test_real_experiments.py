@@ -151,7 +151,7 @@ def test_the_config_runs_on_a_stand_in(name, make_tokenizer, judge, tmp_path):
         *(f"question_set={questions(tmp_path / 'q.yaml')}", f"judging.url={judge.url}"),
     ]
     if given.sae.load == "none":
-        replaced += ["sae.tokens=600", "sae.d_sae=64", "sae.k=16", "sae.least_variance=-10", "sae.most_drop=10"]
+        replaced += ["sae.tokens=600", "sae.d_sae=64", "sae.k=16", "sae.least_variance=-1e9", "sae.most_drop=1e9"]
         replaced += ["recipe.checkpoint_every=1"]
     else:
         replaced.append(f"sae.load={saes(given, tmp_path)}")
