@@ -85,7 +85,7 @@ def documents(n: int, vocabulary: int) -> list[list[int]]:
 def speed(repeats: int) -> dict[str, Any]:
     """Tokens/s of the stream and of the bare forward."""
     lm = model(WIDTH, BLOCKS)
-    ids = documents(1024, len(lm.tokenizer))
+    ids = documents(512, len(lm.tokenizer))
     tokens = sum(map(len, ids))
     stream = ActivationStream(lm, Documents.of(ids), SITE)
     cut = model(WIDTH, SITE.block + 1).model.model
@@ -185,9 +185,9 @@ def memory_of(setting: dict[str, int], architecture: str) -> dict[str, Any]:
     }
 
 
-def memory(repeats: int, architectures: list[str], kept: dict[str, Any]) -> dict[str, Any]:
-    """Each setting in fresh processes, interleaved: the median. `kept`: what was measured of other architectures."""
-    keys = [(name, architecture) for name in MEMORY for architecture in architectures]
+def memory(repeats: int, settings: list[str], architectures: list[str], kept: dict[str, Any]) -> dict[str, Any]:
+    """Each setting in fresh processes, interleaved: the median. `kept`: what was measured of others."""
+    keys = [(name, architecture) for name in settings for architecture in architectures]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in keys}
     for _ in range(repeats):
         for name, architecture in keys:
@@ -211,11 +211,12 @@ def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("speed", "memory", "both"), default="both", help="what to measure (both)")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds of the speed (7)")
+    parser.add_argument("--repeats", type=int, default=13, metavar="N", help="rounds of the speed (13)")
     parser.add_argument("--processes", type=int, default=3, metavar="N", help="processes for each memory setting (3)")
     parser.add_argument(
         "--architectures", nargs="+", default=["topk", "fast_topk"], metavar="NAME", help="for the memory"
     )
+    parser.add_argument("--settings", nargs="+", choices=MEMORY, default=list(MEMORY), help="for the memory (all)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sae_streaming.json")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -228,7 +229,7 @@ def main() -> None:
         print(f"capture over bare forward: {result['speed']['capture_over_bare_forward']:.3f}")
     if options.part in ("memory", "both"):
         kept = result.get("memory", {}).get("by_setting", {})
-        result["memory"] = memory(options.processes, options.architectures, kept)
+        result["memory"] = memory(options.processes, options.settings, options.architectures, kept)
         print(f"peak over computed: {result['memory']['peak_over_computed']:.3f}")
     about = environment()
     result |= {
