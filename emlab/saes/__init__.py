@@ -13,7 +13,7 @@ from emlab.saes.loading import load_sae
 from emlab.saes.moments import Estimate
 from emlab.saes.recipe import SaeRecipe
 from emlab.saes.sources import InMemory
-from emlab.saes.store import sae_card, save_sae
+from emlab.saes.store import save_sae
 from emlab.saes.stream import ActivationStream
 from emlab.saes.token_rows import Exclusions
 from emlab.saes.train import SaeTraining, fit_sae, train_sae
@@ -49,7 +49,6 @@ __all__ = [
     "loss_recovered",
     "neuronpedia_page",
     "neuronpedia_url",
-    "sae_card",
     "sae_site",
     "save_sae",
     "site_named",

@@ -20,6 +20,7 @@ _BLOCK = re.compile(r"(?:.*\.)?(?:layers|h|blocks)[._]([0-9]{1,6})(?:[._](.+))?"
 _STREAMS = {
     "resid_post": ("", "output", "hook_resid_post", "hook_out", "resid_post"),
     "resid_pre": ("input", "hook_resid_pre", "hook_in", "resid_pre"),
+    "resid_mid": ("hook_resid_mid", "resid_mid"),
     "attn_out": ("hook_attn_out", "attn.hook_out", "attn_out", "self_attn", "attn", "attention"),
     "mlp_out": ("hook_mlp_out", "mlp.hook_out", "mlp_out", "mlp"),
 }
@@ -74,6 +75,11 @@ def fitted_site(sae: SAE, model: LanguageModel) -> Site:
     family, or one of another name, only warns: a fine-tune may be called anything.
     """
     site, d_in = sae_site(sae), sae.cfg.d_in
+    if getattr(sae.cfg.metadata, "emlab_kind", None) == "crosscoder":
+        raise EmlabError(
+            f"the SAE at {site} is a crosscoder, which reads two models' activations side by side: read it by "
+            "emlab.saes.Crosscoder."
+        )
     if d_in != model.d_model:
         raise EmlabError(
             f"the SAE at {site} reads {d_in} dimensions and {model.name} has {model.d_model}: give an SAE of its width."

@@ -46,7 +46,7 @@ class Policy:
     ) -> None:
         self.name, self.chats, self.rows, self.grader, self.how, self.seed = name, chats, rows, grader, how, seed
         self.start, self.adapter, self.progress = model, adapter, progress
-        self.work = model.copy(name)
+        self.work = model.merged(name)
         self.reader = None if watch is None else Reader(watch)
         self.step = 0
         """Steps taken."""
