@@ -40,24 +40,25 @@ MUST = {
     "curve": 1e-4,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "A": {"d_in": 256, "d_sae": 4096, "k": 32, "batch": 512, "learning_rate": 1e-3, "features": 512, "batches": 100},
-    "B": {"d_in": 768, "d_sae": 16384, "k": 32, "batch": 1024, "learning_rate": 1e-3, "features": 1024, "batches": 40},
+    "A": {"d_in": 256, "d_sae": 4096, "k": 32, "batch": 512, "learning_rate": 3e-3, "features": 512, "batches": 200},
+    "B": {"d_in": 768, "d_sae": 16384, "k": 32, "batch": 1024, "learning_rate": 3e-3, "features": 1024, "batches": 40},
 }
 STEPS = {"A": 10, "B": 2}
 """Steps of one library in one round."""
-TARGET = {"A": 0.5, "B": 0.3}
-"""Held-out explained variance to be reached in `train`."""
+TARGET = {"A": 0.9, "B": 0.7}
+"""Held-out explained variance to be reached in `train`; it is looked at every few steps."""
+EVERY = 4
 LIBRARIES = ("emlab", "torch", "sae-lens")
 
 
 def planted(setting: dict[str, Any], path: Path) -> None:
-    """Write batches in which each of `features` directions is active with probability 24 / features."""
+    """Write batches in which each of `features` directions is active with probability 8 / features."""
     from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 
     torch.manual_seed(0)
     features = setting["features"]
     dictionary = FeatureDictionary(features, setting["d_in"], initializer=None).eval()
-    sparse = ActivationGenerator(features, firing_probabilities=24 / features, std_firing_magnitudes=0.3)
+    sparse = ActivationGenerator(features, firing_probabilities=8 / features, std_firing_magnitudes=0.3)
     with torch.no_grad():
         train = [dictionary(sparse.sample(setting["batch"])) for _ in range(setting["batches"])]
         held_out = dictionary(sparse.sample(2048))
@@ -159,7 +160,8 @@ def curves(data: Path, steps: int) -> dict[str, Any]:
 
     def losses(dtype: torch.dtype, fast: bool, rounding: float = 0.0) -> list[float]:
         torch.manual_seed(0)
-        step, sae = saelens({**held["setting"], "dtype": str(dtype).removeprefix("torch.")}, fast)
+        options = {"dtype": str(dtype).removeprefix("torch."), "learning_rate": 3e-4}  # SAELens' default
+        step, sae = saelens({**held["setting"], **options}, fast)
         if rounding:
             with torch.no_grad():
                 for parameter in sae.parameters():  # type: ignore[attr-defined]
@@ -175,12 +177,12 @@ def curves(data: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def train_to(target: float, subject: Subject, every: int, limit: int) -> dict[str, Any]:
-    """Training seconds and steps of a subject until the target is reached; None where it is not within `limit`."""
+def train_to(target: float, subject: Subject) -> dict[str, Any]:
+    """Training seconds and steps of a subject until the target is reached; None where 100 seconds do not do."""
     spent, steps, reached = 0.0, 0, -1.0
-    while steps < limit:
-        spent += sum(subject.ask(steps=every)["seconds"])
-        steps += every
+    while spent < 100:
+        spent += sum(subject.ask(steps=EVERY)["seconds"])
+        steps += EVERY
         reached = subject.ask(explained_variance=True)["explained_variance"]
         if reached >= target:
             return {"seconds": spent, "steps": steps, "explained_variance": reached}
@@ -280,8 +282,7 @@ def main() -> None:
                 place.setdefault("train", {})["target"] = TARGET[options.size]
                 for name, python in pythons.items():
                     subject = start({name: python}, data, options.threads)[name]
-                    limit = 400 if options.size == "A" else 100
-                    place["train"][name] = train_to(TARGET[options.size], subject, limit // 40, limit)
+                    place["train"][name] = train_to(TARGET[options.size], subject)
                     subject.process.kill()
     about = environment()
     result |= {
