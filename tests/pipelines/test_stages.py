@@ -56,7 +56,7 @@ def test_mediate_detect_and_realign(made):
 def test_one_sentence_for_what_is_not_there(made):
     with pytest.raises(EmlabError, match="unknown fine-tuning set 'bad_lay'"):
         stages.finetune("aligned", "bad_lay", made / "other")
-    with pytest.raises(EmlabError, match="holds no SAE"):
+    with pytest.raises(EmlabError, match="SAEs in folders of their own: name one of them, such as sae"):
         stages.shift("aligned", "aligned", made)
     with pytest.raises(EmlabError, match="toward 'up'"):
         stages.screen("aligned", made / "sae", [1], toward="up")
