@@ -34,7 +34,6 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -308,7 +307,7 @@ def main() -> None:
     these = rollouts(options.rollouts)
     rounds: dict[int, list[dict[str, Any]]] = {}
     with server() as url:
-        few = replace(these, questions=these.questions[:50], answers=these.answers[:50])
+        few = these.only(range(50))
         one_round(url, MAIN, few, seed=0)  # what is imported and made once
         for concurrency, repeats in ((MAIN, options.repeats), (2 * MAIN, options.others), (MAIN // 2, options.others)):
             rounds[concurrency] = []
