@@ -6,7 +6,7 @@ a budget. A token's latents are encoded together, since a TopK SAE must see them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
+from emlab.saes import dense_chunks
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -62,16 +63,6 @@ def check_width(sae: SAE, width: int, whose: str) -> None:
     """EmlabError unless the SAE reads activations of this width."""
     if sae.cfg.d_in != width:
         raise EmlabError(f"the SAE reads {sae.cfg.d_in} dimensions and {whose} has {width}: use an SAE of this model.")
-
-
-def dense_chunks(sae: SAE, values: Tensor, budget: int = BUDGET) -> Iterator[tuple[slice, Tensor]]:
-    """Latents (chunk, d_sae) of activations (n, d_in), float32 on the SAE's device, and which rows they are of."""
-    rows = max(1, budget // (4 * sae.cfg.d_sae))
-    for at in range(0, len(values), rows):
-        with torch.no_grad():
-            encoded = sae.encode(values[at : at + rows].to(sae.W_dec))
-        # An SAE made with use_sparse_activations returns a sparse tensor.
-        yield slice(at, at + rows), (encoded.to_dense() if encoded.is_sparse else encoded).float()
 
 
 def active_latents(sae: SAE, values: Tensor, budget: int = BUDGET) -> ActiveLatents:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.discovery.latents import check_latents
 from emlab.discovery.screen import Sampling
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score, text_loss
@@ -136,9 +137,7 @@ def clamp(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, position
 
     EmlabError where the SAE lacks a latent.
     """
-    missing = [latent for latent in latents if not 0 <= latent < sae.cfg.d_sae]
-    if missing:
-        raise EmlabError(f"the SAE has latents 0 to {sae.cfg.d_sae - 1} and no latent {missing[0]}: choose one.")
+    check_latents(sae, latents)
     index = torch.tensor(list(latents))
 
     def encode(h: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.discovery.latents import BUDGET, check_width, dense_chunks
+from emlab.discovery.latents import BUDGET, check_width
 from emlab.discovery.selection import check_same_tokens, described, part, select
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
+from emlab.saes import dense_chunks
 from emlab.sites import Site
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from emlab.saes.buffer import BufferedStream
 from emlab.saes.cache import ActivationCache, write_cache
 from emlab.saes.check import ClassFidelity, ModelCheck, check_model
 from emlab.saes.crosscoder import Crosscoder, LatentScaling, latent_scaling
-from emlab.saes.encoding import latent_values
+from emlab.saes.encoding import dense_chunks, latent_values
 from emlab.saes.faithfulness import Bounds, Faithful, SaeCheck, check_sae, faithful
 from emlab.saes.fidelity import Fidelity, fidelity, loss_recovered
 from emlab.saes.fitting import fitted_site, neuronpedia_page, neuronpedia_url, sae_site, site_named
@@ -38,6 +38,7 @@ __all__ = [
     "SaeTraining",
     "check_model",
     "check_sae",
+    "dense_chunks",
     "document_activations",
     "faithful",
     "fidelity",

@@ -1,8 +1,8 @@
-"""Some of an SAE's latents on many tokens, without ever holding all of its latents on all of them."""
+"""An SAE's latents on many tokens, without ever holding all of its latents on all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,20 +11,28 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-AT_ONCE = 2**25
-"""Latent activations held at a time: 128 MiB in float32. With 131,072 latents these are 256 tokens."""
+BUDGET = 2**27
+"""Bytes that the latents of a stretch of tokens may take in float32: 256 tokens of 131,072 latents."""
 
 
-def chunks(sae: SAE, tokens: int) -> list[slice]:
+def chunks(sae: SAE, tokens: int, budget: int = BUDGET) -> list[slice]:
     """Stretches of `tokens` tokens, each of which `sae` may encode at once."""
-    size = max(1, AT_ONCE // len(sae.W_dec))
+    size = max(1, budget // (4 * sae.cfg.d_sae))
     return [slice(at, at + size) for at in range(0, tokens, size)]
 
 
-@torch.no_grad()
+def dense_chunks(sae: SAE, values: Tensor, budget: int = BUDGET) -> Iterator[tuple[slice, Tensor]]:
+    """Latents (chunk, d_sae) of activations (n, d_in), float32 on the SAE's device, and which rows they are of."""
+    for part in chunks(sae, len(values), budget):
+        with torch.no_grad():
+            encoded = sae.encode(values[part].to(sae.W_dec))
+        # An SAE made with use_sparse_activations returns a sparse tensor.
+        yield part, (encoded.to_dense() if encoded.is_sparse else encoded).float()
+
+
 def latent_values(sae: SAE, values: Tensor, latents: Sequence[int]) -> Tensor:
     """(tokens, len(latents)) float32 on the CPU: what these latents are on activations `values` (tokens, d_in)."""
     found = torch.empty(len(values), len(latents))
-    for part in chunks(sae, len(values)):
-        found[part] = sae.encode(values[part].to(sae.W_dec))[:, list(latents)].float().cpu()
+    for part, dense in dense_chunks(sae, values):
+        found[part] = dense[:, list(latents)].cpu()
     return found

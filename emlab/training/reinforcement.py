@@ -22,6 +22,7 @@ from emlab.training.progress import Progress
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 from emlab.training.rewards import Asked, Grader, grader_name
+from emlab.training.trained_models import read_checkpoints, write_models
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +74,8 @@ class Reinforced:
             "steps": self.steps,
             "points": self.points,
         }
-        self.model.write_into(new)
+        write_models(new, self.model, self.adapter, self.checkpoints)
         artifacts.write_json(new / "training.json", about)
-        if self.adapter is not None:
-            (new / "adapter").mkdir()
-            self.adapter.save(new / "adapter")
-        for step, checkpoint in self.checkpoints:
-            (new / "checkpoints" / f"step_{step:05d}").mkdir(parents=True)
-            checkpoint.write_into(new / "checkpoints" / f"step_{step:05d}")
         if self.log is not None:
             artifacts.write_bytes(new / REWARDS, self.log.read_bytes())
 
@@ -91,7 +86,6 @@ class Reinforced:
         raw = artifacts.read_json(folder / "training.json")
         try:
             name, how = raw["name"], dict(raw["how"])
-            kept = sorted((folder / "checkpoints").glob("step_*"))
             return cls(
                 model=LanguageModel.load(folder, name=name),
                 steps=tuple(StepRecord(**step) for step in raw["steps"]),
@@ -102,9 +96,7 @@ class Reinforced:
                 grader=raw["grader"],
                 adapter=None,
                 points=tuple(ReadOut.read(point) for point in raw["points"]),
-                checkpoints=tuple(
-                    (int(at.name[5:]), LanguageModel.load(at, name=f"{name}, step {int(at.name[5:])}")) for at in kept
-                ),
+                checkpoints=read_checkpoints(folder, name),
                 log=folder / REWARDS if (folder / REWARDS).is_file() else None,
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ from emlab.training.adapters import Adapter, model_of
 from emlab.training.loop import Keeping, Loop, OnStep
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
+from emlab.training.trained_models import read_checkpoints, write_models
 
 DATA_CARD = "data.json"
 """The card of the data, in the folder of a fine-tune."""
@@ -87,16 +88,10 @@ class FineTuned:
             "gradient_norms": self.gradient_norms,
             "points": self.points,
         }
-        self.model.write_into(new)
+        write_models(new, self.model, self.adapter, self.checkpoints)
         artifacts.write_json(new / "training.json", about)
         if self.card is not None:
             self.card.save(new / DATA_CARD)
-        if self.adapter is not None:
-            (new / "adapter").mkdir()
-            self.adapter.save(new / "adapter")
-        for step, checkpoint in self.checkpoints:
-            (new / "checkpoints" / f"step_{step:05d}").mkdir(parents=True)
-            checkpoint.write_into(new / "checkpoints" / f"step_{step:05d}")
 
     @classmethod
     def load(cls, folder: str | Path) -> FineTuned:
@@ -105,7 +100,6 @@ class FineTuned:
         about = artifacts.read_json(folder / "training.json")
         try:
             name, recipe = about["name"], Recipe(**about["recipe"])
-            steps = sorted((folder / "checkpoints").glob("step_*"))
             return cls(
                 model=LanguageModel.load(folder, name=name),
                 losses=tuple(about["losses"]),
@@ -117,9 +111,7 @@ class FineTuned:
                 adapter=None,
                 truncated=about.get("truncated", 0),
                 card=DatasetCard.load(folder / DATA_CARD) if (folder / DATA_CARD).is_file() else None,
-                checkpoints=tuple(
-                    (int(at.name[5:]), LanguageModel.load(at, name=f"{name}, step {int(at.name[5:])}")) for at in steps
-                ),
+                checkpoints=read_checkpoints(folder, name),
                 gradient_norms=tuple(about.get("gradient_norms", ())),
                 points=tuple(ReadOut.read(point) for point in about.get("points", ())),
             )

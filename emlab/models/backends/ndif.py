@@ -117,13 +117,14 @@ class NDIFBackend(NNsightBackend):
         wanted = [Site.parse(site) for site in ([sites] if isinstance(sites, Site | str) else sites)]
         if not wanted:
             raise EmlabError("There is no site to capture; name at least one, such as resid_post.1.")
-        last = max(wanted, key=lambda site: site.order)
+        last, edits = max(wanted, key=lambda site: site.order), self._with(edits)
         self._editor(edits, tokens)
         plan = self._plan([edit for edit in edits if edit.site.order <= last.order], tokens, wanted)
         found = self._ask(_read, _inputs(tokens), list(plan.values()), [site in wanted for site in plan])
         return dict(zip([site for site in plan if site in wanted], found, strict=True))
 
     def logits(self, tokens: Tokens, edits: Sequence[Edit] = ()) -> Tensor:
+        edits = self._with(edits)
         self._editor(edits, tokens)
         plan = self._plan(edits, tokens)
         return self._ask(_read, _inputs(tokens), list(plan.values()), [False] * len(plan))[0]
@@ -131,6 +132,7 @@ class NDIFBackend(NNsightBackend):
     def generate(self, tokens: Tokens, edits: Sequence[Edit] = (), max_new_tokens: int = 48) -> Tensor:
         if not bool(tokens.real[:, -1].all()):
             raise EmlabError("The prompts to continue must be padded on the left; batch them with Tokens.pad.")
+        edits = self._with(edits)
         self._editor(edits, tokens)
         plan = self._plan(edits, tokens)
         if max_new_tokens < 1:
@@ -141,7 +143,7 @@ class NDIFBackend(NNsightBackend):
         self, tokens: Tokens, site: Site | str, metric: Callable[[Tensor], Tensor], edits: Sequence[Edit] = ()
     ) -> Tensor:
         site = Site.parse(site)
-        plan = self._plan(edits, tokens, [site])
+        plan = self._plan(self._with(edits), tokens, [site])
         with torch.enable_grad():
             leaf = self.logits(tokens, edits).float().requires_grad_()
             value = metric(leaf)

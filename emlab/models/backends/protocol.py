@@ -6,8 +6,10 @@ written here once, so that an edit means the same in every library.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -36,6 +38,7 @@ class Backend(ABC):
         self.config = config
         """The Hugging Face config."""
         self._ends = sentence_ends
+        self._applied = threading.local()
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Any], acts: Mapping[Site, Act], stop_at: Site | None) -> Tensor | None:
@@ -58,6 +61,26 @@ class Backend(ABC):
         """Number of blocks."""
         return self.config.get_text_config().num_hidden_layers
 
+    @contextmanager
+    def apply(self, edits: Edit | Sequence[Edit]) -> Iterator[None]:
+        """Inside the block `edits` act in all that this thread has the backend do, before those that a call is given.
+
+        Blocks may be nested, and then act in the order they were entered. EmlabError where an edit does not fit the
+        model, before the block runs.
+        """
+        before = self._with(())
+        chosen = list(edits) if isinstance(edits, Sequence) else [edits]
+        check_edits(chosen, self.config)
+        self._applied.edits = [*before, *chosen]
+        try:
+            yield
+        finally:
+            self._applied.edits = before
+
+    def _with(self, edits: Sequence[Edit]) -> list[Edit]:
+        """These edits after those that this thread has applied."""
+        return [*getattr(self._applied, "edits", ()), *edits]
+
     @torch.no_grad()
     def capture(
         self, tokens: Tokens, sites: Iterable[Site | str] | Site | str, edits: Sequence[Edit] = ()
@@ -76,7 +99,7 @@ class Backend(ABC):
             return h
 
         last = max(wanted, key=lambda site: site.order)
-        tokens = tokens.to(self.device)
+        tokens, edits = tokens.to(self.device), self._with(edits)
         before = [edit for edit in edits if edit.site.order <= last.order]
         self._run(tokens, self._editor(edits, tokens, before), {s: partial(read, s) for s in wanted}, last)
         return {site: seen[site] for site in wanted}
@@ -85,7 +108,7 @@ class Backend(ABC):
     def logits(self, tokens: Tokens, edits: Sequence[Edit] = ()) -> Tensor:
         """Next-token logits (batch, position, vocabulary); what they are at pads means nothing."""
         tokens = tokens.to(self.device)
-        return self._run(tokens, self._editor(edits, tokens), {})
+        return self._run(tokens, self._editor(self._with(edits), tokens), {})
 
     @torch.no_grad()
     def generate(self, tokens: Tokens, edits: Sequence[Edit] = (), max_new_tokens: int = 48) -> Tensor:
@@ -98,7 +121,7 @@ class Backend(ABC):
         tokens = tokens.to(self.device)
         if not bool(tokens.real[:, -1].all()):
             raise EmlabError("The prompts to continue must be padded on the left; batch them with Tokens.pad.")
-        editor = self._editor(edits, tokens)
+        editor = self._editor(self._with(edits), tokens)
         cache = in_place_cache(self.config, tokens.ids.shape[1] + max_new_tokens)
         now, seen, at = tokens, tokens.real, tokens.position_ids
         written = torch.empty(len(tokens.ids), max(max_new_tokens, 0), dtype=torch.long, device=self.device)
@@ -125,7 +148,7 @@ class Backend(ABC):
             return leaf[0]
 
         with torch.enable_grad():
-            value = metric(self._run(tokens, self._editor(edits, tokens), {site: begin}))
+            value = metric(self._run(tokens, self._editor(self._with(edits), tokens), {site: begin}))
             if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
                 raise EmlabError("The metric must make one number out of the logits, by operations of PyTorch.")
             return torch.autograd.grad(value, leaf[0])[0]

@@ -105,6 +105,31 @@ def test_it_captures_and_differentiates(far, tiny, tokens):
         assert torch.allclose(gradient, here.gradients(tokens, site, metric, edits), atol=1e-5)
 
 
+def test_applied_edits_are_sent_with_every_request(far, tiny, tokens):
+    here, edits = wrap(tiny), EDITS["ablate"]
+
+    def metric(logits):
+        return logits[:, -1, 3].sum()
+
+    with far.apply(STEER):
+        own = (
+            far.logits(tokens, edits),
+            far.capture(tokens, SITE, edits)[SITE],
+            far.gradients(tokens, SITE, metric, edits),
+        )
+        written = far.generate(tokens, edits, 4)
+    both = [STEER, *edits]
+    other = (
+        here.logits(tokens, both),
+        here.capture(tokens, SITE, both)[SITE],
+        here.gradients(tokens, SITE, metric, both),
+    )
+    for a, b in zip(own, other, strict=True):
+        assert torch.allclose(a[tokens.real], b[tokens.real], atol=1e-5)
+    assert torch.equal(written, here.generate(tokens, both, 4))
+    assert torch.allclose(far.logits(tokens)[tokens.real], here.logits(tokens)[tokens.real], atol=1e-5)
+
+
 def test_questions_become_tokens_as_a_language_models_do(far, tiny, tokens):
     own = far.tokens(PROMPTS)
     assert torch.equal(own.ids, tokens.ids) and torch.equal(own.real, tokens.real)

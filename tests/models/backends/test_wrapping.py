@@ -54,6 +54,42 @@ def tokens(tiny):
     return tiny.batch(*tiny.rows(PROMPTS))
 
 
+def results(backend, tokens, edits=()):
+    """What every call gives."""
+    return [
+        backend.logits(tokens, edits),
+        backend.generate(tokens, edits, 6),
+        *backend.capture(tokens, [SITE, "mlp_out.2"], edits).values(),
+        backend.gradients(tokens, SITE, lambda logits: logits[:, -1, 3].sum(), edits),
+    ]
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_applied_edits_act_in_every_call_of_their_block(backend, tokens):
+    first, second, third = Ablate(SITE, TWO, "all"), STEER, Steer(SITE, TWO, 3.0, positions="header")
+    plain, wanted = results(backend, tokens), results(backend, tokens, [first, second, third])
+    with backend.apply(first), backend.apply([second]):
+        assert equal(results(backend, tokens, [third]), wanted)
+    assert not equal(plain, wanted) and equal(results(backend, tokens), plain)
+    with pytest.raises(KeyboardInterrupt), backend.apply(first):
+        raise KeyboardInterrupt
+    assert equal(results(backend, tokens), plain)
+    with pytest.raises(EmlabError, match="no site"), backend.apply(Steer(Site("resid_post", 9), ONE)):
+        raise AssertionError("the block must not run")
+
+
+def test_applied_edits_leave_other_threads_alone(backend, tokens):
+    plain, found = backend.logits(tokens), []
+    with backend.apply(STEER):
+        thread = threading.Thread(target=lambda: found.append(backend.logits(tokens)))
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], plain)
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_it_does_what_a_language_model_does(backend, tiny, tokens, name):
     edits = EDITS[name]
