@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from emlab.errors import EmlabError
 
 _BEGIN = b"SQLite format 3\0"
 """The first bytes of every SQLite file."""
+WAIT = 60
+"""Seconds to wait for other processes that use the file."""
 
 
 class Store:
@@ -42,15 +45,30 @@ class Store:
                 )
             if there:
                 self._check()
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
             try:
-                self._db.execute("PRAGMA journal_mode=WAL")
+                self._write_ahead()
                 # No wait for the disk with every result: a power cut may cost the last few, a killed process none.
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute("CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             except BaseException:
                 self._db.close()
                 raise
+
+    def _write_ahead(self) -> None:
+        """Let the file be written ahead of; where another process is in the middle of the same, wait for it.
+
+        SQLite does not wait by itself here: both may have begun to read, and would wait for each other.
+        """
+        give_up = time.monotonic() + WAIT
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.01)
 
     def _begins_as_one(self) -> bool:
         """Whether the file begins as SQLite's do; what is shorter may be one that was cut off."""
@@ -60,7 +78,7 @@ class Store:
 
     def _check(self) -> None:
         """Raise what is wrong with the file, through a connection that cannot write to it, not even by closing it."""
-        db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", timeout=60, uri=True)
+        db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", timeout=WAIT, uri=True)
         with contextlib.closing(db):
             if [row[0] for row in db.execute("PRAGMA quick_check(1)")] != ["ok"]:
                 raise sqlite3.DatabaseError("its pages do not fit together")

@@ -1,8 +1,10 @@
 """The store keeps what it was given: through kills, other writers and damage."""
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -104,6 +106,18 @@ def test_two_processes_write_into_one_new_file(tmp_path):
         assert store.get(f"{name}{i}" for name in "ab" for i in range(50)).keys() == {
             f"{name}{i}" for name in "ab" for i in range(50)
         }
+
+
+def test_a_new_file_that_another_process_still_makes_is_waited_for(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "s", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE results (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO results VALUES ('there', '1')")
+        soon = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+        soon.start()
+        with Store(tmp_path / "s") as store:
+            assert store.get(["there"]) == {"there": 1}
+        soon.join()
 
 
 def test_threads_share_a_store(tmp_path):
