@@ -14,7 +14,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +123,7 @@ class Run:
         """Mark the run as done: it will not be gone on with."""
         artifacts.write_json(self.folder / STATE, {"key": self.key, "finished": True})
         if hasattr(self._lock, "close"):
+            _HELD.pop(self.folder.resolve(), None)
             self._lock.close()
 
     def log(self, line: str, echo: bool = True) -> None:
@@ -142,8 +145,23 @@ def _key(name: str, settings: Any, inputs: Mapping[str, str] | None) -> str:
     return artifacts.content_hash({"name": name, "config": settings, "inputs": inputs or {}, "emlab": __version__})
 
 
+_HELD: dict[Path, tuple["weakref.ref[Any]", threading.Thread]] = {}
+"""The folders that this process holds, and the thread that does."""
+
+
 def _locked(folder: Path) -> Any:
-    """Something true that holds the folder until this process ends or closes it; None where another process does."""
+    """Something true that holds the folder until this process ends or closes it; None where another run does.
+
+    A run that was stopped by an exception is held for as long as somebody keeps its traceback, as a notebook does with
+    the last one: the thread that held it is here again, and takes it over.
+    """
+    place, me = folder.resolve(), threading.current_thread()
+    if place in _HELD:
+        reference, thread = _HELD[place]
+        held = reference()
+        if held is not None and not held.closed and (thread is me or not thread.is_alive()):
+            _HELD[place] = reference, me
+            return held
     try:
         import fcntl
     except ImportError:  # Windows: runs there are not guarded from each other
@@ -155,6 +173,7 @@ def _locked(folder: Path) -> Any:
         with contextlib.suppress(OSError):
             file.close()
         return None
+    _HELD[place] = weakref.ref(file), me
     return file
 
 

@@ -2,6 +2,8 @@ import dataclasses
 import platform
 import re
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,9 +95,43 @@ def test_an_unfinished_run_of_the_same_config_and_inputs_goes_on(tmp_path):
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
-    first = Run.resume("trial", Config(), tmp_path)
+    code = (
+        "import sys\nfrom tests.test_runs import Config, Run\n"
+        "run = Run.resume('trial', Config(), sys.argv[1])\nprint(run.folder, flush=True)\nsys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    held = Path(process.stdout.readline().strip())
     second = Run.resume("trial", Config(), tmp_path)
-    assert second.folder != first.folder
+    assert held.parent == tmp_path and second.folder != held
+    let_go(second)
+    process.communicate()
+    assert Run.resume("trial", Config(), tmp_path).folder in (held, second.folder)
+
+
+def test_a_run_that_another_thread_works_on_is_left_alone(tmp_path):
+    first, folders = Run.resume("trial", Config(), tmp_path), []
+    thread = threading.Thread(target=lambda: folders.append(Run.resume("trial", Config(), tmp_path).folder))
+    thread.start()
+    thread.join()
+    assert folders[0] != first.folder
+
+
+def test_a_stopped_run_goes_on_while_its_traceback_is_kept(tmp_path):
+    """As in a notebook, which keeps the last one."""
+
+    def stopped():
+        run = Run.resume("trial", Config(), tmp_path)
+        raise KeyboardInterrupt(run.folder)
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        stopped()
+    assert Run.resume("trial", Config(), tmp_path).folder == kept.value.args[0]
 
 
 def test_a_folder_that_was_hardly_made_is_passed_over(tmp_path):

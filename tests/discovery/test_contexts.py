@@ -11,7 +11,7 @@ from emlab.models.activations import Activations
 from emlab.sites import Site
 
 SITE = Site("resid_post", 0)
-SAE = SimpleNamespace(W_dec=torch.eye(2), encode=lambda x: x.relu())
+SAE = SimpleNamespace(W_dec=torch.eye(2), cfg=SimpleNamespace(d_sae=2), encode=lambda x: x.relu())
 
 
 class Model:
