@@ -1,8 +1,9 @@
 """One library's TopK training in a process of its own, for `sae_step.py`, which starts it with that library's Python.
 
 It reads orders, one JSON line each, and answers each with one line: {"steps": n} trains n steps and gives the seconds
-and loss of each; {"explained_variance": true} gives that of the held-out activations. Each library takes the step that
-its trainer takes: forward, backward, its clipping and projections, optimizer, scheduler, dead latents.
+and loss of each; {"explained_variance": true} gives that of the held-out activations; {"begin": seed, "learning_rate":
+rate} begins anew. Each library takes the step that its trainer takes: forward, backward, its clipping and projections,
+optimizer, scheduler, dead latents.
 """
 
 from __future__ import annotations
@@ -156,13 +157,21 @@ def main() -> None:
     subject, data, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     held = torch.load(data, weights_only=True)
-    torch.manual_seed(0)
-    step, reconstruct = SUBJECTS[subject](held["setting"])
-    batches, held_out = cycle(held["train"]), held["held_out"]
+    held_out = held["held_out"]
+
+    def begin(seed: int, **changed: Any) -> tuple[Trainer, Any]:
+        torch.manual_seed(seed)
+        order = torch.randperm(len(held["train"]), generator=torch.Generator().manual_seed(seed)).tolist()
+        return SUBJECTS[subject]({**held["setting"], **changed}), cycle([held["train"][i] for i in order])
+
+    (step, reconstruct), batches = begin(0)
     answers.write(json.dumps({"ready": torch.__version__}) + "\n")
     for line in sys.stdin:
         order = json.loads(line)
-        if "steps" in order:
+        if "begin" in order:
+            (step, reconstruct), batches = begin(order["begin"], learning_rate=order["learning_rate"])
+            answers.write(json.dumps({"begun": order["begin"]}) + "\n")
+        elif "steps" in order:
             seconds, losses = [], []
             for _ in range(order["steps"]):
                 batch = next(batches)
