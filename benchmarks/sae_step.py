@@ -11,8 +11,8 @@ place in results/sae_step.json and leaves the others'. PYTHON is that of an envi
 `step` times whole training steps on the same planted mixtures of features, and the bare encode product. Each library
 runs in a process of its own; the rounds are interleaved, each in an order drawn anew, and a ratio is a round's. `curve`
 compares emlab's losses with SAELens' at every step. `train` gives the seconds of training until held-out activations
-are explained so far, evaluation not counted: each library at the best of a few learning rates (chosen at A, by the steps it
-needs), from several seeds, in turns of a few steps. `recovery` compares the planted features found.
+are explained so far, evaluation not counted: each library at the best of a few learning rates (chosen at A, by the
+steps it needs), from several seeds, in turns of a few steps. `recovery` compares the planted features found.
 """
 
 from __future__ import annotations
