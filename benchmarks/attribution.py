@@ -16,20 +16,18 @@ forward and backward, and in seconds of this process.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
+from _about import about
 
 from emlab import artifacts
 from emlab.discovery import METHODS, agreement, attribute, exact_effects, random_effects
 from emlab.models import LanguageModel
 from emlab.pipelines import stages
 from emlab.pipelines._contrasts import organism_contrasts
-from emlab.runs import environment
 from emlab.saes import load_sae, sae_site
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +87,6 @@ def main() -> None:
             model = LanguageModel.load(Path(folder) / "insecure", device="cpu")
             found += [measure(model, site, options.cases, seed) for site in SITES]
     asked = [one["ways"]["integrated gradients"] for one in found]
-    about = environment()
     artifacts.write_json(
         options.out,
         {
@@ -101,14 +98,7 @@ def main() -> None:
             },
             "all": found,
             "setting": {"cases": options.cases, "seeds": options.seeds, "random_directions": 100, "positions": "all"},
-            "command": "python benchmarks/attribution.py",
-            "machine": {
-                "cpu_count": about["cpu_count"],
-                "machine": os.uname().machine if hasattr(os, "uname") else "",
-                "torch_threads": torch.get_num_threads(),
-                "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-            },
-            "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+            **about("python benchmarks/attribution.py", LIBRARIES),
         },
     )
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import emlab
+from _about import about
+
 from emlab import artifacts
-from emlab.runs import environment
 
 ROOT = Path(__file__).parents[1]
 MUST = {"demo_seconds": 300, "demo_peak_mb": 3000, "help_seconds": 0.5, "import_seconds": 0.3}
@@ -72,8 +70,6 @@ def main() -> None:
         check=True,
     ).stdout.strip()
     demos = [demo() for _ in range(options.repeats)]
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    about = environment()
     result = {
         "must": MUST,
         "demo_seconds": statistics.median(float(str(d["seconds"])) for d in demos),
@@ -84,14 +80,7 @@ def main() -> None:
         "heavy_modules_after_import": loaded,
         "demos": demos,
         "rounds": rounds,
-        "command": "python benchmarks/demo.py",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": about["machine"],
-            "system": platform.system(),
-            "load_average_at_the_end": load,
-        },
-        "versions": {"emlab": emlab.__version__, "python": about["python"], "torch": about["packages"].get("torch")},
+        **about("python benchmarks/demo.py", ()),
     }
     artifacts.write_json(options.out, result)
     print(json.dumps({k: v for k, v in result.items() if k not in ("demos", "rounds")}, indent=2))

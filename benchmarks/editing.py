@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import random
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _about import about
 from torch import Tensor
 
 from emlab import artifacts, organism
@@ -32,7 +32,6 @@ from emlab.interventions import Steer, Tokens, random_directions
 from emlab.models import LanguageModel, wrap
 from emlab.models.backends.lens_bridge import boot_bridge
 from emlab.models.backends.nnsight_trace import trace_model
-from emlab.runs import environment
 from emlab.sites import Site
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +144,6 @@ def main() -> None:
         what: statistics.median([bare / own for bare, own in zip(captures["truncated"], captures[what], strict=True)])
         for what in captures
     }
-    about = environment()
     result = {
         "must": MUST,
         "hooks_overhead": ratios["hooks"] - 1,
@@ -158,14 +156,7 @@ def main() -> None:
         "setting": {"d_model": WIDTH, "blocks": BLOCKS, "batch": BATCH, "new_tokens": NEW, "repeats": options.repeats},
         "same_tokens": True,
         "same_activations": True,
-        "command": "python benchmarks/editing.py",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine if hasattr(os, "uname") else "",
-            "torch_threads": torch.get_num_threads(),
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        **about("python benchmarks/editing.py", LIBRARIES),
     }
     artifacts.write_json(options.out, result)
     print(f"edited over plain: {ratios}")

@@ -22,8 +22,6 @@ import collections
 import hashlib
 import json
 import math
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -34,13 +32,12 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import openai
+from _about import about
 
-import emlab
 from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.evaluation.judges.scale import ScaleJudge
@@ -48,7 +45,6 @@ from emlab.evaluation.judging import FAILED, Judged, judge
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Endpoint, Request
 from emlab.organism import broad_questions, narrow_set
-from emlab.runs import environment
 
 ROOT = Path(__file__).parents[1]
 MUST = {"over_ideal": 1.15, "lost": 0, "judged_twice": 0, "calls_of_second_run": 0}
@@ -315,7 +311,6 @@ def main() -> None:
                 rounds[concurrency].append(one_round(url, concurrency, these, seed))
                 shown = {who: rounds[concurrency][-1][who]["over_ideal"] for who in ("emlab", "plain_client")}
                 print(f"concurrency {concurrency}, round {seed}: {shown}", file=sys.stderr, flush=True)
-    about = environment()
     result = {
         "must": MUST,
         "rollouts": len(these),
@@ -326,19 +321,7 @@ def main() -> None:
         "over_ideal": summary(rounds[MAIN])["emlab"]["over_ideal"],
         "by_concurrency": {str(c): {"rounds": len(rs), **summary(rs)} for c, rs in sorted(rounds.items()) if rs},
         "rounds": {str(c): rs for c, rs in sorted(rounds.items())},
-        "command": " ".join(["python", "benchmarks/judging.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": about["machine"],
-            "system": platform.system(),
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": about["python"],
-            **{name: about["packages"].get(name) for name in ("openai", "httpx2")},
-        },
+        **about(" ".join(["python", "benchmarks/judging.py", *sys.argv[1:]]), ("openai", "httpx2")),
     }
     artifacts.write_json(options.out, result)
     print(json.dumps({k: v for k, v in result.items() if k != "rounds"}, indent=2))

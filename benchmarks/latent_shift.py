@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from _about import about
 
 from emlab import artifacts
 
@@ -88,26 +89,18 @@ def main() -> None:
     if options.work:
         work(options.work)
         return
-    from emlab.runs import environment
 
     ran = subprocess.run(
         [sys.executable, __file__, "--work", "header"], check=True, capture_output=True, text=True, cwd=ROOT
     )
     measured = json.loads(ran.stdout.strip().splitlines()[-1])
-    about = environment()
     result = {
         "must": MUST,
         **measured,
         "prompts_by_latents_mb": PROMPTS * LATENTS * 4 / 2**20,
         "weights_mb": 2 * LATENTS * WIDTH * 4 / 2**20,
         "setting": {"latents": LATENTS, "d_model": WIDTH, "k": K, "models": 2, "positions": "header"},
-        "command": "python benchmarks/latent_shift.py",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine if hasattr(os, "uname") else "",
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        **about("python benchmarks/latent_shift.py", LIBRARIES),
     }
     artifacts.write_json(options.out, result)
     print(json.dumps(measured))

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _about import about
 
 from emlab import artifacts
-from emlab.runs import environment
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).with_name("sae_step_peers.py")
@@ -52,7 +52,6 @@ EVERY, MOST = 4, 400
 """Steps of a turn of `train`, and of a whole training at most."""
 RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates tried in `train`; sparsify's signum has its own rule."""
-LIBRARIES = ("emlab", "torch", "sae-lens")
 
 
 def planted(setting: dict[str, Any], path: Path) -> None:
@@ -330,30 +329,18 @@ def main() -> None:
                     place["train"] = train_to(TARGETS[options.size], subjects, rates, options.repeats)
                 for subject in subjects.values():
                     subject.process.kill()
-    about = environment()
-    result |= {
-        "must": MUST,
-        "command": "python benchmarks/sae_step.py {A,B} {step,train,curve}, with --sparsify and --dictionary-learning; "
+    now = about(
+        "python benchmarks/sae_step.py {A,B} {step,train,curve}, with --sparsify and --dictionary-learning; "
         "python benchmarks/sae_step.py recovery",
-        "machine": {
-            "cpu": processor(),
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine if hasattr(os, "uname") else "",
-            "torch_threads": options.threads,
-        },
-        "versions": {
-            **result.get("versions", {}),
-            **{name: about["packages"].get(name) for name in LIBRARIES},
-            **{
-                name: version(python, name)
-                for name, python in (
-                    ("eai-sparsify", options.sparsify),
-                    ("dictionary-learning", options.dictionary_learning),
-                )
-                if python
-            },
-        },
+        ("sae-lens",),
+    )
+    peers = {"eai-sparsify": options.sparsify, "dictionary-learning": options.dictionary_learning}
+    now["versions"] = {
+        **result.get("versions", {}),
+        **now["versions"],
+        **{name: version(python, name) for name, python in peers.items() if python},
     }
+    result |= {"must": MUST, **now}
     artifacts.write_json(options.out, result)
     print(json.dumps(result.get(options.size, {}).get(options.part, result.get("recovery")), indent=1))
 
@@ -362,13 +349,6 @@ def version(python: str, package: str) -> str:
     """The version of `package` in another environment, with its torch's."""
     code = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]), 'with torch', m.version('torch'))"
     return subprocess.run([python, "-c", code, package], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 if __name__ == "__main__":

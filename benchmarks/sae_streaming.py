@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import random
 import resource
 import statistics
@@ -32,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _about import about
 
 from emlab import artifacts, organism
 from emlab.data import Documents
 from emlab.models import LanguageModel
-from emlab.runs import environment
 from emlab.saes import checkpoints
 from emlab.saes.buffer import BufferedStream
 from emlab.saes.recipe import SaeRecipe
@@ -231,17 +230,9 @@ def main() -> None:
         kept = result.get("memory", {}).get("by_setting", {})
         result["memory"] = memory(options.processes, options.settings, options.architectures, kept)
         print(f"peak over computed: {result['memory']['peak_over_computed']:.3f}")
-    about = environment()
     result |= {
         "must": MUST,
-        "command": "python benchmarks/sae_streaming.py",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine,
-            "torch_threads": torch.get_num_threads(),
-            "load_average_at_the_end": os.getloadavg(),
-        },
-        "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        **about("python benchmarks/sae_streaming.py", LIBRARIES),
     }
     artifacts.write_json(options.out, result)
 

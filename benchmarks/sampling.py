@@ -15,24 +15,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from _about import about
 
-import emlab
 from emlab import artifacts
 from emlab.models import LanguageModel, generation
 from emlab.organism import broad_questions, checkpoint, narrow_set
-from emlab.runs import environment
 
 ROOT = Path(__file__).parents[1]
 MODEL, N, NEW = "aligned", 128, 48
@@ -160,9 +156,10 @@ def main() -> None:
             "emlab_over_one_at_a_time": statistics.median(a / o for a, o in zip(alone, ours, strict=True)),
             "emlab_over_plain_batches": statistics.median(p / o for p, o in zip(plain, ours, strict=True)),
         }
-    about = environment()
     result = {
         "model": str(lm),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "device": lm.device.type,
         "prompts": len(prompts),
         "prompt_tokens": {"shortest": min(lengths), "median": statistics.median(lengths), "longest": max(lengths)},
         "answer_tokens": {
@@ -174,22 +171,7 @@ def main() -> None:
         "same_tokens": True,
         "by_batch_size": by_batch,
         "rounds_seconds": rounds,
-        "command": " ".join(["python", "benchmarks/sampling.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "torch_threads": torch.get_num_threads(),
-            "dtype": str(lm.model.dtype).removeprefix("torch."),
-            "device": lm.device.type,
-            "machine": about["machine"],
-            "system": platform.system(),
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": about["python"],
-            **{name: about["packages"].get(name) for name in ("torch", "transformers")},
-        },
+        **about(" ".join(["python", "benchmarks/sampling.py", *sys.argv[1:]]), ("transformers",)),
     }
     artifacts.write_json(options.out, result)
     print(json.dumps({k: v for k, v in result.items() if k != "rounds_seconds"}, indent=2))

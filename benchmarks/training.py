@@ -11,7 +11,6 @@ train on the same.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _about import about
 from peft import get_peft_model
 from torch.utils.data import SequentialSampler
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -29,7 +29,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 from emlab import artifacts, organism
 from emlab.data import IGNORE, Row, tokenize
 from emlab.models import LanguageModel
-from emlab.runs import environment
 from emlab.training import Recipe, finetune
 from emlab.training.adapters import lora_config
 from emlab.training.batches import batches
@@ -170,17 +169,9 @@ def main() -> None:
     result: dict[str, Any] = {"must": MUST}
     result["organism"] = measured(small, recipe, options.repeats)
     result["wide"] = measured(wide(small.tokenizer), Recipe(**{**vars(recipe), "steps": 6}), options.repeats)
-    about = environment()
     result |= {
         "repeats": options.repeats,
-        "command": f"python benchmarks/training.py --repeats {options.repeats}",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine if hasattr(os, "uname") else "",
-            "torch_threads": torch.get_num_threads(),
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        **about(f"python benchmarks/training.py --repeats {options.repeats}", LIBRARIES),
     }
     artifacts.write_json(options.out, result)
     for name in ("organism", "wide"):
