@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -180,18 +181,21 @@ def curves(data: Path, steps: int) -> dict[str, Any]:
     }
 
 
-def steps_to(target: float, subject: Subject, rate: float) -> int:
-    """Steps until the target is reached at a learning rate, from seed 0; MOST where it is not."""
-    subject.ask(begin=0, learning_rate=rate)
-    for steps in range(EVERY, MOST, EVERY):
-        subject.ask(steps=EVERY)
-        if subject.ask(explained_variance=True)["explained_variance"] >= target:
-            return steps
-    return MOST
+def steps_to(target: float, subject: Subject, rate: float, seeds: int = 2) -> int:
+    """Steps until the target is reached at a learning rate, summed over seeds; MOST for one where it is not."""
+    total = 0
+    for seed in range(seeds):
+        subject.ask(begin=seed, learning_rate=rate)
+        for _ in range(0, MOST, EVERY):
+            subject.ask(steps=EVERY)
+            total += EVERY
+            if subject.ask(explained_variance=True)["explained_variance"] >= target:
+                break
+    return total
 
 
 def best_rates(subjects: dict[str, Subject]) -> dict[str, float]:
-    """The learning rate of each library that reaches the highest target of A in the fewest steps."""
+    """The learning rate of each library that reaches the highest target of A in the fewest steps, of two seeds."""
     # SAELens' steps are emlab's, only slower; signum's rate (0 here) is its own.
     swept = [name for name in subjects if name not in ("saelens", "sparsify_signum")]
     goal = max(TARGETS["A"])
@@ -222,21 +226,29 @@ def train_to(
             going = [name for name in going if len(reached[name]) < len(targets) and steps[name] < MOST]
         runs.append(reached)
         print(f"seed {seed}: {json.dumps(reached)}", file=sys.stderr, flush=True)
-    found: dict[str, Any] = {}
-    for target in map(str, targets):
-        seconds = {name: [run[name].get(target, {}).get("seconds") for run in runs] for name in subjects}
-        found[target] = {
-            name: {
-                "median_seconds": statistics.median(values) if None not in values else None,
-                "over_emlab": statistics.median([a / b for a, b in zip(values, seconds["emlab"], strict=True)])
-                if None not in values
-                else None,
-                "seconds": values,
-                "steps": [run[name].get(target, {}).get("steps") for run in runs],
-            }
-            for name, values in seconds.items()
+    return {"learning_rates": rates, "repeats": repeats, "to": {str(t): compared(runs, str(t)) for t in targets}}
+
+
+def compared(runs: list[dict[str, dict[str, Any]]], target: str) -> dict[str, Any]:
+    """Each subject's seconds to one target beside emlab's. Null means never, which is longer than any time."""
+    seconds = {name: [run[name].get(target, {}).get("seconds") for run in runs] for name in runs[0]}
+
+    def median(values: list[float]) -> float | None:
+        middle = statistics.median(values)
+        return middle if math.isfinite(middle) else None
+
+    def known(values: list[float | None]) -> list[float]:
+        return [math.inf if value is None else value for value in values]
+
+    return {
+        name: {
+            "median_seconds": median(known(values)),
+            "over_emlab": median([a / b for a, b in zip(known(values), known(seconds["emlab"]), strict=True)]),
+            "seconds": values,
+            "steps": [run[name].get(target, {}).get("steps") for run in runs],
         }
-    return {"learning_rates": rates, "repeats": repeats, "to": found}
+        for name, values in seconds.items()
+    }
 
 
 def recovery(seeds: int) -> dict[str, Any]:
