@@ -17,6 +17,7 @@ class Loggers:
 
     def __init__(self, report_to: Sequence[str], name: str, folder: Path | None) -> None:
         self.callbacks: list[Any] = []
+        self._opened = False
         if not report_to:
             return
         from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -32,7 +33,7 @@ class Loggers:
                     f"A training cannot be reported to {one}, whose package is not installed; install it, or leave "
                     "report_to out."
                 ) from error
-        where = str(folder or Path("runs"))
+        where = str(folder or Path())  # TensorBoard's files go below it, into runs/
         self.args = TrainingArguments(output_dir=where, run_name=name, report_to="none", use_cpu=True)
         self.state, self.control = TrainerState(), TrainerControl()
 
@@ -40,6 +41,8 @@ class Loggers:
         """Before the first step; `model` is the Hugging Face model."""
         if self.callbacks:
             self.state.max_steps = steps
+        # The integration opens a run of Weights & Biases where there is none, and leaves it open to the next training.
+        self._opened = any(type(one).__name__ == "WandbCallback" for one in self.callbacks) and _wandb().run is None
         for callback in self.callbacks:
             callback.on_train_begin(self.args, self.state, self.control, model=model)
 
@@ -54,3 +57,11 @@ class Loggers:
         """After the last step."""
         for callback in self.callbacks:
             callback.on_train_end(self.args, self.state, self.control, model=model)
+        if self._opened:
+            _wandb().finish()
+
+
+def _wandb() -> Any:
+    import wandb
+
+    return wandb

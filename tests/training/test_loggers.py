@@ -1,7 +1,10 @@
 """Reporting by transformers' integrations: off by default, told every step, and refused in a sentence."""
 
+import json
+import sys
+
 import pytest
-from transformers import TrainerCallback, is_tensorboard_available
+from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from emlab.errors import EmlabError
@@ -43,7 +46,55 @@ def test_one_that_is_not_there_is_refused(tiny):
         finetune(tiny, CHATS, Recipe(steps=1), 0, report_to=["tensorbord"])
 
 
-@pytest.mark.skipif(is_tensorboard_available(), reason="TensorBoard is installed here")
-def test_one_whose_package_is_missing_is_refused(tiny):
-    with pytest.raises(EmlabError, match="cannot be reported to tensorboard, whose package is not installed"):
-        finetune(tiny, CHATS, Recipe(steps=1), 0, report_to=["tensorboard"])
+def test_one_whose_package_is_missing_is_refused(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "comet_ml", None)
+    with pytest.raises(EmlabError, match="cannot be reported to comet_ml, whose package is not installed"):
+        finetune(tiny, CHATS, Recipe(steps=1), 0, report_to=["comet_ml"])
+
+
+def test_tensorboard_gets_every_step(tiny, monkeypatch, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
+    tuned = finetune(tiny, CHATS, Recipe(steps=3, batch_size=2), 0, progress=False, report_to=["tensorboard"])
+    (events,) = tmp_path.glob("runs/*/events.out.tfevents.*")
+    read = EventAccumulator(str(events)).Reload()
+    losses, norms = read.Scalars("train/loss"), read.Scalars("train/grad_norm")
+    assert [event.step for event in losses] == [1, 2, 3]
+    assert [event.value for event in losses] == pytest.approx(tuned.losses)
+    assert [event.value for event in norms] == pytest.approx(tuned.gradient_norms)
+
+
+def test_weights_and_biases_gets_every_step(tiny, monkeypatch, tmp_path):
+    import wandb
+    from wandb.proto import wandb_internal_pb2
+
+    for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true"), ("WANDB_DIR", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe(steps=3, batch_size=2)
+    tuned = finetune(tiny, CHATS, recipe, 0, progress=False, name="mine", report_to=["wandb"])
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    losses, names = [], []
+    for data in logged(path):
+        record = wandb_internal_pb2.Record.FromString(data)
+        names += [record.run.display_name] if record.HasField("run") else []
+        losses += [json.loads(i.value_json) for i in record.history.item if "train/loss" in (i.key, *i.nested_key)]
+    assert names[0] == "mine" and losses == pytest.approx(tuned.losses)
+    assert wandb.run is None, "the next training gets a run of its own"
+
+
+def logged(path):
+    """The records of a W&B file: 7 bytes, then blocks of 32 KiB of LevelDB's log format."""
+    data, at, parts = path.read_bytes(), 7, []
+    while at + 7 <= len(data):
+        left = 2**15 - at % 2**15
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if left < 7 or kind == 0:
+            at += left
+            continue
+        parts.append(data[at + 7 : at + 7 + length])
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part of one
+            yield b"".join(parts)
+            parts = []
