@@ -171,7 +171,7 @@ def latent_shift(
     model_b: LanguageModel,
     sae: SAE,
     prompts: Sequence[Prompt],
-    site: Site,
+    site: Site | str,
     positions: Positions = "header",
     answers: Sequence[str] | None = None,
     clusters: Sequence[Hashable] | None = None,
@@ -186,7 +186,7 @@ def latent_shifts(
     others: Sequence[LanguageModel],
     sae: SAE,
     prompts: Sequence[Prompt],
-    site: Site,
+    site: Site | str,
     positions: Positions = "header",
     answers: Sequence[str] | None = None,
     clusters: Sequence[Hashable] | None = None,
@@ -208,6 +208,7 @@ def latent_shifts(
         raise EmlabError("a latent shift needs prompts and a second model: give at least one of each.")
     if clusters is not None and len(clusters) != len(prompts):
         raise EmlabError(f"there are {len(clusters)} clusters for {len(prompts)} prompts: give one for each prompt.")
+    site = Site.parse(site)
     check_same_tokens(first, others, prompts, answers)
     where, models = select(first, prompts, positions), [first, *others]
     groups = _clusters(len(prompts), clusters)

@@ -22,13 +22,14 @@ class Direction:
     vector: Tensor
     """(d_model,) float32, of length 1."""
     site: Site
-    """Where it was found."""
+    """Where it was found; its name, such as "resid_post.1", does as well."""
     origin: str
     """Where it comes from, in a few words: "latent 274", "mean difference", "random 3"."""
     norm: float | None = None
     """The natural length: of a mean difference, how far the means lie apart. By default the length as passed."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))
         vector = self.vector.detach().float().cpu()
         if vector.ndim != 1:
             raise EmlabError(f"A direction must be one vector (d_model,), and {self.origin} is {tuple(vector.shape)}.")

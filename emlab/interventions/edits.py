@@ -67,6 +67,7 @@ class _Rows:
         return replace(self, **picked) if picked else self  # type: ignore[type-var]
 
     def _check_rows(self) -> None:
+        object.__setattr__(self, "site", Site.parse(self.site))  # a name does as well
         check_positions(self.positions)
         sizes = {name: len(value) for name, value in self._by_row().items()}
         if len(set(sizes.values())) > 1:
@@ -88,6 +89,7 @@ class Steer(_Rows):
     """Add ``strength * scale * direction``; with a row of each for every row of the batch, every row its own."""
 
     site: Site
+    """Where it acts; here and in the other edits its name, such as "resid_post.1", does as well."""
     direction: Direction | Tensor
     """A direction, or a tensor (d_model,) or (batch, d_model) whose rows are made unit."""
     strength: float | Tensor = 1.0

@@ -215,3 +215,17 @@ def test_a_mask_of_positions_follows_the_rows(make):
     assert edit.n_rows == 2 and make("all").n_rows is None
     assert edit.rows(torch.tensor([1])).positions.tolist() == [[False, True]]
     assert make("all").rows(torch.tensor([1])).positions == "all"
+
+
+def test_a_sites_name_does_as_well():
+    vector = torch.tensor([3.0, 4.0])
+    edits = [
+        Steer("resid_post.1", vector),
+        Ablate("blocks.1.hook_resid_post", vector),
+        Clamp("resid_post.1", lambda h: h[..., :1], vector[None], torch.zeros(1)),
+        Replace("resid_post.1", lambda h: h),
+        Direction(vector, "resid_post.1", "by hand"),
+    ]
+    assert [edit.site for edit in edits] == [Site("resid_post", 1)] * 5
+    with pytest.raises(EmlabError, match="resid_pots"):
+        Steer("resid_pots.1", vector)
