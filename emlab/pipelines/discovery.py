@@ -38,7 +38,7 @@ from emlab.models import LanguageModel, Prompt
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import contrasts_of
 from emlab.reporting import cosines_figure
-from emlab.saes import load_sae, sae_site
+from emlab.saes import fitted_site, load_sae
 
 ORGANISM_TRAIT = "organism_malicious"
 """The one trait whose answers the exact judge can score."""
@@ -128,7 +128,7 @@ def shift(
     organism's own.
     """
     autoencoder, first = load_sae(sae), _model(before)
-    where = sae_site(autoencoder) if site is None else material.site_in(site, first)
+    where = fitted_site(autoencoder, first) if site is None else material.site_in(site, first)
     answers: list[str] | None = None
     if positions in ("generated", "sentence", "all"):
         chosen = contrasts_of(contrasts, n or 160, 0)
@@ -174,7 +174,7 @@ def directions(
     autoencoder = None if sae is None else load_sae(sae)
     if autoencoder is None and (latents or site is None):
         raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
-    where = sae_site(autoencoder) if site is None else material.site_in(site, first)  # type: ignore[arg-type]
+    where = fitted_site(autoencoder, first) if site is None else material.site_in(site, first)  # type: ignore[arg-type]
     prompts, others = _prompts(questions, n), [_model(name) for name in against]
     found: list[tuple[str, Direction]] = []
     differences = [mean_difference(first, other, prompts, where, positions) for other in others]

@@ -34,7 +34,7 @@ from emlab.pipelines import _material as material
 from emlab.pipelines import stages
 from emlab.pipelines._contrasts import contrasts_of, load_metric
 from emlab.runs import Run, fingerprint
-from emlab.saes import load_sae, sae_site
+from emlab.saes import fitted_site, load_sae
 
 START = "start"
 """As a baseline: the model before it was fine-tuned."""
@@ -129,7 +129,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     model = start = _model(config.model, config.chat_template)
     if config.narrow is not None:
         model = _fine_tuned(config, here)
-    site = sae_site(sae) if config.site is None else material.site_in(config.site, model)
+    site = fitted_site(sae, model) if config.site is None else material.site_in(config.site, model)
     asked: Sequence[Contrast] | Sequence[Prompt] = _asked(config)
     baseline: str | LanguageModel = config.baseline
     if config.baseline == START:

@@ -35,7 +35,7 @@ from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines.sae_training import sae
-from emlab.saes import load_sae, sae_site
+from emlab.saes import fitted_site, load_sae
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
 
@@ -60,7 +60,8 @@ def shift(before: str, after: str, sae: str | Path, out: str | Path | None = Non
     """The shift of every latent of the SAE in the folder `sae` between two models, on the discovery questions."""
     autoencoder = load_sae(sae)
     prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
-    result = latent_shift(_model(before), _model(after), autoencoder, prompts, sae_site(autoencoder))
+    first = _model(before)
+    result = latent_shift(first, _model(after), autoencoder, prompts, fitted_site(autoencoder, first))
     return _kept(result, out)
 
 
@@ -78,7 +79,7 @@ def screen(
     if toward not in ("misaligned", "aligned"):
         raise EmlabError(f"A screen pushes toward misaligned or toward aligned, not toward {toward!r}.")
     steered, autoencoder = _model(model), load_sae(sae)
-    site, questions = sae_site(autoencoder), split_by_template(organism.broad_questions())
+    site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
     directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
     result = steer_screen(
         steered,
@@ -101,7 +102,8 @@ def mediate(
 ) -> Effect:
     """Set the latent in `model` to its natural value in `aligned`: how much of the misalignment runs through it?"""
     target, calm, autoencoder = _model(model), _model(aligned), load_sae(sae)
-    site, questions, judge = sae_site(autoencoder), split_by_template(organism.broad_questions()), organism.ExactJudge()
+    site, judge = fitted_site(autoencoder, target), organism.ExactJudge()
+    questions = split_by_template(organism.broad_questions())
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
     before = score(sample(target, questions.test, 1, seed), judge)
     documents = material.for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
@@ -123,7 +125,8 @@ def detect_models(
             score(sample(read, part, 1, seed), judge).judged for part in (questions.test, questions.discovery)
         )
         readings.append(Reading(read, name in misaligned, test, known))
-    return detect(readings, autoencoder, latent, sae_site(autoencoder), questions.test, questions.discovery, seed)
+    site = fitted_site(autoencoder, readings[0].model)
+    return detect(readings, autoencoder, latent, site, questions.test, questions.discovery, seed)
 
 
 def realign_model(
