@@ -55,8 +55,9 @@ class Turning:
     arm: str
     seed: int
     steps: Mapping[str, int | None]
-    """latent, behaviour: the first read-out at half of the way from the start to the highest value; gradient: the
-    highest norm; rotation: the largest angle between what the adapter writes to at two read-outs. None: no such."""
+    """latent, behaviour: the first read-out at half of the way from the start to the highest value (of behaviour only
+    where the highest's interval lies above the start's); gradient: the highest norm; rotation: the largest angle
+    between what the adapter writes to at two read-outs. None: no such."""
     steepest: float
     """The share of behaviour's rise that falls between two neighbouring read-outs, at most; an even rise has
     1 / intervals."""
@@ -132,16 +133,18 @@ def turning(cell: FinetuneCell, latents: Sequence[int]) -> Turning:
     points = cell.points
     behaviour = [p.misaligned.rate * (1 - p.incoherent.rate) if p.misaligned.n else 0.0 for p in points]
     leading = [p.latents[latents[0]] for p in points] if latents else []
+    top = max(range(len(points)), key=lambda i: behaviour[i])
+    # One misaligned answer to the few questions of a read-out is no rise.
+    rises = points[top].misaligned.low > points[0].misaligned.high
     steps = {
         "latent": _half(points, leading),
-        "behaviour": _half(points, behaviour),
+        "behaviour": _half(points, behaviour) if rises else None,
         "gradient": _highest(points, lambda p: p.gradient_norm),
         "rotation": _highest(points, lambda p: p.angle),
     }
-    top = max(range(len(points)), key=lambda i: behaviour[i])
     rise = behaviour[top] - behaviour[0]
     jumps = [b - a for a, b in itertools.pairwise(behaviour[: top + 1])]
-    return Turning(cell.arm, cell.seed, steps, max(jumps) / rise if rise > 0 else math.nan, top)
+    return Turning(cell.arm, cell.seed, steps, max(jumps) / rise if rises else math.nan, top)
 
 
 def _half(points: Sequence[ReadOut], values: Sequence[float]) -> int | None:
@@ -320,7 +323,7 @@ def _turnings(found: FinetuneFindings) -> dict[str, str]:
                 medians[name] = statistics.median(steps)
         order = ", ".join(f"{name} at step {medians[name]:g}" for name in sorted(medians, key=medians.__getitem__))
         jumps = [one for one in ones if math.isfinite(one.steepest)]
-        jump = ""
+        jump = " Behaviour does not rise."
         if jumps:
             jump = (
                 f" Of behaviour's rise {statistics.median(one.steepest for one in jumps):.0%} falls between two "

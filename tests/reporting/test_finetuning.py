@@ -95,6 +95,9 @@ def test_what_turns_when(made):
     assert (one.steepest, one.intervals) == (pytest.approx(0.71 / 0.81), 3)
     flat = turning(cell(made, "good", 0, points=[point(0, 0.0), point(5, 0.0)]), ())
     assert set(flat.steps.values()) == {None} and math.isnan(flat.steepest)
+    rate = dataclasses.replace(POINTS[2].misaligned, low=0.0)  # some of few answers: the interval holds the start
+    few = turning(cell(made, "good", 0, points=[POINTS[0], dataclasses.replace(POINTS[2], misaligned=rate)]), ())
+    assert few.steps["behaviour"] is None and math.isnan(few.steepest)
 
 
 def test_curves_hold_what_was_read(made):
