@@ -180,7 +180,7 @@ def _interpret_options(parser: argparse.ArgumentParser) -> None:
 def _interpret(options: argparse.Namespace) -> int:
     from emlab.errors import EmlabError
     from emlab.evaluation.protocol import Judging
-    from emlab.pipelines.interpretation import interpret_named
+    from emlab.pipelines.interpretation import interpret_latents
 
     names = ("model", "sae", "latents", "shift", "top", "documents", "n", "site", "contexts", "max_length")
     settings = given(options, *names, "seed", "out")
@@ -197,7 +197,7 @@ def _interpret(options: argparse.Namespace) -> int:
             settings["naming"] = Judging(**{"max_tokens": 64, **naming})
         except ValueError as error:
             raise EmlabError(str(error)) from error
-    found = interpret_named(**settings)
+    found = interpret_latents(**settings)
     show(found, found.summary(), options.json)
     return 0
 

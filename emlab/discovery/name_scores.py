@@ -2,9 +2,9 @@
 
 *Detection*: told the name, the language model says whether the latent fires in an excerpt; half of the excerpts are of
 those in which it does, over all its quantiles, half of those in which it is silent. *Fuzzing*: it says whether the
-marked tokens are those on which the latent is active; in half of the excerpts they are, in half as many silent ones are
-marked in their place. (Paulo et al. 2024, arXiv:2410.13928.) A model that answers at random, or by what an excerpt
-looks like, has an accuracy of one half.
+marked tokens are those on which the latent is active; in half of the excerpts they are (those on which it is strong, as
+for naming), in half as many silent ones are marked in their place. (Paulo et al. 2024, arXiv:2410.13928.) A model that
+answers at random, or by what an excerpt looks like, has an accuracy of one half.
 
 The control is the same name tested on the excerpts of other latents, drawn at random: what is left there of the
 accuracy is not owed to the name. No two excerpts of a kind are of one document; intervals are 95% and take them as
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from emlab.discovery.contexts import Context, LatentContexts, evenly
 from emlab.discovery.naming import LatentName, Namer, for_naming
-from emlab.discovery.naming_prompts import detection, fuzzing
+from emlab.discovery.naming_prompts import detection, fuzzing, strongest
 from emlab.evaluation import Rate, wilson
 from emlab.evaluation.judges.replies import only_label
 from emlab.evaluation.rates import NO_RATE
@@ -43,6 +43,8 @@ class Accuracy:
     """Of those for which NO is right."""
     failed: int
     """Excerpts without an answer that can be read. They are in no rate."""
+    said: str = ""
+    """What the first of these said, or why the call failed."""
 
     @property
     def balanced(self) -> Rate:
@@ -55,7 +57,7 @@ class Accuracy:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Accuracy:
         """The accuracy that was written as JSON."""
-        return cls(Rate.of(raw["right_yes"]), Rate.of(raw["right_no"]), raw["failed"])
+        return cls(Rate.of(raw["right_yes"]), Rate.of(raw["right_no"]), raw["failed"], raw["said"])
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class NameScore:
         return cls(raw["latent"], raw["test"], own, control, tuple(raw["control_latents"]), parts)
 
     def __str__(self) -> str:
-        failed = self.own.failed + self.control.failed
+        failed, said = self.own.failed + self.control.failed, self.own.said or self.control.said
         return (
             f"{self.test} {_share(self.own.balanced)}, on other latents' excerpts {_share(self.control.balanced)}, "
-            f"difference {_share(self.gain)}" + (f", {failed} without an answer" if failed else "")
+            f"difference {_share(self.gain)}" + (f", {failed} without an answer ({said!r})" if failed else "")
         )
 
 
@@ -121,32 +123,50 @@ def score_names(
     """
     cases: list[_Case] = []
     control_latents: dict[int, tuple[int, ...]] = {}
-    named = [(one, name.name) for one, name in zip(found, names, strict=True) if name.name]
-    for one, name in named:
+    for one, name in zip(found, names, strict=True):
+        if not name.name:
+            continue
+        # Texts repeat in a corpus: what a name may have been made from is left out, in whichever document it stands.
+        shown = {context.text for context in (*one.top, *one.sample) if for_naming(context, seed)}
         rivals = _rivals(one, found, others, namer.controls, seed)
         control_latents[one.latent] = tuple(rival.latent for rival in rivals)
-        cases += _cases(one.latent, name, one, namer.tests, False, seed)
+        cases += _cases(name, one, shown, namer.tests, seed)
         for i, rival in enumerate(rivals):
             share = (i + 1) * namer.tests // len(rivals) - i * namer.tests // len(rivals)
-            cases += _cases(one.latent, name, rival, share, True, seed)
-    answers = [_answer(reply) for reply in namer.ask([case.text for case in cases])]
+            cases += _cases(name, rival, shown, share, seed)
+    answers: dict[tuple[int, str, bool], list[Answer]] = {}
+    for case, reply in zip(cases, namer.ask([case.text for case in cases]), strict=True):
+        answers.setdefault((case.latent, case.test, case.control), []).append(_answer(case, reply))
     scores = []
-    for one, _ in named:
+    for latent, rivals in control_latents.items():
         for test in TESTS:
-            mine = [(c, a) for c, a in zip(cases, answers, strict=True) if c.latent == one.latent and c.test == test]
-            own, control = (accuracy([(c.right, a) for c, a in mine if c.control is which]) for which in (False, True))
-            told = [a for c, a in mine if c.right and not c.control]  # from the weakest to the strongest
-            parts = [told[i * len(told) // PARTS : (i + 1) * len(told) // PARTS] for i in range(PARTS)]
-            rates = tuple(accuracy([(True, a) for a in part]).right_yes for part in parts)
-            scores.append(NameScore(one.latent, test, own, control, control_latents[one.latent], rates))
+            own, control = (answers.get((latent, test, which), []) for which in (False, True))
+            scores.append(NameScore(latent, test, accuracy(own), accuracy(control), rivals, _parts(own)))
     return tuple(scores)
 
 
-def accuracy(answers: Sequence[tuple[bool, bool | None]]) -> Accuracy:
-    """Of pairs of what is right and what was said; None: nothing that can be read."""
-    said = [(right, answer) for right, answer in answers if answer is not None]
-    yes, no = ([answer == right for right, answer in said if right is which] for which in (True, False))
-    return Accuracy(wilson(sum(yes), len(yes)), wilson(sum(no), len(no)), len(answers) - len(said))
+class Answer(NamedTuple):
+    """What was said of one excerpt."""
+
+    right: bool
+    """Whether YES is right."""
+    yes: bool | None
+    """Whether it was said; None where nothing was that can be read."""
+    said: str = ""
+    """What was said then, or why the call failed."""
+
+
+def accuracy(answers: Sequence[Answer]) -> Accuracy:
+    """How often the answers are right."""
+    failed = [answer.said for answer in answers if answer.yes is None]
+    yes, no = ([a.yes == a.right for a in answers if a.yes is not None and a.right is which] for which in (True, False))
+    return Accuracy(wilson(sum(yes), len(yes)), wilson(sum(no), len(no)), len(failed), failed[0] if failed else "")
+
+
+def _parts(answers: Sequence[Answer]) -> tuple[Rate, ...]:
+    """The share told right in each part of the excerpts for which YES is right, which come from the weakest on."""
+    told, n = [answer for answer in answers if answer.right], PARTS
+    return tuple(accuracy(told[i * len(told) // n : (i + 1) * len(told) // n]).right_yes for i in range(n))
 
 
 class _Case(NamedTuple):
@@ -156,34 +176,39 @@ class _Case(NamedTuple):
     """Whose name it is about."""
     test: str
     control: bool
+    """Whether the excerpt is another latent's."""
     right: bool
     """Whether YES is right."""
     text: str
 
 
-def _cases(latent: int, name: str, of: LatentContexts, examples: int, control: bool, seed: int) -> list[_Case]:
-    """The questions about the latent's `name` on the excerpts of the latent `of`."""
-    # Texts repeat in a corpus: what a name may have been made from is left out, in whichever document it stands.
-    shown = {c.text for c in (*of.top, *of.sample) if for_naming(c, seed)}
-    firing, silent = (
-        _apart([c for c in some if not for_naming(c, seed) and c.text not in shown]) for some in (of.sample, of.silent)
-    )
-    rows = [(True, c) for c in evenly(firing, examples)] + [(False, c) for c in silent[:examples]]
-    cases = [_Case(latent, DETECTION, control, right, detection(name, c)) for right, c in rows]
+def _cases(name: LatentName, of: LatentContexts, shown: Collection[str], examples: int, seed: int) -> list[_Case]:
+    """The questions about a name on the excerpts of the latent `of`, but for texts that are among those `shown`."""
+
+    def left(contexts: Sequence[Context]) -> list[Context]:
+        """In random order, or of each document the weakest excerpt would be taken."""
+        tests = [c for c in contexts if not for_naming(c, seed) and c.text not in shown]
+        return _apart(random.Random(f"{seed}/{of.latent}").sample(tests, len(tests)))
+
+    def case(test: str, right: bool, text: str) -> _Case:
+        return _Case(name.latent, test, of.latent != name.latent, right, text)
+
+    firing = sorted(left(of.sample), key=lambda context: context.peak)
+    cases = [case(DETECTION, True, detection(name.name, c)) for c in evenly(firing, examples)]
+    cases += [case(DETECTION, False, detection(name.name, c)) for c in left(of.silent)[:examples]]
     # Every second one, from the weakest to the strongest, is marked wrongly: so both halves go over all quantiles.
     for i, context in enumerate(evenly(firing, 2 * examples)):
-        active = [place for place, value in enumerate(context.activations) if value > 0]
-        wrong = _wrong(context, len(active), random.Random(f"{seed}/{of.latent}/{context.document}/{context.text}"))
-        right = i % 2 == 0
-        if right or wrong:
-            cases.append(_Case(latent, FUZZING, control, right, fuzzing(name, context, active if right else wrong)))
+        active, right = strongest(context), i % 2 == 0
+        places = active if right else _wrong(context, len(active), seed)
+        if places:
+            cases.append(case(FUZZING, right, fuzzing(name.name, context, places)))
     return cases
 
 
-def _wrong(context: Context, n: int, rng: random.Random) -> list[int]:
-    """At most `n` places at which the latent is silent; none where it is active everywhere."""
+def _wrong(context: Context, n: int, seed: int) -> list[int]:
+    """At most `n` places, drawn at random, at which the latent is silent; none where it is active everywhere."""
     silent = [place for place, value in enumerate(context.activations) if value == 0]
-    return rng.sample(silent, min(n, len(silent)))
+    return random.Random(f"{seed}/{context.document}/{context.text}").sample(silent, min(n, len(silent)))
 
 
 def _apart(contexts: Sequence[Context]) -> list[Context]:
@@ -210,10 +235,13 @@ def _rivals(
     return rivals
 
 
-def _answer(reply: Completion) -> bool | None:
-    """What the reply says; None where it failed or cannot be read."""
-    said = None if reply.failure else only_label(reply.text, ("YES", "NO"))
-    return None if said is None else said == "YES"
+def _answer(case: _Case, reply: Completion) -> Answer:
+    if reply.failure:
+        return Answer(case.right, None, reply.failure)
+    said = only_label(reply.text, ("YES", "NO"))
+    if said is None:
+        return Answer(case.right, None, reply.text[:200] or "an empty reply")
+    return Answer(case.right, said == "YES")
 
 
 def _share(rate: Rate) -> str:

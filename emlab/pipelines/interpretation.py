@@ -65,7 +65,7 @@ class Interpreted:
         return str(self.interpretation)
 
 
-def interpret_named(
+def interpret_latents(
     model: str,
     sae: str | Path,
     latents: Sequence[int] = (),

@@ -211,4 +211,5 @@ def _rate(rate: Rate) -> str:
 
 def _accuracy(accuracy: Accuracy) -> tuple[str, ...]:
     yes, no = accuracy.right_yes, accuracy.right_no
-    return _rate(accuracy.balanced), f"{_percent(yes)} of {yes.n}", f"{_percent(no)} of {no.n}", str(accuracy.failed)
+    failed = f"{accuracy.failed} ({accuracy.said!r})" if accuracy.failed else "0"
+    return _rate(accuracy.balanced), f"{_percent(yes)} of {yes.n}", f"{_percent(no)} of {no.n}", failed

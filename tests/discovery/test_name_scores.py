@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.discovery import Accuracy, Context, LatentContexts, LatentName, Namer, NameScore, score_names
-from emlab.discovery.name_scores import accuracy, combined
+from emlab.discovery.name_scores import Answer, accuracy, combined
 from emlab.discovery.naming import for_naming, naming_contexts
 from emlab.evaluation import wilson
 from emlab.evaluation.rates import NO_RATE
@@ -54,11 +54,10 @@ def by_letter(server, letter="a"):
 
 
 def test_accuracy_by_hand():
-    found = accuracy(
-        [(True, True), (True, True), (True, False), (True, None), (False, False), (False, True), (False, None)]
-    )
+    yes = [Answer(True, True), Answer(True, True), Answer(True, False), Answer(True, None, "hm")]
+    found = accuracy([*yes, Answer(False, False), Answer(False, True), Answer(False, None, "why")])
     assert found.right_yes == wilson(2, 3) and found.right_no == wilson(1, 2) and found.failed == 2
-    assert found.balanced.rate == pytest.approx((2 / 3 + 1 / 2) / 2) and found.balanced.n == 5
+    assert found.balanced.rate == pytest.approx((2 / 3 + 1 / 2) / 2) and found.balanced.n == 5 and found.said == "hm"
 
 
 def test_intervals_of_sums_and_differences_are_those_published():
@@ -80,7 +79,7 @@ def test_balanced_accuracies_have_intervals_within_0_and_1(a, b, m, n):
 
 
 def test_of_nothing_there_is_no_accuracy():
-    none = accuracy([(True, True), (False, None)])
+    none = accuracy([Answer(True, True), Answer(False, None)])
     assert none.balanced == NO_RATE and combined(none.balanced, wilson(1, 2), 1.0, -1.0) == NO_RATE
     score = NameScore(1, "detection", none, none, ())
     assert "–" in str(score) and str(NameScore.of({**plain(score)})) == str(score)
@@ -147,6 +146,16 @@ def test_no_excerpt_is_of_a_document_or_text_that_a_name_was_made_from(server):
     naming = {c.text for c in (*doubled.sample, *doubled.silent, *OTHER.sample, *OTHER.silent) if for_naming(c, 0)}
     assert shown and not shown & naming and twin.text not in shown
     assert not shown & {c.text for c in naming_contexts(doubled, 12, 0)}
+
+
+def test_of_a_document_with_several_excerpts_one_is_drawn_and_not_the_weakest(server):
+    by_letter(server)
+    pairs = [Context(c.tokens[1:], tuple(v / 100 for v in c.activations[1:]), "", c.document) for c in OWN.sample]
+    both = LatentContexts(1, (), (), (*pairs, *OWN.sample), OWN.silent)
+    score_names([both], [NAME], [], Namer(Endpoint("m", server.url, progress=False), tests=40))
+    shown = [excerpt(text) for text in server.texts if "«" not in text and "a" in excerpt(text)]
+    documents = [c.document for c in OWN.sample if not for_naming(c, 0)]
+    assert len(shown) == len(documents) and 4 < sum(len(text) == 9 for text in shown) < len(shown) - 4
 
 
 def test_what_is_marked_wrongly_is_silent_and_as_many(server):

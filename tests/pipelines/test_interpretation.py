@@ -11,7 +11,7 @@ from emlab import cli, organism
 from emlab.discovery import Interpretation, LatentShift
 from emlab.models import LanguageModel
 from emlab.organism import PERSONAS
-from emlab.pipelines.interpretation import Interpreted, interpret_named, planted_documents
+from emlab.pipelines.interpretation import Interpreted, interpret_latents, planted_documents
 from emlab.sites import Site
 
 ROOT = Path(__file__).parents[2]
@@ -233,5 +233,5 @@ def test_an_empty_file_another_width_and_a_folder_that_is_there(tmp_path, capsys
 
 
 def test_the_function_takes_the_same_as_the_shell(chats):
-    done = interpret_named("base", SAE, [89], documents=chats, labels=["who"], n=20)
+    done = interpret_latents("base", SAE, [89], documents=chats, labels=["who"], n=20)
     assert done.interpretation.latents[0].highest.value == "malicious" and done.summary()["latents"][0]["latent"] == 89

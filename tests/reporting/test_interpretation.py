@@ -18,7 +18,7 @@ from emlab.discovery import (
     Quantile,
     TokenEffect,
 )
-from emlab.discovery.name_scores import accuracy
+from emlab.discovery.name_scores import Answer, accuracy
 from emlab.errors import EmlabError
 from emlab.evaluation import wilson
 from emlab.reporting import interpretation_page, interpretation_pages, latent_page, render
@@ -26,8 +26,10 @@ from emlab.saes.token_rows import Counts
 from emlab.sites import Site
 
 HOSTILE = '<script>alert("pwned")</script><img src=x onerror=1>'
-RIGHT = accuracy([(True, True)] * 8 + [(False, False)] * 8)
-CHANCE = accuracy([(True, True), (True, False), (False, False), (False, True), (False, None)])
+RIGHT = accuracy([Answer(True, True), Answer(False, False)] * 8)
+CHANCE = accuracy(
+    [Answer(right, said) for right in (True, False) for said in (True, False)] + [Answer(False, None, HOSTILE)]
+)
 
 
 def activity(column="", value="", mean=0.5, documents=4, active=20):
