@@ -138,10 +138,10 @@ def score_names(
     for case, reply in zip(cases, namer.ask([case.text for case in cases]), strict=True):
         answers.setdefault((case.latent, case.test, case.control), []).append(_answer(case, reply))
     scores = []
-    for latent, rivals in control_latents.items():
+    for latent, tested_on in control_latents.items():
         for test in TESTS:
             own, control = (answers.get((latent, test, which), []) for which in (False, True))
-            scores.append(NameScore(latent, test, accuracy(own), accuracy(control), rivals, _parts(own)))
+            scores.append(NameScore(latent, test, accuracy(own), accuracy(control), tested_on, _parts(own)))
     return tuple(scores)
 
 
