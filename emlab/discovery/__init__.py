@@ -3,15 +3,14 @@
 from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
 from emlab.discovery.activity import Activity
 from emlab.discovery.attribution import METHODS, attribute
+from emlab.discovery.context_reading import read_contexts, top_contexts
 from emlab.discovery.contexts import (
     Context,
     CorpusContexts,
     LatentContexts,
     Quantile,
     load_contexts,
-    read_contexts,
     save_contexts,
-    top_contexts,
 )
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference

@@ -98,9 +98,11 @@ class ActivityTally:
             self._open = number, known[number], here
 
     def result(self, latent: int) -> tuple[Activity, ...]:
-        """The latent's activity in all documents, and then column by column, values in order."""
+        """The latent's activity in all documents, and then column by column as they were met, values in order."""
         self._close()
-        return tuple(self._sums[key].activity(key, latent) for key in sorted(self._sums))
+        columns = list(dict.fromkeys(column for column, _ in self._sums))
+        keys = sorted(self._sums, key=lambda key: (columns.index(key[0]), key[1]))
+        return tuple(self._sums[key].activity(key, latent) for key in keys)
 
     def _close(self) -> None:
         """Count the document that lies open."""

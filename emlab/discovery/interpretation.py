@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from emlab import artifacts
 from emlab.data import Documents
 from emlab.discovery.activity import Activity
-from emlab.discovery.contexts import Context, LatentContexts, Quantile, read_contexts
+from emlab.discovery.context_reading import read_contexts
+from emlab.discovery.contexts import Context, LatentContexts, Quantile
 from emlab.discovery.latent_weights import LatentWeights, latent_weights
 from emlab.discovery.latents import check_latents
 from emlab.discovery.name_scores import NameScore, score_names

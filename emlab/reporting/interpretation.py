@@ -90,7 +90,6 @@ def _sections(one: InterpretedLatent, before: str = "") -> list[Section]:
         return [Section(f"{before}Activity", never), _weights(one, before)]
     peak = one.activity[0].peak
     sections = [
-        _activity(one, before),
         Section(
             f"{before}Strongest activations",
             "Around the strongest activation of each of the documents in which it is most active, or of the pieces of "
@@ -98,6 +97,7 @@ def _sections(one: InterpretedLatent, before: str = "") -> list[Section]:
             contexts=tuple(_shaded(context, peak) for context in one.top),
             falsified="contexts that have nothing in common, or only one word.",
         ),
+        _activity(one, before),
     ]
     for quantile in reversed(one.quantiles):
         sections.append(
@@ -112,7 +112,7 @@ def _sections(one: InterpretedLatent, before: str = "") -> list[Section]:
 
 
 def _activity(one: InterpretedLatent, before: str) -> Section:
-    header = ("documents", "number", "tokens", "active tokens", "fires in", "mean activation", "95%", "peak")
+    header = ("documents", "number", "tokens", "active tokens", "fires in", "mean activation", "peak")
     rows = []
     for activity in one.activity:
         low, high = activity.interval
@@ -123,8 +123,7 @@ def _activity(one: InterpretedLatent, before: str) -> Section:
                 f"{activity.tokens:,}",
                 f"{activity.active / activity.tokens:.2%}",
                 _percent(activity.fires),
-                f"{activity.mean:.4f}",
-                "–" if activity.documents < 2 else f"{low:.4f} to {high:.4f}",
+                f"{activity.mean:.3f}" + (f" [{low:.3f}, {high:.3f}]" if activity.documents > 1 else ""),
                 f"{activity.peak:.2f}",
             )
         )
@@ -202,7 +201,7 @@ def _tests(one: InterpretedLatent, before: str) -> list[Section]:
 
 
 def _percent(rate: Rate) -> str:
-    return f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]" if rate.n else "–"
+    return f"{rate.rate:.0%} [{rate.low:.0%}, {rate.high:.0%}]" if rate.n else "–"
 
 
 def _rate(rate: Rate) -> str:
