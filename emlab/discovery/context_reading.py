@@ -84,10 +84,11 @@ def read_contexts(
     if not counts.kept:
         raise EmlabError(f"No token of {corpus} counts ({counts}); give longer documents, or leave out less.")
 
+    spell = Speller(model.tokenizer)
+
     def spelled(cuts: Sequence[_Cut]) -> tuple[Context, ...]:
         return tuple(
-            Context(spell(model.tokenizer, cut.tokens.tolist()), tuple(cut.values.tolist()), cut.label, cut.document)
-            for cut in cuts
+            Context(spell(cut.tokens.tolist()), tuple(cut.values.tolist()), cut.label, cut.document) for cut in cuts
         )
 
     found = [
@@ -118,17 +119,37 @@ def top_contexts(
     return tuple(replace(c, label=labels[c.document]) if labels else c for c in found.top)
 
 
-def spell(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
-    """The text of each token where it stands: together they are the text of all.
+class Speller:
+    """Gives the text of each token where it stands: together they are the text of all.
 
     A token that is only a part of a character adds nothing until the character is whole.
     """
-    found, before = [], ""
-    for end in range(1, len(ids) + 1):
-        whole = tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False).rstrip("\ufffd")
-        found.append(whole.removeprefix(before))
-        before = whole
-    return tuple(found)
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._alone: dict[int, str] = {}
+        """The text of a token by itself."""
+
+    def __call__(self, ids: Sequence[int]) -> tuple[str, ...]:
+        self._alone.update({i: self._decode([i]) for i in set(ids) - self._alone.keys()})
+        parts = [self._alone[i] for i in ids]
+        whole = self._decode(ids)
+        if _PART not in whole and "".join(parts) == whole:
+            return tuple(parts)
+        # Some tokenizers write a token otherwise at the beginning of a text, and some tokens are parts of a character.
+        found, before = [], ""
+        for end in range(1, len(ids) + 1):
+            text = self._decode(ids[:end]).rstrip(_PART)
+            found.append(text.removeprefix(before))
+            before = text
+        return tuple(found)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+_PART = "\ufffd"
+"""What tokenizers write for a part of a character."""
 
 
 class _Cut(NamedTuple):
@@ -184,14 +205,14 @@ class _Cutter:
         return begins.long().cumsum(0) - 1
 
     def peaks(self, groups: Tensor) -> tuple[Tensor, _Cutting]:
-        """The strongest activation (latents, groups) in each group of tokens, -inf where there is none."""
-        many, width = int(groups[-1]) + 1, len(groups)
-        spread = groups.expand(len(self._values), width)
-        peaks = torch.zeros(len(self._values), many).scatter_reduce_(1, spread, self._values, "amax")
+        """The strongest activation (latents, groups) in each run of tokens of one group, -inf where there is none."""
+        ends = torch.bincount(groups).cumsum(0).tolist()
+        spread = groups.expand(len(self._values), len(groups))
+        peaks = torch.zeros(len(self._values), len(ends)).scatter_reduce_(1, spread, self._values, "amax")
 
         def cut(latent: int, group: int) -> _Cut:
-            here = (groups == group).nonzero()[:, 0]
-            return self._cut(latent, int(here[self._values[latent, here].argmax()]))
+            start = ends[group - 1] if group else 0
+            return self._cut(latent, start + int(self._values[latent, start : ends[group]].argmax()))
 
         return torch.where(peaks > 0, peaks, -math.inf), cut
 
