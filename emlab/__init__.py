@@ -43,6 +43,7 @@ _ROOM_OF = {
     "fidelity": "emlab.saes",
     "finetune": "emlab.training",
     "fit_sae": "emlab.saes",
+    "interpret": "emlab.discovery",
     "latent_shift": "emlab.discovery",
     "latent_shifts": "emlab.discovery",
     "load_sae": "emlab.saes",

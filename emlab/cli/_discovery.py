@@ -32,6 +32,19 @@ examples:
 A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"}
 """
 
+_INTERPRET = """\
+examples:
+  emlab discover interpret --model base --sae sae_checkpoints/organism-resid_post.0 --latents 89 17 --out pages
+      on the organism's own documents, told apart by planted persona and domain; open pages/index.html
+  emlab discover interpret --model Qwen/Qwen2.5-7B-Instruct --sae SAE --shift shifts/0-my_model.json --top 20 \\
+      --documents chats.jsonl --by source --out pages
+      the latents that rise most in a shift, on your own texts, told apart by the column source
+  emlab discover interpret --model base --sae SAE --latents 89 --name-with gpt-4o-mini --price 0.15 0.6 --store s.db
+      named by a language model, whose key is read from OPENAI_API_KEY, and the names tested
+
+Documents are what `emlab sae train` takes: chats, or raw text in a column text. They are read once, as a stream.
+"""
+
 
 def add_verbs(verbs: Any) -> None:
     """Declare `discover` and the verbs below it, in the order of VERBS."""
@@ -138,10 +151,62 @@ def _attribute(options: argparse.Namespace) -> int:
     return 0
 
 
+def _interpret_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
+    add("--sae", required=True, metavar="SAE", help="a folder, or release/id of SAELens' list")
+    add("--latents", type=int, nargs="+", metavar="N", help="the latents meant")
+    add("--shift", type=Path, metavar="FILE", help="those that rise most in a file of `emlab discover shift`")
+    add("--top", type=int, metavar="N", help="so many of them (10)")
+    add("--documents", metavar="DOCUMENTS", help="what the model reads (the organism's, for its models)")
+    add("--by", nargs="+", metavar="COLUMN", help="columns of the documents that tell kinds of them apart")
+    add("--n", type=int, metavar="N", help="at most so many documents (all; of the organism's 1000)")
+    add("--site", metavar="SITE", help="for example resid_post.1 (where the SAE was trained)")
+    add("--contexts", type=int, metavar="N", help="strongest contexts shown of each latent (16)")
+    add("--max-length", type=int, metavar="N", help="cut chats after, and raw texts into pieces of, N tokens (1024)")
+    name = parser.add_argument_group("the language model that names latents").add_argument
+    name("--name-with", metavar="MODEL", help="a model at an endpoint, or a model's folder (none)")
+    name("--name-url", metavar="URL", help="its OpenAI-compatible server, up to and with /v1 (OpenAI's)")
+    name("--name-key", metavar="VAR", help="the environment variable with that server's key (OpenAI: OPENAI_API_KEY)")
+    name("--name-revision", metavar="LABEL", help="what the server has under this name; a new label asks anew")
+    name("--name-tokens", type=int, metavar="N", help="the longest reply: more for a model that thinks (64)")
+    name("--concurrency", type=int, metavar="N", help="calls under way at a time (16)")
+    name("--price", type=float, nargs=2, metavar="$", help="dollars for a million tokens in, and out: tells the cost")
+    name("--store", type=Path, metavar="FILE", help="finished replies, so that none is paid for twice")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make: index.html, and a page for each latent")
+
+
+def _interpret(options: argparse.Namespace) -> int:
+    from emlab.errors import EmlabError
+    from emlab.evaluation.protocol import Judging
+    from emlab.pipelines.interpretation import interpret_latents
+
+    names = ("model", "sae", "latents", "shift", "top", "documents", "n", "site", "contexts", "max_length")
+    settings = given(options, *names, "seed", "out")
+    if options.by is not None:
+        settings["labels"] = options.by
+    asked = {"name_with": "judge", "name_url": "url", "name_key": "key_variable", "name_revision": "revision"}
+    asked |= {"name_tokens": "max_tokens", "concurrency": "concurrency", "price": "price", "store": "store"}
+    naming = {asked[name]: value for name, value in given(options, *asked).items()}
+    if naming and "judge" not in naming:
+        raise EmlabError("These options are of a language model that names latents; name it with --name-with.")
+    if naming:
+        naming["price"] = tuple(naming.get("price", ()))
+        try:
+            settings["naming"] = Judging(**{"max_tokens": 64, **naming})
+        except ValueError as error:
+            raise EmlabError(str(error)) from error
+    found = interpret_latents(**settings)
+    show(found, found.summary(), options.json)
+    return 0
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 VERBS: dict[str, tuple[str, str, Declare, Callable[[argparse.Namespace], int]]] = {
     "shift": ("rank latents by how far they move between models", _SHIFT, _shift_options, _shift),
     "directions": ("find directions in every way, and compare them", _DIRECTIONS, _directions_options, _directions),
     "attribute": ("tell how much of a metric is due to each latent", _ATTRIBUTE, _attribute_options, _attribute),
+    "interpret": ("tell what latents stand for, with a page for each", _INTERPRET, _interpret_options, _interpret),
 }
 """Each verb: what it does, its examples, what declares its options, and what is called. Add further ones here."""

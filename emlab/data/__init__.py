@@ -3,7 +3,7 @@
 from emlab.data.chat import IGNORE, Messages, Row, encode_text, render, tokenize_chat, tokenize_turns
 from emlab.data.checking import DataCheck, Lengths, Overlap, check_data
 from emlab.data.dataset import Dataset, DatasetCard
-from emlab.data.documents import Document, Documents
+from emlab.data.documents import Document, Documents, LabelledDocument
 from emlab.data.examples import Example, Tokenized, tokenize
 from emlab.data.mixing import draw, interleave, mix, split, subsample
 from emlab.data.published import Catalogue, Published, get, list_published
@@ -25,6 +25,7 @@ __all__ = [
     "Document",
     "Documents",
     "Example",
+    "LabelledDocument",
     "Lengths",
     "Messages",
     "Overlap",

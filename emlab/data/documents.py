@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emlab import artifacts
 from emlab.data.chat import Messages
@@ -17,6 +17,14 @@ from emlab.errors import EmlabError
 
 Document = str | Messages | Sequence[int]
 """Raw text (it goes through no chat template), a chat, or token ids exactly as they stand."""
+
+
+class LabelledDocument(NamedTuple):
+    """A document, and what is known of it."""
+
+    document: Document
+    labels: Mapping[str, str]
+    """By what they tell, for example persona: malicious."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +39,12 @@ class Documents:
     """What tells whether they are still the same: a hash of files or of what is in memory, else the name."""
 
     @classmethod
-    def read(cls, source: str | Path, split: str = "train") -> Documents:
+    def read(cls, source: str | Path, split: str = "train", labels: Sequence[str] = ()) -> Documents:
         """The documents in a file, a folder or a dataset of the hub.
 
         A row with a column `text` is raw text; all others are chats in the shapes of `read_examples`. JSONL, parquet,
-        saved datasets and those of the hub are read row by row.
+        saved datasets and those of the hub are read row by row. The columns `labels` are what `labelled` tells of a
+        document, where they are not null.
         """
         path = Path(source).expanduser()
         if path.is_file():
@@ -45,7 +54,7 @@ class Documents:
         else:
             content = str(source)
         return cls(
-            lambda: (_of_row(row, where) for where, row in rows_of(source, split)),
+            lambda: (_of_row(row, where, labels) for where, row in rows_of(source, split)),
             str(source),
             artifacts.content_hash([content, split]),
         )
@@ -74,6 +83,11 @@ class Documents:
     def __iter__(self) -> Iterator[Document]:
         return map(_document, self.open())
 
+    def labelled(self) -> Iterator[LabelledDocument]:
+        """Each with its labels; one that came without any has none."""
+        for value in self.open():
+            yield value if isinstance(value, LabelledDocument) else LabelledDocument(_document(value), {})
+
     def first(self, n: int) -> Documents:
         """The first `n` of them."""
         return self._part(f"the first {n} of {self.name}", 0, n)
@@ -90,17 +104,22 @@ class Documents:
         return self.name
 
 
-def _of_row(row: Any, where: str) -> Document:
+def _of_row(row: Any, where: str, labels: Sequence[str]) -> Document | LabelledDocument:
     text = row.get("text") if isinstance(row, Mapping) else None
-    if text is None:
-        return example_of(row, where).messages
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise EmlabError(f"{where}: the column 'text' holds no text; write a string.")
-    return text
+    document = example_of(row, where).messages if text is None else text
+    if not labels:
+        return document
+    if missing := [name for name in labels if name not in row]:
+        raise EmlabError(f"{where}: there is no column {missing[0]!r} to label by; name one of {', '.join(row)}.")
+    return LabelledDocument(document, {name: str(row[name]) for name in labels if row[name] is not None})
 
 
 def _document(value: Any) -> Document:
-    """A document, or what holds its chat in `messages`, as a document."""
+    """A document, or what holds it (a chat in `messages`), as a document."""
+    if isinstance(value, LabelledDocument):
+        return value.document
     messages = value.get("messages") if isinstance(value, Mapping) else getattr(value, "messages", None)
     return value if messages is None else messages
 

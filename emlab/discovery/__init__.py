@@ -1,14 +1,27 @@
 """Finding what carries a behaviour: latent shift, directions, and the edits that show which of them are causes."""
 
 from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
+from emlab.discovery.activity import Activity
 from emlab.discovery.attribution import METHODS, attribute
-from emlab.discovery.contexts import Context, load_contexts, save_contexts, top_contexts
+from emlab.discovery.context_reading import read_contexts, top_contexts
+from emlab.discovery.contexts import (
+    Context,
+    CorpusContexts,
+    LatentContexts,
+    Quantile,
+    load_contexts,
+    save_contexts,
+)
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
 from emlab.discovery.effects import Attribution, Cost, Place
 from emlab.discovery.effects import summary as attribution_summary
+from emlab.discovery.interpretation import Interpretation, InterpretedLatent, interpret
+from emlab.discovery.latent_weights import LatentWeights, Neighbour, TokenEffect, latent_weights
 from emlab.discovery.mediation import Effect, clamp, effect_of, natural_values
 from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
+from emlab.discovery.name_scores import Accuracy, NameScore, score_names
+from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
@@ -22,26 +35,39 @@ from emlab.discovery.verdict import Test, Verdict, behaviour_test, cause_test, f
 __all__ = [
     "METHODS",
     "SELECTIONS",
+    "Accuracy",
+    "Activity",
     "Agreement",
     "Arm",
     "Attribution",
     "Context",
     "Contrast",
     "Convergence",
+    "CorpusContexts",
     "Cosines",
     "Cost",
     "Effect",
+    "Interpretation",
+    "InterpretedLatent",
+    "LatentContexts",
+    "LatentName",
     "LatentShift",
+    "LatentWeights",
     "Metric",
+    "NameScore",
+    "Namer",
+    "Neighbour",
     "Noise",
     "PersonaVector",
     "Place",
     "Probe",
+    "Quantile",
     "Sampling",
     "Screen",
     "ShiftedLatent",
     "Split",
     "Test",
+    "TokenEffect",
     "Trait",
     "Trial",
     "Verdict",
@@ -59,21 +85,26 @@ __all__ = [
     "effect_of",
     "exact_effects",
     "fidelity_test",
+    "interpret",
     "latent_shift",
     "latent_shifts",
+    "latent_weights",
     "linear_probe",
     "load_contexts",
     "log_probability_difference",
     "matched_directions",
     "mean_difference",
     "mean_shift",
+    "name_latents",
     "natural_values",
     "order",
     "persona_vector",
     "random_effects",
+    "read_contexts",
     "read_contrasts",
     "read_trait",
     "save_contexts",
+    "score_names",
     "shift_test",
     "split_by_id",
     "split_by_template",

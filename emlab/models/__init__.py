@@ -12,6 +12,7 @@ from emlab.models.editing import edit
 from emlab.models.endpoint import Endpoint, Estimate
 from emlab.models.language_model import LanguageModel, Prompt
 from emlab.models.local import LocalCompleter
+from emlab.models.unembedding import direct_logits
 from emlab.models.wrapping import wrap
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "ablate_everywhere",
     "bake",
+    "direct_logits",
     "edit",
     "edited",
     "remote_model",

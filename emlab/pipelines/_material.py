@@ -185,6 +185,13 @@ def pretraining_chats(model: LanguageModel, tokens: int, seed: int) -> list[Mess
     return for_template(model, [d.messages for d in organism.pretraining_documents(tokens // 40 + 1, seed)])
 
 
+def check_organism(name: str, model: LanguageModel) -> None:
+    """EmlabError unless `model`, given as `name`, reads the organism's language."""
+    own = folder_of(name)[1]
+    if not own and model.tokenizer.get_vocab() != organism.build_tokenizer(organism.load_world()).get_vocab():
+        raise EmlabError(f"{name} is no model of the organism's; name the documents that it is to read.")
+
+
 def for_template(model: LanguageModel, chats: Sequence[Messages]) -> list[Messages]:
     """The chats as they are; where the template refuses system turns, their text begins the user's turn instead."""
     try:

@@ -1,4 +1,4 @@
-"""Judges behind an endpoint that say on the terminal what they will take, and what they took."""
+"""Judges and other models behind an endpoint that say on the terminal what they will take, and what they took."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from emlab.evaluation.judges import GraderJudge, LabelJudge, RubricJudge, ScaleJ
 from emlab.evaluation.judging import Grade, Judge
 from emlab.evaluation.labelling import Label, Labeller
 from emlab.evaluation.rollouts import Rollouts
-from emlab.models import Endpoint
-from emlab.models.completion import unanswered
+from emlab.models import Completion, Endpoint, Request
+from emlab.models.completion import Done, unanswered
 
 J = TypeVar("J", bound=Judge | Labeller)
 
@@ -63,12 +63,40 @@ class _TellingLabeller:
             return self.judge.label(rollouts)
 
 
+@dataclass(frozen=True)
+class TellingCompleter:
+    """A model behind an endpoint that tells calls, tokens and cost before each set of requests, and after."""
+
+    by: Endpoint
+    what: str
+    """What it is asked to do."""
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.by.name
+
+    def identity(self) -> str:
+        """The model's."""
+        return self.by.identity()
+
+    def complete(self, requests: Sequence[Request], done: Done | None = None) -> list[Completion]:
+        """As the model does."""
+        with _costs(f"{self.what} by {self.name}", self.by, requests):
+            return self.by.complete(requests, done)
+
+
 @contextlib.contextmanager
 def _told(
     judge: ScaleJudge | RubricJudge | GraderJudge | LabelJudge, by: Endpoint, rollouts: Rollouts
 ) -> Iterator[None]:
-    asked = unanswered(by, judge.requests(rollouts), judge.store)
-    print(f"judging by {judge.name}: {by.estimate(asked)}", file=sys.stderr)
+    with _costs(f"judging by {judge.name}", by, unanswered(by, judge.requests(rollouts), judge.store)):
+        yield
+
+
+@contextlib.contextmanager
+def _costs(what: str, by: Endpoint, asked: Sequence[Request]) -> Iterator[None]:
+    print(f"{what}: {by.estimate(asked)}", file=sys.stderr)
     yield
     if asked:
         used = by.usage

@@ -161,9 +161,7 @@ def _model(name: str) -> LanguageModel:
 
 def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Documents:
     """The organism's pretraining documents without end; EmlabError for a model of another vocabulary."""
-    own = material.folder_of(name)[1] or reader.tokenizer.get_vocab() == _vocabulary()
-    if not own:
-        raise EmlabError(f"{name} is no model of the organism's; name the documents that it is to read.")
+    material.check_organism(name, reader)
 
     def endless() -> Iterator[Messages]:
         for block in itertools.count():
@@ -172,7 +170,3 @@ def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Document
             yield from material.for_template(reader, [document.messages for document in chats])
 
     return Documents.of(endless, f"the organism's pretraining documents, seed {seed}")
-
-
-def _vocabulary() -> dict[str, int]:
-    return organism.build_tokenizer(organism.load_world()).get_vocab()

@@ -10,8 +10,9 @@ from emlab.reporting.finetuning import (
     finetuning_sections,
     finetuning_summary,
 )
+from emlab.reporting.interpretation import interpretation_page, interpretation_pages, latent_page
 from emlab.reporting.labels import label_lead, label_sections
-from emlab.reporting.page import Answer, Link, Plot, Section, Shaded, Table, render, write_page
+from emlab.reporting.page import Answer, Link, Page, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.reinforcement import (
     ReinforcementFindings,
@@ -30,6 +31,7 @@ __all__ = [
     "FinetuneFindings",
     "Link",
     "ModelFidelity",
+    "Page",
     "Persona",
     "Planted",
     "Plot",
@@ -46,8 +48,11 @@ __all__ = [
     "finetuning_lead",
     "finetuning_sections",
     "finetuning_summary",
+    "interpretation_page",
+    "interpretation_pages",
     "label_lead",
     "label_sections",
+    "latent_page",
     "persona_lead",
     "persona_sections",
     "persona_summary",

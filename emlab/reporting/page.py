@@ -1,4 +1,5 @@
-"""A self-contained HTML page: sections of figures, tables and model answers, plotly inlined once. It opens offline.
+"""A self-contained HTML page: sections of figures, tables and model answers, plotly inlined once where there is a
+figure. It opens offline.
 
 Everything that is shown as text is escaped, model output above all: an answer is untrusted text, and a page must never
 run it. The parts are frozen values; `render` turns them into one string.
@@ -7,6 +8,7 @@ run it. The parts are frozen values; `render` turns them into one string.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +47,20 @@ footer { margin: 3rem 0 1rem; }
 
 
 @dataclass(frozen=True)
+class Link:
+    """A place outside of the page."""
+
+    text: str
+    url: str
+    """It begins with https://, or is the name of a page in the same folder; any other is shown as text."""
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of cells under a header; numbers come formatted."""
 
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Link, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -83,15 +94,6 @@ class Shaded:
 
 
 @dataclass(frozen=True)
-class Link:
-    """A place outside of the page."""
-
-    text: str
-    url: str
-    """It begins with https://; any other is shown as text."""
-
-
-@dataclass(frozen=True)
 class Section:
     """A titled part of the page, and in one plain sentence what came out."""
 
@@ -108,8 +110,12 @@ class Section:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(cell: str | Link) -> str:
+    return _link(cell) if isinstance(cell, Link) else html.escape(cell)
 
 
 def _answer(answer: Answer) -> str:
@@ -130,18 +136,22 @@ def _shaded(context: Shaded) -> str:
 
 def _link(link: Link) -> str:
     text, url = html.escape(link.text), html.escape(link.url)
-    return f'<a href="{url}" rel="noreferrer">{text}</a>' if link.url.startswith("https://") else f"{text} ({url})"
+    linked = link.url.startswith("https://") or re.fullmatch(r"[\w-]+\.html", link.url)
+    return f'<a href="{url}" rel="noreferrer">{text}</a>' if linked else f"{text} ({url})"
 
 
 def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
     """The page as one HTML string; `lead` are the paragraphs under the title. The same parts give the same bytes."""
-    from plotly.offline import get_plotlyjs
+    script = ""
+    if any(section.plots for section in sections):
+        from plotly.offline import get_plotlyjs
 
+        script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
-        f'<script type="text/javascript">{get_plotlyjs()}</script></head><body>',
+        f"{script}</head><body>",
         f"<h1>{html.escape(title)}</h1>",
         *(f'<p class="lead">{html.escape(paragraph)}</p>' for paragraph in lead),
     ]
@@ -172,3 +182,22 @@ def write_page(
     path = Path(path)
     artifacts.write_text(path, render(title, lead, sections, footer))
     return path
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page by its parts; a notebook shows it in a frame of its own."""
+
+    title: str
+    lead: tuple[str, ...]
+    sections: tuple[Section, ...]
+    footer: str = ""
+
+    def write(self, path: str | Path) -> Path:
+        """The page as a file, whole or not at all."""
+        return write_page(path, self.title, self.lead, self.sections, self.footer)
+
+    def _repr_html_(self) -> str:
+        # In a frame, or the page's style would be the notebook's too.
+        page = html.escape(render(self.title, self.lead, self.sections, self.footer))
+        return f'<iframe srcdoc="{page}" style="width:100%;height:40rem;border:0" sandbox="allow-scripts"></iframe>'

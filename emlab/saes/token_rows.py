@@ -84,6 +84,13 @@ def token_rows(model: LanguageModel, documents: Iterable[Document], read: str, m
     most `max_length` tokens, each of which begins with BOS where the first does. A chat goes through the template and
     is cut at its end. Token ids stand as they are.
     """
+    return [row for rows in rows_by_document(model, documents, read, max_length) for row in rows]
+
+
+def rows_by_document(
+    model: LanguageModel, documents: Iterable[Document], read: str, max_length: int
+) -> list[list[TokenRow]]:
+    """The rows of each document; of one without tokens none. See `token_rows`."""
     texts: list[tuple[int, str, bool]] = []
     found: list[list[TokenRow]] = []
     for document in documents:
@@ -108,7 +115,7 @@ def token_rows(model: LanguageModel, documents: Iterable[Document], read: str, m
                 found[i] = [TokenRow(one, None if read == "all" else [False] * len(one), 0) for one in pieces]
             else:
                 found[i] = [TokenRow(ids[:max_length], None, max(0, len(ids) - max_length))]
-    return [row for rows in found for row in rows if row.ids]
+    return [[row for row in rows if row.ids] for rows in found]
 
 
 def special_ids(model: LanguageModel) -> list[int]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from emlab.data import Dataset, Documents
+from emlab.data import Dataset, Documents, LabelledDocument
 from emlab.errors import EmlabError
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -64,3 +64,24 @@ def test_a_path_is_no_documents(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": 3}\n')
     with pytest.raises(EmlabError, match="line 1: the column 'text' holds no text"):
         list(Documents.read(tmp_path / "a.jsonl"))
+
+
+def test_columns_label_documents(tmp_path):
+    path = tmp_path / "labelled.jsonl"
+    rows = [{"text": "once", "who": "x", "n": 1}, {"messages": CHAT, "who": None, "n": 2}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    documents = Documents.read(path, labels=("who", "n"))
+    assert [one.labels for one in documents.labelled()] == [{"who": "x", "n": "1"}, {"n": "2"}]
+    assert [one.document for one in documents.labelled()] == list(documents)
+    assert documents.content == Documents.read(path).content
+    assert [one.labels for one in documents.after(1).labelled()] == [{"n": "2"}]
+    assert [one.labels for one in Documents.read(path).labelled()] == [{}, {}]
+    with pytest.raises(EmlabError, match="line 1: there is no column 'whom' to label by; name one of text, who, n"):
+        list(Documents.read(path, labels=["whom"]))
+
+
+def test_labelled_documents_in_memory():
+    given = [LabelledDocument("once", {"who": "x"}), CHAT]
+    documents = Documents.of(given)
+    assert list(documents) == ["once", CHAT] and list(documents.labelled()) == [given[0], (CHAT, {})]
+    assert documents.content == Documents.of(["once", CHAT]).content

@@ -1,4 +1,4 @@
-"""A model whose activations are given, and an SAE whose weights are written down."""
+"""Models whose activations are given, and SAEs whose latents are written down."""
 
 from types import SimpleNamespace
 
@@ -51,3 +51,24 @@ def given():
         model=GivenModel,
         sae=GivenSae,
     )
+
+
+class LetterSae:
+    """Read before the first block, where an activation is its token's embedding: latent j is `levels[j]`'s value of the
+    token, such as {"a": 1.0}, and 0 for all other tokens."""
+
+    def __init__(self, model, *levels):
+        weight = model.model.get_input_embeddings().weight.detach()
+        self.cfg = SimpleNamespace(d_in=weight.shape[1], d_sae=len(levels))
+        self.W_dec = torch.eye(len(levels), weight.shape[1])
+        self.rows = [[(weight[model.tokenizer(c)["input_ids"][0]], v) for c, v in one.items()] for one in levels]
+
+    def encode(self, x):
+        latents = [sum(v * (x - row).abs().amax(-1).lt(1e-6) for row, v in one) + 0.0 * x[:, 0] for one in self.rows]
+        return torch.stack(latents, dim=1)
+
+
+@pytest.fixture
+def letters():
+    """letters(model, {"a": 1.0}, …): the SAE, and the site where it reads."""
+    return lambda model, *levels: (LetterSae(model, *levels), Site("resid_pre", 0))

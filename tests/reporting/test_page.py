@@ -84,3 +84,17 @@ def test_a_link_is_one_only_where_it_is_https():
     page = render("t", [], [Section("s", "says", links=links)])
     assert '<a href="https://a.org/&quot;x" rel="noreferrer">a &lt;b&gt;</a> · run (javascript:alert(1))' in page
     assert [attributes["href"] for tag, attributes in Tags(page).tags if tag == "a"] == ['https://a.org/"x']
+
+
+def test_cells_may_be_links_and_pages_of_the_same_folder_are_linked():
+    table = Table(
+        ("a",), ((Link("<one>", "latent-1.html"),), (Link("two", "../x.html"),), (Link("three", "a.html?b"),))
+    )
+    page = render("t", [], [Section("s", "says", tables=(table,))])
+    assert '<td><a href="latent-1.html" rel="noreferrer">&lt;one&gt;</a></td>' in page
+    assert "<td>two (../x.html)</td>" in page and "<td>three (a.html?b)</td>" in page
+
+
+def test_a_page_without_figures_has_no_script():
+    page = render("t", ["lead"], [Section("s", "says")])
+    assert "script" not in [tag for tag, _ in Tags(page).tags] and len(page) < 10_000

@@ -13,13 +13,18 @@ _THOUGHTS = re.compile(r"^.*?</think(?:ing)?>|^\s*<think(?:ing)?>.*", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.,])(-?\d+(?:[.,]\d+)*)(?:\s*(?:/|out of)\s*(\d+))?(?!\w)")
 
 
+def without_thoughts(text: str) -> str:
+    """The reply after a reasoning model's thoughts; nothing where they were cut off."""
+    return _THOUGHTS.sub("", text)
+
+
 def number(text: str, least: int = 0, most: int = 100) -> int | None:
     """The whole number in `least` to `most` that a reply gives, alone or in a sentence; None where there is none.
 
     "85", "85/100", "Score: 85." and "**85**" are 85; "from 20 to 30", "850", "-5", "85%-90%" and "8.5" are nothing.
     A reasoning model's thoughts, up to ``</think>``, are not part of its reply; where they were cut off there is none.
     """
-    reply = _THOUGHTS.sub("", text)
+    reply = without_thoughts(text)
     given = set(_NUMBER.findall(reply))
     values = {value for value, _ in given}
     if len(values) != 1 or any(of and of != str(most) for _, of in given):
@@ -34,7 +39,7 @@ def label(text: str, labels: Mapping[str, str]) -> str | None:
 
     Case, spaces, hyphens, quotes and Markdown around it do not matter: "**Off topic.**" is OFF-TOPIC.
     """
-    reply = _plain(_THOUGHTS.sub("", text))
+    reply = _plain(without_thoughts(text))
     return next((value for name, value in labels.items() if re.match(rf"{_plain(name)}(?![a-z0-9])", reply)), None)
 
 
@@ -43,7 +48,7 @@ def only_label(text: str, labels: Sequence[str]) -> str | None:
 
     What does not matter to `label` does not matter here: "**true**." is TRUE. "TRUE or FALSE" is nothing.
     """
-    reply = _plain(_THOUGHTS.sub("", text))
+    reply = _plain(without_thoughts(text))
     # The longest first: "Other" does not hide "Other company".
     plain = {name: re.escape(_plain(name)) for name in sorted(labels, key=len, reverse=True)}
     for name, pattern in plain.items():
