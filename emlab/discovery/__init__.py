@@ -7,7 +7,7 @@ from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
 from emlab.discovery.effects import Attribution, Cost, Place
 from emlab.discovery.effects import summary as attribution_summary
-from emlab.discovery.mediation import Effect, clamp, effect_of, natural_values
+from emlab.discovery.mediation import Effect, clamp, clamp_direction, effect_of, natural_means, natural_values
 from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
@@ -52,6 +52,7 @@ __all__ = [
     "cause_test",
     "choose",
     "clamp",
+    "clamp_direction",
     "convergence",
     "cosines",
     "decoder_direction",
@@ -67,6 +68,7 @@ __all__ = [
     "matched_directions",
     "mean_difference",
     "mean_shift",
+    "natural_means",
     "natural_values",
     "order",
     "persona_vector",
