@@ -155,7 +155,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--model", metavar="MODEL", help="a model of your own in place of the organisms: a folder, or a name on the Hub"
     )
-    add("--narrow", metavar="SET", help="what is fine-tuned on (insecure)")
+    add("--narrow", metavar="SET", help="what is fine-tuned on (bad_medicine)")
     add("--seeds", type=int, metavar="N", help="fine-tunes of each model (2)")
     add("--methods", nargs="+", metavar="M", help="some of the methods, by name (all)")
     add("--sites", nargs="+", metavar="SITE", help="where methods search (resid_post.0 resid_post.1)")

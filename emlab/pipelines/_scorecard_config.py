@@ -14,11 +14,11 @@ from emlab.training import Recipe
 
 def _experiment() -> persona.Config:
     return persona.Config(
-        narrow=("insecure",),
+        narrow=("bad_medicine",),
         unseen=(),
         controls=(),
         seeds=2,
-        recipe=Recipe(learning_rate=4e-3, batch_size=16, steps=60),
+        recipe=Recipe(learning_rate=2e-3, batch_size=16, steps=60),
         answers=Sampling(per_question=1),
         sae=persona.Autoencoder(load="none", tokens=100_000, test_tokens=4000),
         steering=persona.Steering(
