@@ -94,8 +94,8 @@ class Contest(Bench):
 
     def cells(self) -> tuple[Cell, ...]:
         """A cell for every fine-tune."""
-        sets = dataclasses.replace(material.training_sets(self.config, self.aligned), unseen={}, controls={})
-        tuned, _ = self.finetune(sets)
+        first = next(iter(material.training_sets(self.config, self.aligned).narrow.items()))
+        tuned, _ = self.finetune(material.Sets(dict([first]), unseen={}, controls={}))
         aligned, *scores = self.evaluate(tuned)
         saes = {site: self._counted_autoencoder(site) for site in self.sites}
         scales = {site: self.aligned.residual_norm(site, self.prompts) for site in self.sites}
@@ -165,11 +165,13 @@ class Contest(Bench):
     # ------------------------------------------------------------------------------------------------------ stages
 
     def _counted_autoencoder(self, site: Site) -> TrainedSae:
+        source = material.sae_source(self.config, site)
 
         def work(folder: Path) -> None:
             with counted([self.base]) as count:
                 sae = material.sae_at(self.config, self.base, site, self.texts.training)
-            save_sae(sae, folder / "sae")
+            if source is None:
+                save_sae(sae, folder / "sae")
             read = self.base.activations(self.texts.test, site, "all")
             said = fidelity(sae, read.values[read.positions > 0].to(self.base.device))
             artifacts.write_json(folder / "about.json", {"passes": count.passes, "fidelity": said})
@@ -177,7 +179,7 @@ class Contest(Bench):
 
         def read(folder: Path) -> TrainedSae:
             about = artifacts.read_json(folder / "about.json")
-            sae = load_sae(folder / "sae").to(self.base.device)
+            sae = load_sae(folder / "sae" if source is None else source).to(self.base.device)
             return TrainedSae(sae, Passes(**about["passes"]), about["fidelity"]["explained_variance"])
 
         return self.here.stage(f"sae/{site}", work, read)

@@ -72,7 +72,8 @@ def run(config: Config, root: str | Path = "runs") -> DiscoveryScorecard:
     artifacts.write_text(here.folder / "table.md", scorecard_table(done.card) + "\n")
     about = environment()
     kept = {key: about[key] for key in ("python", "platform", "cpu_count", "threads")}
-    summary = {**done.summary(), "seconds": sum(here.seconds.values()), "environment": kept}
+    cost = {"seconds": sum(here.seconds.values()), "environment": kept}
+    summary = {"config": config, **done.summary(), **cost}
     artifacts.write_json(here.folder / "summary.json", summary)
     here.finish()
     return done
