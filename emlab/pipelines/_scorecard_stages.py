@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from emlab import artifacts
 from emlab.detection import Auroc, auroc
@@ -65,6 +67,19 @@ class TrainedSae:
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """What all fine-tunes of one model share, by site."""
+
+    saes: Mapping[Site, TrainedSae]
+    scales: Mapping[Site, float]
+    """Median residual norms of the aligned model."""
+    means: Mapping[Site, Tensor]
+    """(d_model,): its mean activation while it answers."""
+    nulls: Sequence[Direction]
+    """At all sites."""
+
+
+@dataclass(frozen=True, eq=False)
 class MethodFound:
     """What a method found at every site, and what it took."""
 
@@ -88,7 +103,6 @@ class Contest(Bench):
         super().__init__(experiment, here, aligned, base)
         self.contest, self.organism, self.world = config, organism, world
         self.sites = [material.site_in(text, base) for text in experiment.sites]
-        self.asked = spread(self.discovery, experiment.steering.questions)
         self.trait = read_trait(config.trait or ("evil" if world == OWN else ORGANISM_TRAIT))
         self.scorer = _scorer(self.trait, experiment)
 
@@ -97,40 +111,32 @@ class Contest(Bench):
         first = next(iter(material.training_sets(self.config, self.aligned).narrow.items()))
         tuned, _ = self.finetune(material.Sets(dict([first]), unseen={}, controls={}))
         aligned, *scores = self.evaluate(tuned)
-        saes = {site: self._counted_autoencoder(site) for site in self.sites}
-        scales = {site: self.aligned.residual_norm(site, self.prompts) for site in self.sites}
-        nulls = [direction for site in self.sites for direction in self._nulls(site)]
-        means = natural_means(
-            self.aligned,
-            self.sites,
-            self.asked,
-            self.config.steering.positions[0],
-            self.config.answers.max_new_tokens,
-            self.config.seed,
+        ground = Ground(
+            {site: self._counted_autoencoder(site) for site in self.sites},
+            {site: self.aligned.residual_norm(site, self.prompts) for site in self.sites},
+            natural_means(
+                self.aligned,
+                self.sites,
+                spread(self.discovery, self.config.steering.questions),
+                self.config.steering.positions[0],
+                self.config.answers.max_new_tokens,
+                self.config.seed,
+            ),
+            [direction for site in self.sites for direction in self._nulls(site)],
         )
         return tuple(
-            self._cell(name, seed, tuned[name].model, aligned, score, saes, scales, nulls, means)
+            self._cell(seed, tuned[name].model, aligned, score, ground)
             for seed, (name, score) in enumerate(zip(tuned, scores, strict=True), self.config.seed)
         )
 
-    def _cell(
-        self,
-        name: str,
-        seed: int,
-        model: LanguageModel,
-        aligned: Score,
-        score: Score,
-        saes: Mapping[Site, TrainedSae],
-        scales: Mapping[Site, float],
-        nulls: Sequence[Direction],
-        means: Mapping[Site, Any],
-    ) -> Cell:
-        found = {method: self._search(name, method, model, saes, scales) for method in self.methods}
+    def _cell(self, seed: int, model: LanguageModel, aligned: Score, score: Score, ground: Ground) -> Cell:
+        name = model.name
+        found = {method: self._search(method, model, ground) for method in self.methods}
         own = [direction for each in found.values() for direction in each.directions.values()]
-        plus = self._screen(f"plus/{name}", self.aligned, [*own, *nulls], "misaligned")
-        minus = self._screen(f"minus/{name}", model, [*own, *nulls], "aligned")
-        effects = self._natural(name, model, score, found, plus, means)
-        planted = self._planted(name, found, plus, saes)
+        plus = self._screen(f"plus/{name}", self.aligned, [*own, *ground.nulls], "misaligned")
+        minus = self._screen(f"minus/{name}", model, [*own, *ground.nulls], "aligned")
+        effects = self._natural(model, score, found, plus, ground)
+        planted = self._planted(name, found, plus, ground)
         entries = []
         for method, each in found.items():
             steered = None
@@ -138,7 +144,7 @@ class Contest(Bench):
                 adds = cause_test(plus, method, NULL, aligned)
                 subtracts = cause_test(minus, method, NULL, score)
                 steered = Steered(plus.tested(method), minus.tested(method), adds, subtracts, effects[method])
-            sae = sum((trained.passes for trained in saes.values()), Passes()) if each.latents else Passes()
+            sae = sum((trained.passes for trained in ground.saes.values()), Passes()) if each.latents else Passes()
             area = planted.get(method)
             entries.append(Entry(method, each.said(), steered, each.reason, area, each.passes, sae))
         nulls_plus, nulls_minus = (
@@ -154,7 +160,7 @@ class Contest(Bench):
             nulls_plus,
             nulls_minus,
             _cosines(found, self.sites),
-            {str(site): trained.explained for site, trained in saes.items()},
+            {str(site): trained.explained for site, trained in ground.saes.items()},
         )
 
     @property
@@ -184,14 +190,7 @@ class Contest(Bench):
 
         return self.here.stage(f"sae/{site}", work, read)
 
-    def _search(
-        self,
-        tuned: str,
-        method: str,
-        model: LanguageModel,
-        saes: Mapping[Site, TrainedSae],
-        scales: Mapping[Site, float],
-    ) -> MethodFound:
+    def _search(self, method: str, model: LanguageModel, ground: Ground) -> MethodFound:
         """What one method finds, at every site."""
 
         def work(folder: Path) -> None:
@@ -200,7 +199,7 @@ class Contest(Bench):
             with counted([self.aligned, model, self.base]) as count:
                 for site in self.sites:
                     try:
-                        found[site] = METHODS[method](self._given(model, site, saes[site].sae, scales[site]))
+                        found[site] = METHODS[method](self._given(model, site, ground))
                     except EmlabError as error:
                         reason = str(error)
             if found:
@@ -209,7 +208,9 @@ class Contest(Bench):
             latents = {str(site): one.latent for site, one in found.items() if one.latent is not None}
             about = {"latents": latents, "reason": "" if found else reason, "passes": count.passes}
             artifacts.write_json(folder / "found.json", about)
-            self.here.log(f"{self.organism}, {self.world}, {tuned}: {method}: {latents or reason or 'a direction'}")
+            self.here.log(
+                f"{self.organism}, {self.world}, {model.name}: {method}: {latents or reason or 'a direction'}"
+            )
 
         def read(folder: Path) -> MethodFound:
             raw, path = artifacts.read_json(folder / "found.json"), folder / "directions.safetensors"
@@ -217,9 +218,9 @@ class Contest(Bench):
             latents = {Site.parse(site): latent for site, latent in raw["latents"].items()}
             return MethodFound(directions, latents, raw["reason"], Passes(**raw["passes"]))
 
-        return self.here.stage(f"search/{tuned}/{file_name(method)}", work, read)
+        return self.here.stage(f"search/{model.name}/{file_name(method)}", work, read)
 
-    def _given(self, model: LanguageModel, site: Site, sae: SAE, scale: float) -> Search:
+    def _given(self, model: LanguageModel, site: Site, ground: Ground) -> Search:
         config = self.config
         return Search(
             self.aligned,
@@ -227,14 +228,14 @@ class Contest(Bench):
             site,
             config.shift_positions,
             self.discovery,
-            sae,
+            ground.saes[site].sae,
             config.sae,
             self.texts.training or self.texts.test,
             self._contrasts(),
             self.trait,
             self.scorer,
             self.judge,
-            scale,
+            ground.scales[site],
             config.steering,
             config.answers,
             config.seed,
@@ -256,13 +257,7 @@ class Contest(Bench):
         return [dataclasses.replace(direction, origin=f"{NULL} {direction.origin}") for direction in drawn]
 
     def _natural(
-        self,
-        tuned: str,
-        model: LanguageModel,
-        before: Score,
-        found: Mapping[str, MethodFound],
-        plus: Screen,
-        means: Mapping[Site, Any],
+        self, model: LanguageModel, before: Score, found: Mapping[str, MethodFound], plus: Screen, ground: Ground
     ) -> dict[str, Effect]:
         """Each direction's component, at the site where it steers best, set to what it is in the aligned model."""
         config, positions = self.config, self.config.steering.positions[0]
@@ -274,7 +269,7 @@ class Contest(Bench):
                 if not each.directions:
                     continue
                 direction = each.directions[plus.tested(method).arm.site]
-                edit = clamp_direction(direction, float(means[direction.site] @ direction.vector), positions)
+                edit = clamp_direction(direction, float(ground.means[direction.site] @ direction.vector), positions)
                 said = f"{method} set to its value in the aligned model"
                 seed = config.seed + 2
                 done = effect_of(model, edit, said, before, self.judge, documents, config.answers, None, seed, loss)
@@ -284,20 +279,15 @@ class Contest(Bench):
         def read(folder: Path) -> dict[str, Effect]:
             return {m: Effect.load(folder / file_name(m)) for m, each in found.items() if each.directions}
 
-        return self.here.stage(f"natural/{tuned}", work, read)
+        return self.here.stage(f"natural/{model.name}", work, read)
 
-    def _planted(
-        self,
-        tuned: str,
-        found: Mapping[str, MethodFound],
-        plus: Screen,
-        saes: Mapping[Site, TrainedSae],
-    ) -> dict[str, Auroc]:
+    def _planted(self, tuned: str, found: Mapping[str, MethodFound], plus: Screen, ground: Ground) -> dict[str, Auroc]:
         """How well each tells documents of the malicious persona, where it can be known, before the last answer.
 
-        A latent is read by its activation, any other direction by the activation's component along it.
+        The base model reads them. A latent is read by its activation, any other direction by the activation's component
+        along it.
         """
-        if self.world != PLANTED:
+        if self.world != PLANTED or not self.texts.personas:
             return {}
 
         def work(folder: Path) -> None:
@@ -311,7 +301,7 @@ class Contest(Bench):
                     continue
                 site = plus.tested(method).arm.site
                 if site in each.latents:
-                    values = saes[site].sae.encode(stream[site].to(self.base.device))[:, each.latents[site]]
+                    values = ground.saes[site].sae.encode(stream[site].to(self.base.device))[:, each.latents[site]]
                     values = values.detach().cpu()
                 else:
                     values = stream[site] @ each.directions[site].vector
