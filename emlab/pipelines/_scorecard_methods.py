@@ -203,15 +203,20 @@ def difference_sae(search: Search) -> Found:
 
 
 def crosscoder(search: Search) -> Found:
-    """Of a crosscoder of the two models, the latent that writes most in the fine-tune beyond what it writes before."""
+    """Of a crosscoder of the two models, the latent by which they differ most, and what it writes besides in the tuned.
+
+    What the crosscoder makes of the two models differs by the sum of its latents times (after − before), the difference
+    of each one's two decoders; the direction is that of the largest term.
+    """
     sae = _trained(search, "crosscoder")
     both = [
         prompt_means(model, search.prompts, search.site, search.positions) for model in (search.aligned, search.tuned)
     ]
     with torch.no_grad():
         active = sae.encode(torch.cat(both, dim=1).to(sae.W_dec)).mean(0)
-        before, after = (part.norm(dim=1) for part in sae.W_dec.split(search.aligned.d_model, dim=1))
-    return Found(decoder_direction(sae, int((active * (after - before)).argmax()), search.site))
+        before, after = sae.W_dec.split(search.aligned.d_model, dim=1)
+        top = int((active * (after - before).norm(dim=1)).argmax())
+    return Found(Direction((after - before)[top], search.site, f"crosscoder latent {top}, after − before"))
 
 
 def _trained(search: Search, kind: Kind) -> SAE:
