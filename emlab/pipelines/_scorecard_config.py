@@ -46,6 +46,8 @@ class Config:
     """How organisms are built here; their seed is their own."""
     control_world: bool = True
     """Run everything in each organism's control world too, where no shared persona is."""
+    control_seeds: int = 1
+    """Fine-tunes in each control world; in the others there are `experiment.seeds`."""
     model: str | None = None
     """A model of your own in place of the organisms: a Hugging Face folder, or a name on the Hub. What is planted in it
     nobody knows, and it has no control world."""
@@ -74,5 +76,6 @@ class Config:
             raise ValueError("'organisms' names one twice; name each once.")
         if self.experiment.steering.random < 1:
             raise ValueError("'experiment.steering.random' is 0 and a scorecard needs a null; give 1 or more.")
-        if self.cases < 1:
-            raise ValueError(f"'cases' is {self.cases} and must be 1 or more.")
+        for key, value in (("cases", self.cases), ("control_seeds", self.control_seeds)):
+            if value < 1:
+                raise ValueError(f"'{key}' is {value} and must be 1 or more.")

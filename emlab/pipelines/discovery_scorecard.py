@@ -109,7 +109,8 @@ def _subjects(config: Config, here: Run) -> Iterator[tuple[str, str, Experiment]
                 f"{prefix}{name}" if folder is None else str(organism.checkpoint(f"{prefix}{name}", folder))
                 for name in ("aligned", "base")
             )
-            experiment = dataclasses.replace(config.experiment, model=aligned, base=base)
+            seeds = config.control_seeds if world == CONTROL else config.experiment.seeds
+            experiment = dataclasses.replace(config.experiment, model=aligned, base=base, seeds=seeds)
             yield "shipped" if folder is None else folder.name, world, experiment
 
 

@@ -169,6 +169,7 @@ def test_wrong_settings_are_one_sentence(tmp_path, capsys):
         ({"organisms": ()}, "'organisms' is empty"),
         ({"organisms": (1, 1)}, "names one twice"),
         ({"cases": 0}, "'cases' is 0"),
+        ({"control_seeds": 0}, "'control_seeds' is 0"),
     ):
         with pytest.raises(ValueError, match=said):
             Config(**changes)
@@ -185,12 +186,12 @@ def test_wrong_settings_are_one_sentence(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_on_the_shipped_organism_the_mean_difference_controls_both_ways_and_random_directions_do_not(tmp_path):
-    small = ("seeds=1", "steering.random=2", "steering.questions=24", "sites=[resid_post.0]", "sae.tokens=20000")
+    small = ("seeds=1", "steering.random=2", "steering.questions=24", "sites=[resid_post.1]", "sae.tokens=20000")
     methods = "methods=[latent shift, mean difference, random, matched random]"
     more = ["organisms=[null]", methods, *(f"experiment.{setting}" for setting in small), "experiment.documents=100"]
     ran = discovery_scorecard.run(config.load(YAML, more, Config), tmp_path)
     rows = {row.method: row for row in ran.card.rows()}
-    assert rows["mean difference"].both == 1 and rows["mean difference"].removed.value > 0.5
+    assert rows["mean difference"].both == 1 and rows["mean difference"].removed.value > 0.3
     assert rows["random"].both == rows["matched random"].both == 0
     assert all(row.false_both == 0 for row in rows.values())
-    assert rows["mean difference"].auroc.value > 0.9 and rows["random"].removed.value < 0.5
+    assert rows["mean difference"].auroc.value > 0.9 and rows["random"].removed.value < 0.3
