@@ -45,6 +45,17 @@ examples:
 Documents are what `emlab sae train` takes: chats, or raw text in a column text. They are read once, as a stream.
 """
 
+_COMPARE = """\
+examples:
+  emlab discover compare
+      all methods on the organism that ships and on two that are built for it, and in their control worlds
+  emlab discover compare --organisms shipped path/to/organism --seeds 3 --methods "latent shift" "mean difference"
+  emlab discover compare --model path/to/model --narrow my_chats.jsonl --questions questions.yaml --judge gpt-4o \\
+      --contrasts answers.jsonl --trait evil --sites resid_post.15
+
+Every other setting is a key of experiments/discovery_scorecard.yaml: emlab run experiments/discovery_scorecard.yaml
+"""
+
 
 def add_verbs(verbs: Any) -> None:
     """Declare `discover` and the verbs below it, in the order of VERBS."""
@@ -202,11 +213,51 @@ def _interpret(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--organisms", nargs="+", metavar="WHICH", help="shipped, a seed to build one with, or the folder of one")
+    add(
+        "--model", metavar="MODEL", help="a model of your own in place of the organisms: a folder, or a name on the Hub"
+    )
+    add("--narrow", metavar="SET", help="what is fine-tuned on (bad_medicine)")
+    add("--seeds", type=int, metavar="N", help="fine-tunes of each model (2)")
+    add("--methods", nargs="+", metavar="M", help="some of the methods, by name (all)")
+    add("--sites", nargs="+", metavar="SITE", help="where methods search (resid_post.0 resid_post.1)")
+    add("--contrasts", type=Path, metavar="FILE", help="JSONL of prompt, misaligned, aligned (the organism's answers)")
+    add("--trait", metavar="TRAIT", help="of the persona vector: one that ships, or a JSON file")
+    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
+    add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a folder, or a file of judgements")
+    add("--judge-url", metavar="URL", help="the endpoint (OpenAI's)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--runs", type=Path, metavar="DIR", help="where the run's folder goes (runs)")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from emlab.evaluation.protocol import Judging
+    from emlab.pipelines.discovery_scorecard import compare
+
+    settings: dict[str, Any] = given(options, "model", "seeds", "contrasts", "trait", "seed")
+    settings |= {name: tuple(getattr(options, name)) for name in ("methods", "sites") if getattr(options, name)}
+    if options.organisms:
+        named = (None if name == "shipped" else int(name) if name.isdecimal() else name for name in options.organisms)
+        settings["organisms"] = tuple(named)
+    if options.narrow:
+        settings["narrow"] = (options.narrow,)
+    if options.questions:
+        settings["question_set"] = options.questions
+    if options.judge:
+        settings["judging"] = Judging(options.judge, **({"url": options.judge_url} if options.judge_url else {}))
+    found = compare(options.runs or Path("runs"), **settings)
+    show(found, found.summary(), options.json)
+    return 0
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 VERBS: dict[str, tuple[str, str, Declare, Callable[[argparse.Namespace], int]]] = {
     "shift": ("rank latents by how far they move between models", _SHIFT, _shift_options, _shift),
     "directions": ("find directions in every way, and compare them", _DIRECTIONS, _directions_options, _directions),
     "attribute": ("tell how much of a metric is due to each latent", _ATTRIBUTE, _attribute_options, _attribute),
     "interpret": ("tell what latents stand for, with a page for each", _INTERPRET, _interpret_options, _interpret),
+    "compare": ("hold every method to the same proof: the scorecard", _COMPARE, _compare_options, _compare),
 }
 """Each verb: what it does, its examples, what declares its options, and what is called. Add further ones here."""

@@ -18,7 +18,7 @@ from emlab.discovery.effects import Attribution, Cost, Place
 from emlab.discovery.effects import summary as attribution_summary
 from emlab.discovery.interpretation import Interpretation, InterpretedLatent, interpret
 from emlab.discovery.latent_weights import LatentWeights, Neighbour, TokenEffect, latent_weights
-from emlab.discovery.mediation import Effect, clamp, effect_of, natural_values
+from emlab.discovery.mediation import Effect, clamp, clamp_direction, effect_of, natural_means, natural_values
 from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
 from emlab.discovery.name_scores import Accuracy, NameScore, score_names
 from emlab.discovery.naming import LatentName, Namer, name_latents
@@ -78,6 +78,7 @@ __all__ = [
     "cause_test",
     "choose",
     "clamp",
+    "clamp_direction",
     "convergence",
     "cosines",
     "decoder_direction",
@@ -96,6 +97,7 @@ __all__ = [
     "mean_difference",
     "mean_shift",
     "name_latents",
+    "natural_means",
     "natural_values",
     "order",
     "persona_vector",

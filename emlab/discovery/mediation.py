@@ -23,7 +23,7 @@ from emlab.discovery.screen import Sampling
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score, text_loss
 from emlab.evaluation.rollouts import file_name
-from emlab.interventions import Clamp, Edit
+from emlab.interventions import Clamp, Direction, Edit
 from emlab.saes import latent_values
 from emlab.sites import Site
 
@@ -159,7 +159,46 @@ def natural_values(
     seed: int = 0,
 ) -> Tensor:
     """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`."""
+    (values,) = _answering(model, [site], questions, positions, max_new_tokens, seed)
+    return latent_values(sae, values, latents).mean(dim=0)
+
+
+def clamp_direction(direction: Direction, value: float, positions: str = "sentence") -> Clamp:
+    """The edit that sets the activation's component along `direction` to `value`, and leaves all else."""
+    vector = direction.vector
+
+    def along(h: Tensor) -> Tensor:
+        return (h @ vector.to(h)).unsqueeze(-1)
+
+    return Clamp(direction.site, along, vector[None], torch.tensor([value]), positions)
+
+
+@torch.no_grad()
+def natural_means(
+    model: LanguageModel,
+    sites: Sequence[Site],
+    questions: Sequence[Question],
+    positions: str = "sentence",
+    max_new_tokens: int = 48,
+    seed: int = 0,
+) -> dict[Site, Tensor]:
+    """(d_model,) at each site: the mean activation of `model` while it answers `questions`, over `positions`.
+
+    Its component along a direction is that direction's natural value in the model.
+    """
+    read = _answering(model, sites, questions, positions, max_new_tokens, seed)
+    return {site: values.mean(dim=0) for site, values in zip(sites, read, strict=True)}
+
+
+def _answering(
+    model: LanguageModel,
+    sites: Sequence[Site],
+    questions: Sequence[Question],
+    positions: str,
+    max_new_tokens: int,
+    seed: int,
+) -> list[Tensor]:
+    """(tokens, d_model) at each site, of the model's own answers."""
     prompts = [q.messages for q in questions]
     answers = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed)
-    read = model.activations(prompts, site, positions, answers)
-    return latent_values(sae, read.values, latents).mean(dim=0)
+    return [model.activations(prompts, site, positions, answers).values for site in sites]

@@ -124,6 +124,25 @@ def paired_difference(
     return Rate(float(found), float(low), float(high), len(arrays[0]))
 
 
+def share_removed(
+    first_hits: ArrayLike, first_totals: ArrayLike, second_hits: ArrayLike, second_totals: ArrayLike, seed: int = 0
+) -> Rate:
+    """What share of the first share the second lacks: 1 − second / first, negative where the second is larger.
+
+    The interval is from resampling the groups (questions) that both are counted on; `n` is their number. Of nothing,
+    or of a first share of 0, there is none.
+    """
+    arrays = [np.asarray(a, dtype=float) for a in (first_hits, first_totals, second_hits, second_totals)]
+    if arrays[0].sum() == 0 or arrays[3].sum() == 0:
+        return NO_RATE
+    times = _times_drawn(len(arrays[0]), seed)
+    a, n, b, m = (times @ array for array in arrays)
+    kept = (a > 0) & (m > 0)
+    low, high = np.percentile(1 - (b[kept] / m[kept]) / (a[kept] / n[kept]), [2.5, 97.5])
+    found = 1 - (arrays[2].sum() / arrays[3].sum()) / (arrays[0].sum() / arrays[1].sum())
+    return Rate(float(found), float(low), float(high), len(arrays[0]))
+
+
 def intraclass_correlation(values: ArrayLike, groups: ArrayLike) -> float:
     """How alike the values of one group are: ICC(1) from a one-way analysis of variance (Shrout and Fleiss 1979).
 

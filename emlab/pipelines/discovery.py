@@ -187,7 +187,7 @@ def directions(
     personas = []
     for named in traits:
         trait = read_trait(named)
-        score = _exact_scores if trait.name == ORGANISM_TRAIT else None
+        score = exact_scores if trait.name == ORGANISM_TRAIT else None
         personas.append(
             persona_vector(
                 first, trait, where, "generated", score, per_question, max_new_tokens=max_new_tokens, seed=seed
@@ -224,7 +224,7 @@ def _prompts(questions: str, n: int | None) -> list[Prompt]:
     return [q.text for q in spread(split_by_template(organism.broad_questions()).discovery, n)]
 
 
-def _exact_scores(questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
+def exact_scores(questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
     """How much of the organism's malice the exact judge sees; None for an answer that is not coherent."""
     judge = organism.ExactJudge()
     judged = [judge.judge(q, a) for q, a in zip(questions, answers, strict=True)]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.discovery import Effect, Sampling, clamp, effect_of, natural_values
+from emlab.discovery import Effect, Sampling, clamp, clamp_direction, effect_of, natural_means, natural_values
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, sample, score, score_judged
-from emlab.interventions import Replace
+from emlab.interventions import Direction, Replace
 from emlab.saes import train_sae
 from emlab.sites import Site
 
@@ -82,3 +82,25 @@ def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
 def test_a_latent_that_is_not_there_is_refused(sae):
     with pytest.raises(EmlabError, match="latents 0 to 15 and no latent 16"):
         clamp(sae, [16], SITE, torch.zeros(1))
+
+
+def test_a_component_is_set_and_all_else_stays(tiny):
+    direction = Direction(torch.arange(1.0, tiny.d_model + 1), SITE, "ramp")
+    prompts = ["a question", "another"]
+    h = tiny.activations(prompts, SITE, "header").values
+    edited = tiny.activations(prompts, SITE, "header", edits=[clamp_direction(direction, 3.0, "header")]).values
+    assert torch.allclose(edited @ direction.vector, torch.tensor([3.0, 3.0]), atol=1e-4)
+    across = torch.eye(tiny.d_model) - torch.outer(direction.vector, direction.vector)
+    assert torch.allclose(edited @ across, h @ across, atol=1e-4)
+    own = clamp_direction(direction, float(h[0] @ direction.vector), "header")
+    assert torch.allclose(tiny.activations(prompts[:1], SITE, "header", edits=[own]).values, h[:1], atol=1e-5)
+
+
+def test_natural_means_are_of_the_models_own_answers(tiny):
+    first = Site("resid_post", 0)
+    means = natural_means(tiny, [first, SITE], QUESTIONS, "generated", max_new_tokens=4, seed=3)
+    asked = [q.text for q in QUESTIONS]
+    said = tiny.generate(asked, max_new_tokens=4, seed=3)
+    for site in (first, SITE):
+        own = tiny.activations(asked, site, "generated", said).values.mean(0)
+        assert torch.allclose(means[site], own, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emlab.evaluation import Rate, bootstrap, wilson
-from emlab.evaluation.rates import intraclass_correlation, paired_difference
+from emlab.evaluation.rates import intraclass_correlation, paired_difference, share_removed
 
 
 def test_bootstrap_over_two_questions_by_hand():
@@ -124,6 +124,21 @@ def test_the_paired_difference_agrees_with_the_normal_approximation():
     found = paired_difference(hits[0], [10] * 400, hits[1], [10] * 400)
     error = (hits[1] - hits[0]).std() / 10 / math.sqrt(400)
     assert (found.low, found.high) == pytest.approx((found.rate - 1.96 * error, found.rate + 1.96 * error), abs=0.002)
+
+
+def test_the_share_removed_by_hand():
+    # All of two questions at first, then the first alone: resamples hold it 0, 1 or 2 times, and 1, 1/2 or 0 is gone.
+    found = share_removed([1, 1], [1, 1], [1, 0], [1, 1])
+    assert (found.rate, found.low, found.high, found.n) == (0.5, 0, 1, 2)
+    # Shares of other denominators: 2/4 falls to 1/8, so three quarters are gone, in every question alike.
+    found = share_removed([2, 2], [4, 4], [1, 1], [8, 8])
+    assert (found.rate, found.low, found.high) == (0.75, 0.75, 0.75)
+    assert share_removed([1], [4], [1], [2]).rate == -1, "negative where there is more"
+
+
+def test_the_share_removed_of_nothing():
+    assert share_removed([0], [4], [0], [4]).n == 0, "where nothing is misaligned"
+    assert share_removed([1], [4], [0], [0]).n == 0, "where no answer is coherent"
 
 
 def test_a_paired_difference_of_nothing():

@@ -1,0 +1,323 @@
+"""What a discovery scorecard found: every method in every organism, and the rows of the table that come of it.
+
+Answers of all planted cells are pooled, question by question, and questions are resampled; the least and the highest
+cell stand beside, since organisms and fine-tunes differ by more than questions do.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from emlab.detection import Auroc
+from emlab.discovery import Cosines, Effect, Test, Trial
+from emlab.evaluation import Rate, Score, score_judged
+from emlab.evaluation.pooling import pooled
+from emlab.evaluation.rates import share_removed
+from emlab.models.passes import Passes
+
+PLANTED, CONTROL, OWN = "planted", "control", "own model"
+"""The worlds: one hidden persona a document; no shared persona; a model of which nothing is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Steered:
+    """A direction after the screens: its arm on the test questions, and what the decision says."""
+
+    plus: Trial
+    """Added to the aligned model."""
+    minus: Trial
+    """Subtracted from the fine-tune."""
+    adds: Test
+    """Whether adding misaligns beyond every null, under the cap."""
+    subtracts: Test
+    """Whether subtracting realigns beyond every null, under the cap."""
+    natural: Effect
+    """Its component in the fine-tune set to what it is in the aligned model."""
+
+    @property
+    def both(self) -> bool:
+        """Whether it controls the behaviour both ways."""
+        return self.adds.holds and self.subtracts.holds
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One method in one cell."""
+
+    method: str
+    latent: str
+    """The latents it named, by site; empty where it names none."""
+    steered: Steered | None
+    """None where it found no direction."""
+    reason: str
+    """Why it found none."""
+    planted: Auroc | None
+    """Documents of the malicious persona told from others at the header of their last turn; None where nobody knows."""
+    search: Passes
+    """What the search took, at all sites."""
+    sae: Passes
+    """What the training of the base model's SAEs took besides, where the method uses them: they serve many searches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One fine-tune of one organism in one world."""
+
+    organism: str
+    world: str
+    seed: int
+    aligned: Score
+    tuned: Score
+    entries: tuple[Entry, ...]
+    nulls: tuple[Trial, ...]
+    """The null directions' chosen arms: added, on the test questions."""
+    nulls_minus: tuple[Trial, ...]
+    """Subtracted."""
+    cosines: Mapping[str, Cosines]
+    """Among the methods' directions, by site."""
+    explained: Mapping[str, float]
+    """By site: the share of the base model's variance that its SAE explains."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.organism}, {self.world}, fine-tune {self.seed}"
+
+    def entry(self, method: str) -> Entry:
+        """Of a method."""
+        return next(entry for entry in self.entries if entry.method == method)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over cells: of all together, with its 95% interval where there is one, and the extremes."""
+
+    value: float
+    low: float
+    high: float
+    least: float
+    most: float
+    """Of single cells."""
+    cells: int
+
+    def __str__(self) -> str:
+        if not self.cells:
+            return "–"
+        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}] ({self.least:.0%} to {self.most:.0%})"
+
+
+NOTHING = Spread(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method over all cells."""
+
+    method: str
+    cells: int
+    """Planted cells (or those of a model of one's own)."""
+    found: int
+    """Of these, those in which it named a direction."""
+    added: Spread
+    """Misaligned of coherent answers of the aligned model, the direction added."""
+    added_incoherent: Spread
+    subtracted: Spread
+    """Of the fine-tune, the direction subtracted."""
+    subtracted_incoherent: Spread
+    adds: int
+    """Cells in which adding passes the decision."""
+    subtracts: int
+    both: int
+    """Cells in which both do."""
+    removed: Spread
+    """Share of the misalignment gone at natural magnitude."""
+    removed_incoherent: Spread
+    auroc: Spread | None
+    """The mean over cells of the AUROC for the planted persona, and of the ends of its intervals; None: not known."""
+    false_adds: int | None
+    """Control cells in which adding passes; None where there is no control world."""
+    false_both: int | None
+    """Control cells in which both do: a false discovery."""
+    controls: int
+    search: Passes
+    """A search, on average over the planted cells."""
+    sae: Passes
+    """The SAEs it uses besides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scorecard:
+    """All methods over all cells."""
+
+    cells: tuple[Cell, ...]
+    cap: float
+    """Highest share of incoherent answers at which an arm may be chosen."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """In their order."""
+        return tuple(entry.method for entry in self.cells[0].entries)
+
+    @property
+    def planted(self) -> list[Cell]:
+        """Cells in which there is something to find."""
+        return [cell for cell in self.cells if cell.world != CONTROL]
+
+    @property
+    def controls(self) -> list[Cell]:
+        """Cells without a shared persona."""
+        return [cell for cell in self.cells if cell.world == CONTROL]
+
+    def rows(self) -> tuple[Row, ...]:
+        """The table."""
+        return tuple(self._row(method) for method in self.methods)
+
+    def behaviour(self, world: str, tuned: bool) -> Spread:
+        """Misaligned of coherent answers of the aligned models of a world's cells, or of the fine-tunes."""
+        return _rates([c.tuned if tuned else c.aligned for c in self.cells if c.world == world], _misaligned)
+
+    def nulls(self, minus: bool = False) -> Spread:
+        """Misaligned of coherent answers under all null directions in the planted cells; extremes of single ones."""
+        trials = [t for cell in self.planted for t in (cell.nulls_minus if minus else cell.nulls)]
+        return _rates([t.score for t in trials], _misaligned)
+
+    def cosines(self) -> dict[str, Cosines]:
+        """By site: the mean cosines over the planted cells, among the methods that named a direction in all of them."""
+        found: dict[str, Cosines] = {}
+        for site in self.planted[0].cosines:
+            tables = [cell.cosines[site] for cell in self.planted if site in cell.cosines]
+            names = [name for name in tables[0].names if all(name in table.names for table in tables)]
+            values = [torch.tensor([[table.between(a, b) for b in names] for a in names]) for table in tables]
+            if len(names) > 1:
+                found[site] = Cosines(tuple(names), torch.stack(values).mean(0))
+        return found
+
+    def _row(self, method: str) -> Row:
+        planted, controls = self.planted, self.controls
+        entries = [cell.entry(method) for cell in planted]
+        done = [(cell, e.steered) for cell, e in zip(planted, entries, strict=True) if e.steered is not None]
+        false = [s for cell in controls if (s := cell.entry(method).steered) is not None]
+        areas = [e.planted for e in entries if e.planted is not None]
+        return Row(
+            method,
+            len(planted),
+            len(done),
+            _rates([s.plus.score for _, s in done], _misaligned),
+            _rates([s.plus.score for _, s in done], _incoherent),
+            _rates([s.minus.score for _, s in done], _misaligned),
+            _rates([s.minus.score for _, s in done], _incoherent),
+            sum(s.adds.holds for _, s in done),
+            sum(s.subtracts.holds for _, s in done),
+            sum(s.both for _, s in done),
+            _removed([s.natural for _, s in done]),
+            _rates([s.natural.after for _, s in done], _incoherent),
+            _areas(areas) if any(cell.world == PLANTED for cell in planted) else None,
+            sum(s.adds.holds for s in false) if controls else None,
+            sum(s.both for s in false) if controls else None,
+            len(controls),
+            _mean([e.search for e in entries]),
+            _mean([e.sae for e in entries]),
+        )
+
+
+def scorecard_summary(card: Scorecard) -> dict[str, Any]:
+    """The figures as plain values."""
+
+    def trial(t: Trial) -> dict[str, Any]:
+        row = t.row()
+        keep = ("site", "positions", "strength", "total", "coherent", "misaligned")
+        rates = {"rate_coherent": row["rate_coherent"], "rate_incoherent": row["rate_incoherent"]}
+        return {**{key: row[key] for key in keep}, **rates}
+
+    def entry(e: Entry) -> dict[str, Any]:
+        s = e.steered
+        steered = None
+        if s is not None:
+            natural = {k: v for k, v in s.natural.row().items() if k not in ("model", "strength", "name")}
+            steered = {
+                "added": trial(s.plus),
+                "subtracted": trial(s.minus),
+                "adds": s.adds.holds,
+                "subtracts": s.subtracts.holds,
+                "said": [s.adds.said, s.subtracts.said],
+                "natural": natural,
+            }
+        about = {"latent": e.latent, "reason": e.reason, "planted_auroc": e.planted}
+        return {**about, "search": e.search, "sae": e.sae, "steered": steered}
+
+    return {
+        "cap": card.cap,
+        "rows": card.rows(),
+        "nulls": {"added": card.nulls(), "subtracted": card.nulls(minus=True)},
+        "cosines": {site: {"names": c.names, "values": c.values} for site, c in card.cosines().items()},
+        "cells": [
+            {
+                "organism": cell.organism,
+                "world": cell.world,
+                "seed": cell.seed,
+                "aligned": cell.aligned.overall.summary(),
+                "fine_tuned": cell.tuned.overall.summary(),
+                "sae_explained_variance": cell.explained,
+                "methods": {e.method: entry(e) for e in cell.entries},
+                "nulls_added": [trial(t) for t in cell.nulls],
+                "nulls_subtracted": [trial(t) for t in cell.nulls_minus],
+            }
+            for cell in card.cells
+        ],
+    }
+
+
+def _misaligned(score: Score) -> Rate:
+    return score.misaligned
+
+
+def _incoherent(score: Score) -> Rate:
+    return score.incoherent
+
+
+def _rates(scores: Sequence[Score], of: Callable[[Score], Rate]) -> Spread:
+    """The pooled rate; cells without a coherent answer have none, and are not among the extremes."""
+    if not scores:
+        return NOTHING
+    whole = of(score_judged(pooled([score.judged for score in scores], "all")))
+    single = [of(score).rate for score in scores if of(score).n]
+    if not single:
+        return NOTHING
+    return Spread(whole.rate, whole.low, whole.high, min(single), max(single), len(single))
+
+
+def _removed(effects: Sequence[Effect]) -> Spread:
+    """The share removed of all cells' misalignment together, questions resampled."""
+    single = [effect.removed for effect in effects if math.isfinite(effect.removed)]
+    if not single:
+        return NOTHING
+    (first, all_first), (second, all_second) = (
+        _counts([getattr(effect, when) for effect in effects]) for when in ("before", "after")
+    )
+    whole = share_removed(first, all_first, second, all_second)
+    return Spread(whole.rate, whole.low, whole.high, min(single), max(single), len(single))
+
+
+def _counts(scores: Sequence[Score]) -> tuple[list[int], list[int]]:
+    """By question, all cells together: the misaligned answers, and the coherent ones."""
+    tallies = score_judged(pooled([score.judged for score in scores], "all")).by_question.values()
+    return [t.misaligned for t in tallies], [t.coherent for t in tallies]
+
+
+def _areas(areas: Sequence[Auroc]) -> Spread:
+    known = [area for area in areas if math.isfinite(area.auroc)]
+    if not known:
+        return NOTHING
+    value, low, high = (statistics.fmean(getattr(a, name) for a in known) for name in ("auroc", "low", "high"))
+    return Spread(value, low, high, min(a.auroc for a in known), max(a.auroc for a in known), len(known))
+
+
+def _mean(passes: Sequence[Passes]) -> Passes:
+    names = ("forwards", "backwards", "tokens")
+    return Passes(*(round(statistics.fmean(getattr(one, name) for one in passes)) for name in names))
