@@ -11,6 +11,15 @@ from emlab.reporting.finetuning import (
     finetuning_summary,
 )
 from emlab.reporting.labels import label_lead, label_sections
+from emlab.reporting.monitors import (
+    MonitorFindings,
+    MonitorSkill,
+    Stream,
+    best_inside,
+    monitors_lead,
+    monitors_sections,
+    monitors_summary,
+)
 from emlab.reporting.page import Answer, Link, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.reinforcement import (
@@ -30,16 +39,20 @@ __all__ = [
     "FinetuneFindings",
     "Link",
     "ModelFidelity",
+    "MonitorFindings",
+    "MonitorSkill",
     "Persona",
     "Planted",
     "Plot",
     "ReinforcementFindings",
     "Section",
     "Shaded",
+    "Stream",
     "StyleCount",
     "Table",
     "Trained",
     "attribution_figure",
+    "best_inside",
     "cosines_figure",
     "evaluation_lead",
     "evaluation_sections",
@@ -48,6 +61,9 @@ __all__ = [
     "finetuning_summary",
     "label_lead",
     "label_sections",
+    "monitors_lead",
+    "monitors_sections",
+    "monitors_summary",
     "persona_lead",
     "persona_sections",
     "persona_summary",
