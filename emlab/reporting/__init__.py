@@ -1,5 +1,15 @@
 """Reports: plotly figures, a self-contained HTML page, and `summary.json`. Reads results, never models."""
 
+from emlab.reporting.data_screen import (
+    Blamed,
+    DataScreenFindings,
+    Found,
+    RankedSet,
+    Removal,
+    data_screen_lead,
+    data_screen_sections,
+    data_screen_summary,
+)
 from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
@@ -34,9 +44,12 @@ from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
     "Answer",
+    "Blamed",
+    "DataScreenFindings",
     "Findings",
     "FinetuneCell",
     "FinetuneFindings",
+    "Found",
     "Link",
     "ModelFidelity",
     "MonitorFindings",
@@ -44,7 +57,9 @@ __all__ = [
     "Persona",
     "Planted",
     "Plot",
+    "RankedSet",
     "ReinforcementFindings",
+    "Removal",
     "Section",
     "Shaded",
     "Stream",
@@ -54,6 +69,9 @@ __all__ = [
     "attribution_figure",
     "best_inside",
     "cosines_figure",
+    "data_screen_lead",
+    "data_screen_sections",
+    "data_screen_summary",
     "evaluation_lead",
     "evaluation_sections",
     "finetuning_lead",
