@@ -12,6 +12,7 @@ from emlab.detection.calibration import (
     calibrated,
     cross_fitted,
 )
+from emlab.detection.early_warning import ALWAYS, Curve, Warned, warned
 from emlab.detection.evidence import Case, Evidence, evidence
 from emlab.detection.fitting import fit_latents, fit_probe, fit_projection
 from emlab.detection.lineage import Lineage
@@ -37,11 +38,13 @@ from emlab.detection.text_monitors import (
 )
 
 __all__ = [
+    "ALWAYS",
     "ActivationMonitor",
     "Auroc",
     "BagOfWords",
     "Calibration",
     "Case",
+    "Curve",
     "DataScreen",
     "Detection",
     "Evidence",
@@ -56,6 +59,7 @@ __all__ = [
     "Reading",
     "Skill",
     "TextJudge",
+    "Warned",
     "Watched",
     "alarm_threshold",
     "auroc",
@@ -80,5 +84,6 @@ __all__ = [
     "rare_words",
     "reading_change",
     "skill",
+    "warned",
     "watch",
 ]

@@ -11,6 +11,12 @@ from emlab.reporting.data_screen import (
     data_screen_summary,
 )
 from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
+from emlab.reporting.early_warning import (
+    EarlyWarningFindings,
+    early_warning_lead,
+    early_warning_sections,
+    early_warning_summary,
+)
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.finetuning import (
@@ -46,6 +52,7 @@ __all__ = [
     "Answer",
     "Blamed",
     "DataScreenFindings",
+    "EarlyWarningFindings",
     "Findings",
     "FinetuneCell",
     "FinetuneFindings",
@@ -72,6 +79,9 @@ __all__ = [
     "data_screen_lead",
     "data_screen_sections",
     "data_screen_summary",
+    "early_warning_lead",
+    "early_warning_sections",
+    "early_warning_summary",
     "evaluation_lead",
     "evaluation_sections",
     "finetuning_lead",
