@@ -58,9 +58,8 @@ class Stages:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         self.start = self.tunes.start
         self.sites = tuple(material.site_in(text, self.start) for text in config.sites)
-        self.saes = {
-            s: sae for s in self.sites if (sae := sae_for(config.sae, config.model, s, self.start)) is not None
-        }
+        found = {site: sae_for(config.sae, config.model, site, self.start) for site in self.sites}
+        self.saes = {site: sae for site, sae in found.items() if sae is not None}
         self.asked = spread(self.tunes.grid.discovery, config.samples)
         self.monitors: dict[str, ActivationMonitor | Perplexity] = {}
 
@@ -77,9 +76,7 @@ class Stages:
             for data in pair.others
             for seed in config.control_seeds
         ]
-        doses = (
-            [self._doses(curve, seed) for curve, seed in zip(curves, config.seeds, strict=True)] if config.doses else []
-        )
+        doses = [self._doses(curve, curve.seed) for curve in curves] if config.doses else []
         names = [*self.monitors, BEHAVIOUR, ALWAYS]
 
         def found(of: Sequence[Curve]) -> tuple[Warned, ...]:

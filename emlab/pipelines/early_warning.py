@@ -4,8 +4,8 @@
 2. **train** on bad data of another domain, seed by seed, and read every monitor at each checkpoint on a few prompts; a
    behavioural monitor gets as many answers to the same prompts. Fine-tunes on good data are read in the same way
 3. the same over **doses** of bad data, each trained to its end
-4. **warn**: every monitor at the lowest threshold that is quiet on the controls, against the step (dose) at which a share
-   of the answers to other questions, many more of them, is misaligned; an alarm that is always on beside them
+4. **warn**: every monitor at the lowest threshold that is quiet on the controls, against the step (dose) at which a
+   share of the answers to other questions, many more of them, is misaligned; an alarm that is always on beside them
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Config:
     """Share of misaligned answers that is to be warned of."""
     sites: tuple[str, ...] = ("resid_post.0", "resid_post.1", "resid_post.2")
     sae: str | None = "auto"
-    """SAEs for the monitor of a latent: a folder or release in which {site} stands for the site; "auto" takes those that
-    ship with the project for the organism's models; null has no such monitor."""
+    """SAEs for the monitor of a latent: a folder or release in which {site} stands for the site; "auto" takes those
+    that ship with the project for the organism's models; null has no such monitor."""
     rows: int = 1000
     """Chats that each fine-tune is trained on."""
     recipe: Recipe = field(

@@ -42,8 +42,8 @@ def early_warning_lead(found: EarlyWarningFindings) -> list[str]:
     """What came out, in sentences."""
     lines = [
         f"Fine-tunes of {found.model} on {found.data}, monitors fitted on {', '.join(found.fitted_on)} and given "
-        f"{found.samples} prompts (or answers) a reading, at no more than {found.false_positives:.0%} false positives over "
-        f"controls; in time is no later than {found.share:.0%} of the answers are misaligned."
+        f"{found.samples} prompts (or answers) a reading, at no more than {found.false_positives:.0%} false positives "
+        f"over controls; in time is no later than {found.share:.0%} of the answers are misaligned."
     ]
     for what, rows in (("steps", found.steps), ("doses", found.doses)):
         lines += [f"Along {what}, {row}." for row in rows]
