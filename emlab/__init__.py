@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _ROOM_OF = {
     "Ablate": "emlab.interventions",
-    "Clamp": "emlab.interventions",
     "ActivationMonitor": "emlab.detection",
+    "Clamp": "emlab.interventions",
     "Dataset": "emlab.data",
     "Direction": "emlab.interventions",
     "EmlabError": "emlab.errors",

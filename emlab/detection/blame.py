@@ -56,7 +56,7 @@ def blame(
     for model in checkpoints:
         monitor.check(model)
         weights = _weights(model, modules)
-        slope = _gradient(model, monitor, prompts, weights)
+        slope = _gradient(model, monitor, prompts, weights, batch_size)
         with torch.no_grad():
             size = torch.sqrt(sum((w.double().square().sum() for w in weights), torch.zeros((), dtype=torch.float64)))
             length = torch.sqrt(sum((g.double().square().sum() for g in slope), torch.zeros((), dtype=torch.float64)))
@@ -102,30 +102,40 @@ def _weights(model: LanguageModel, modules: Sequence[str]) -> list[Tensor]:
 
 
 def _gradient(
-    model: LanguageModel, monitor: ActivationMonitor, prompts: Sequence[Prompt], weights: Sequence[Tensor]
+    model: LanguageModel,
+    monitor: ActivationMonitor,
+    prompts: Sequence[Prompt],
+    weights: Sequence[Tensor],
+    batch_size: int,
 ) -> list[Tensor]:
     """Of the monitor's mean score at the header, by each of the weights."""
-    tokens = model.batch([model.prompt_ids(prompt) for prompt in prompts])
+    total = [torch.zeros_like(w) for w in weights]
     seen: list[Tensor] = []
     asked = [w.requires_grad for w in weights]
     handle = on_site(model.model, monitor.site, lambda h: seen.append(h))
     try:
         for w in weights:
             w.requires_grad_(True)
-        with torch.enable_grad():
-            model.model(
-                input_ids=tokens.ids,
-                attention_mask=tokens.real.long(),
-                position_ids=tokens.position_ids,
-                use_cache=False,
-            )
-            score = _differentiable(monitor, seen[0][:, -1]).mean()  # rows are padded on the left
-            found = torch.autograd.grad(score, list(weights), allow_unused=True)
+        for at in range(0, len(prompts), batch_size):
+            tokens = model.batch([model.prompt_ids(prompt) for prompt in prompts[at : at + batch_size]])
+            seen.clear()
+            with torch.enable_grad():
+                model.model(
+                    input_ids=tokens.ids,
+                    attention_mask=tokens.real.long(),
+                    position_ids=tokens.position_ids,
+                    use_cache=False,
+                )
+                score = _differentiable(monitor, seen[0][:, -1]).sum() / len(prompts)  # rows are padded on the left
+                found = torch.autograd.grad(score, list(weights), allow_unused=True)
+            for whole, part in zip(total, found, strict=True):
+                if part is not None:
+                    whole += part
     finally:
         handle.remove()
         for w, before in zip(weights, asked, strict=True):
             w.requires_grad_(before)
-    return [torch.zeros_like(w) if g is None else g.detach() for w, g in zip(weights, found, strict=True)]
+    return [whole.detach() for whole in total]
 
 
 def _differentiable(monitor: ActivationMonitor, h: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Lineage:
     """What a model has in common with its fine-tunes."""
 
     model: str
-    """Its name, to speak of it."""
+    """Its name, to speak of it; under an adapter, that of the model below."""
     kind: str
     """The architecture: `model_type` of its config."""
     d_model: int
@@ -44,7 +44,11 @@ class Lineage:
         step -= 1 if step > 2 and step % model.d_model == 0 else 0
         chosen = weight[::step][:ENTRIES].float().cpu()
         return cls(
-            model.name, model.model.config.model_type, model.d_model, model.n_blocks, tuple(map(float, chosen.tolist()))
+            model.base.name,
+            model.model.config.model_type,
+            model.d_model,
+            model.n_blocks,
+            tuple(map(float, chosen.tolist())),
         )
 
     def check(self, other: Lineage, site: Site | None = None) -> None:

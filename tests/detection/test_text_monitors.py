@@ -43,7 +43,8 @@ def test_perplexity_is_the_models_own_and_knows_its_sign(answers, tiny):
     by_hand = []
     for question, said in zip(QUESTIONS, SAID, strict=True):
         prompt, ids = tiny.prompt_ids(question.messages), tiny.tokenizer(said, add_special_tokens=False)["input_ids"]
-        logits = tiny.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        with torch.no_grad():
+            logits = tiny.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
         by_hand.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids))))
     assert answers.evidence.losses == pytest.approx(by_hand, abs=1e-4)
     scores = monitor.scores(answers.evidence)
