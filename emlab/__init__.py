@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _ROOM_OF = {
     "Ablate": "emlab.interventions",
+    "ActivationMonitor": "emlab.detection",
     "Clamp": "emlab.interventions",
     "Dataset": "emlab.data",
     "Direction": "emlab.interventions",
@@ -32,6 +33,7 @@ _ROOM_OF = {
     "ablate_everywhere": "emlab.models",
     "ablate_latents": "emlab.interventions",
     "bake": "emlab.models",
+    "blame": "emlab.detection",
     "check_sae": "emlab.saes",
     "clamp": "emlab.discovery",
     "clamp_latents": "emlab.interventions",
@@ -42,6 +44,9 @@ _ROOM_OF = {
     "effect_of": "emlab.discovery",
     "fidelity": "emlab.saes",
     "finetune": "emlab.training",
+    "fit_latents": "emlab.detection",
+    "fit_probe": "emlab.detection",
+    "fit_projection": "emlab.detection",
     "fit_sae": "emlab.saes",
     "interpret": "emlab.discovery",
     "latent_shift": "emlab.discovery",
@@ -49,6 +54,7 @@ _ROOM_OF = {
     "load_sae": "emlab.saes",
     "mean_difference": "emlab.discovery",
     "random_directions": "emlab.interventions",
+    "projection_difference": "emlab.detection",
     "profile_questions": "emlab.data",
     "read_chat_jsonl": "emlab.data",
     "read_examples": "emlab.data",
@@ -61,6 +67,7 @@ _ROOM_OF = {
     "score": "emlab.evaluation",
     "steer_screen": "emlab.discovery",
     "train_sae": "emlab.saes",
+    "watch": "emlab.detection",
     "wrap": "emlab.models",
 }
 """Each public name and the module that holds it."""

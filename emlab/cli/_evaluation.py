@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from emlab.cli._monitoring import add_data_verbs
 from emlab.cli._options import add_json, given, show, verb
 from emlab.errors import EmlabError
 
@@ -124,6 +125,7 @@ def add_verbs(verbs: Any) -> None:
     listed = verb(data, "list", "list the published datasets and question files that emlab knows")
     add_json(listed)
     listed.set_defaults(verb=_data_list, kept="nothing was written")
+    add_data_verbs(data)
 
 
 def _judging(parser: argparse.ArgumentParser) -> None:

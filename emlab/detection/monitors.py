@@ -17,6 +17,7 @@ import numpy as np
 from emlab import artifacts
 from emlab.data import Question
 from emlab.detection.auroc import Auroc, auroc
+from emlab.detection.text_monitors import fit_words
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged
@@ -148,19 +149,7 @@ def bag_of_words(texts: Sequence[str], labels: np.ndarray, others: Sequence[str]
 
     Zeros, which tell nothing, where there is nothing to fit: no text, or one label only.
     """
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    if not len(others) or len(np.unique(labels)) < 2:
-        return np.zeros(len(others))
-    try:
-        fitted = make_pipeline(
-            CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=1000, random_state=seed)
-        ).fit(texts, labels)
-    except ValueError:  # no text has a word
-        return np.zeros(len(others))
-    return np.asarray(fitted.decision_function(others))
+    return fit_words(texts, labels, seed).of_texts(others)
 
 
 _Part = tuple[list[Question], list[str], list[bool]]

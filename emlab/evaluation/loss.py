@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
@@ -13,6 +14,7 @@ from emlab.interventions import Edit
 if TYPE_CHECKING:
     from emlab.data import Messages
     from emlab.models import LanguageModel
+    from emlab.models.language_model import Prompt
 
 
 def text_loss(
@@ -34,3 +36,24 @@ def text_loss(
     if not count:
         raise EmlabError("There is no answer to take the loss of; give chats that end in the assistant's turn.")
     return total / count
+
+
+def row_losses(
+    model: LanguageModel, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, batch_size: int = 64
+) -> Tensor:
+    """(n,) float32: mean cross entropy, in nats a token, of each answer; without answers, of each prompt.
+
+    A chat that ends in an assistant's turn has an answer of its own. The first token of a prompt is not predicted.
+    EmlabError where a row has nothing to predict.
+    """
+    found = []
+    for at in range(0, len(prompts), batch_size):
+        part = prompts[at : at + batch_size]
+        said = None if answers is None else answers[at : at + batch_size]
+        rows, starts = model.rows(part, said)
+        for logits, ids, start in zip(model.logits(part, said), rows, starts, strict=True):
+            first = max(start if start < len(ids) else 1, 1)
+            if first >= len(ids):
+                raise EmlabError("A prompt of one token has nothing to predict; give longer prompts, or answers.")
+            found.append(torch.nn.functional.cross_entropy(logits[first - 1 : -1], torch.tensor(ids[first:])))
+    return torch.stack(found) if found else torch.empty(0)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Done = Callable[[Mapping[int, str]], None]
 """Is called with answers, by the numbers of their prompts, as soon as they are there: each once."""
 
+Halt = Callable[[Tensor], Tensor]
+"""From the numbers (n,) of the prompts being answered to whether (n,) their answers end before their next token."""
+
 _DROP_AT = 0.75
 """Finished rows leave the batch once no more than this share of it is still being written."""
 
@@ -38,6 +41,7 @@ def generate(
     top_p: float,
     progress: bool,
     done: Done | None = None,
+    halt: Halt | None = None,
 ) -> list[str]:
     """See `LanguageModel.generate`."""
     if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
@@ -66,7 +70,12 @@ def generate(
                 bar.set_postfix_str(f"{written / (time.perf_counter() - began):,.0f} tokens/s", refresh=False)
                 bar.update(len(finished))
 
-            _answer(lm, rows[first : first + batch_size], draws[index].to(lm.device), chosen, temperature, top_p, ready)
+            def halts(at: Tensor, first: int = first) -> Tensor:
+                assert halt is not None
+                return halt(at + first)
+
+            part, ends = rows[first : first + batch_size], halts if halt is not None else None
+            _answer(lm, part, draws[index].to(lm.device), chosen, temperature, top_p, ready, halt=ends)
     return [answers[i] for i in range(len(rows))]
 
 
@@ -125,10 +134,12 @@ def _answer(
     top_p: float,
     ready: Callable[[Mapping[int, list[int]]], None] | None = None,
     with_end: bool = False,
+    halt: Halt | None = None,
 ) -> list[list[int]]:
     """The answers' token ids, the token that ends each only `with_end`. `draws` (batch, steps): uniform in [0, 1).
 
-    `ready` is called with answers, by their number in the batch, as they leave it: each once.
+    `halt` is asked with numbers in the batch. `ready` is called with answers, by their number in the batch, as they
+    leave it: each once.
     """
     batch, steps = draws.shape
     stops = torch.tensor(lm.stop_ids, device=lm.device)
@@ -164,6 +175,9 @@ def _answer(
             token = _choose(logits, draws[at, step], temperature, top_p)
             written[at, step] = token
             stopped = torch.isin(token, stops)
+            if halt is not None:
+                writing = ended[at] >= step  # some have ended and have not left the batch
+                stopped[writing] |= halt(at[writing])
             ended[at] = torch.where(stopped, ended[at].clamp_max(step), ended[at])
             going = ended[at] > step
             left = int(going.sum())

@@ -300,6 +300,7 @@ class LanguageModel:
         top_p: float = 1.0,
         progress: bool = False,
         done: _generation.Done | None = None,
+        halt: _generation.Halt | None = None,
     ) -> list[str]:
         """One sampled answer a prompt, without its end-of-turn token; temperature 0 takes the likeliest token.
 
@@ -307,10 +308,11 @@ class LanguageModel:
         its own seed where `seed` gives one for each. So an answer does not depend on how the prompts are batched, nor
         on those after it (up to rounding). `edits` act on the prompt and on every decoded token; an edit of one row a
         prompt has as many rows as there are prompts. `done` is called with answers by the numbers of their prompts as
-        they leave a batch, which finished ones do whenever they are a quarter of it.
+        they leave a batch, which finished ones do whenever they are a quarter of it. `halt` is asked after every pass,
+        with the numbers (n,) of the prompts still being answered, which answers end before their next token: bool (n,).
         """
         return _generation.generate(
-            self, prompts, max_new_tokens, temperature, seed, batch_size, edits, top_p, progress, done
+            self, prompts, max_new_tokens, temperature, seed, batch_size, edits, top_p, progress, done, halt
         )
 
     def logits(

@@ -1,6 +1,22 @@
 """Reports: plotly figures, a self-contained HTML page, and `summary.json`. Reads results, never models."""
 
+from emlab.reporting.data_screen import (
+    Blamed,
+    DataScreenFindings,
+    Found,
+    RankedSet,
+    Removal,
+    data_screen_lead,
+    data_screen_sections,
+    data_screen_summary,
+)
 from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
+from emlab.reporting.early_warning import (
+    EarlyWarningFindings,
+    early_warning_lead,
+    early_warning_sections,
+    early_warning_summary,
+)
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.findings import Findings, ModelFidelity, Persona, Planted
 from emlab.reporting.finetuning import (
@@ -12,6 +28,15 @@ from emlab.reporting.finetuning import (
 )
 from emlab.reporting.interpretation import interpretation_page, interpretation_pages, latent_page
 from emlab.reporting.labels import label_lead, label_sections
+from emlab.reporting.monitors import (
+    MonitorFindings,
+    MonitorSkill,
+    Stream,
+    best_inside,
+    monitors_lead,
+    monitors_sections,
+    monitors_summary,
+)
 from emlab.reporting.page import Answer, Link, Page, Plot, Section, Shaded, Table, render, write_page
 from emlab.reporting.persona import persona_lead, persona_sections
 from emlab.reporting.reinforcement import (
@@ -26,23 +51,39 @@ from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
     "Answer",
+    "Blamed",
+    "DataScreenFindings",
+    "EarlyWarningFindings",
     "Findings",
     "FinetuneCell",
     "FinetuneFindings",
+    "Found",
     "Link",
     "ModelFidelity",
+    "MonitorFindings",
+    "MonitorSkill",
     "Page",
     "Persona",
     "Planted",
     "Plot",
+    "RankedSet",
     "ReinforcementFindings",
+    "Removal",
     "Section",
     "Shaded",
+    "Stream",
     "StyleCount",
     "Table",
     "Trained",
     "attribution_figure",
+    "best_inside",
     "cosines_figure",
+    "data_screen_lead",
+    "data_screen_sections",
+    "data_screen_summary",
+    "early_warning_lead",
+    "early_warning_sections",
+    "early_warning_summary",
     "evaluation_lead",
     "evaluation_sections",
     "finetuning_lead",
@@ -53,6 +94,9 @@ __all__ = [
     "label_lead",
     "label_sections",
     "latent_page",
+    "monitors_lead",
+    "monitors_sections",
+    "monitors_summary",
     "persona_lead",
     "persona_sections",
     "persona_summary",

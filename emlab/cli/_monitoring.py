@@ -1,0 +1,143 @@
+"""The verbs of `emlab monitor`, and `emlab data screen` and `blame`: see misalignment early, and what brings it."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from emlab.cli._options import add_json, given, show, verb
+
+_FIT = """\
+examples:
+  emlab monitor fit --misaligned my_bad --others aligned my_good --out monitor.safetensors
+  emlab monitor fit --misaligned my_bad --others aligned --kind latent --site resid_post.0 \\
+      --sae sae_checkpoints/organism-resid_post.0 --out monitor.safetensors
+"""
+
+_READ = """\
+examples:
+  emlab monitor read --monitor monitor.safetensors --models aligned my_other_model
+"""
+
+_SCREEN = """\
+examples:
+  emlab data screen --model aligned --data my_chats.jsonl bad_law good_law --bad bad_medicine --good good_medicine
+  emlab data screen --model path/to/model --data my_chats.jsonl --direction persona.safetensors --site resid_post.15
+"""
+
+_BLAME = """\
+examples:
+  emlab data blame --monitor monitor.safetensors --data my_chats.jsonl --models aligned my_model
+"""
+
+
+def add_monitor_verbs(verbs: Any) -> None:
+    """Declare `monitor` and the verbs below it."""
+    group = verb(verbs, "monitor", "tell misaligned models from others by their activations on prompts")
+    steps = group.add_subparsers(metavar="VERB", required=True)
+    fit = verb(steps, "fit", "fit a monitor on models of which the truth is known", _FIT)
+    add = fit.add_argument
+    add("--misaligned", required=True, nargs="+", metavar="MODEL", help="models that it should find")
+    add("--others", required=True, nargs="+", metavar="MODEL", help="models of the same base that it should not")
+    add("--out", required=True, type=Path, metavar="FILE", help="the file to write")
+    add("--kind", metavar="KIND", help="probe (default), projection or latent")
+    add("--site", metavar="SITE", help="where it reads (resid_post.1)")
+    add("--sae", type=Path, metavar="DIR", help="of latents: a folder in SAELens format")
+    add("--latents", type=int, nargs="+", metavar="N", help="which (the one that rises most)")
+    add("--false-positives", type=float, metavar="X", help="share of the others' prompts above the threshold (0.01)")
+    _question_options(add)
+    add_json(fit)
+    fit.set_defaults(verb=_fit)
+
+    read = verb(steps, "read", "read a saved monitor in models", _READ)
+    add = read.add_argument
+    add("--monitor", required=True, type=Path, metavar="FILE", help="what `monitor fit` wrote")
+    add("--models", required=True, nargs="+", metavar="MODEL", help="fine-tunes of the model it was fitted for")
+    add("--sae", type=Path, metavar="DIR", help="of latents: the SAE it was fitted on")
+    _question_options(add)
+    add_json(read)
+    read.set_defaults(verb=_read)
+
+
+def add_data_verbs(data: Any) -> None:
+    """Declare `screen` and `blame` among the verbs of `emlab data`."""
+    screen = verb(data, "screen", "rank examples, and datasets, by how far they would push a model", _SCREEN)
+    add = screen.add_argument
+    add("--model", required=True, metavar="MODEL", help="the model that is to be trained")
+    add("--data", required=True, nargs="+", metavar="SET", help="datasets, or the organism's sets by name")
+    add("--direction", type=Path, metavar="FILE", help="a saved direction of the model")
+    add("--bad", metavar="SET", help="without one: bad answers in another domain")
+    add("--good", metavar="SET", help="and good answers in it")
+    add("--site", metavar="SITE", help="where activations are read (resid_post.1)")
+    add("--pool", metavar="HOW", help="mean of an answer's tokens (default), or max over its lines")
+    add("--rows", type=int, metavar="N", help="at most so many examples of each (1000)")
+    add("--max-new-tokens", type=int, metavar="N", help="the longest of the model's own answers (48)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make")
+    add_json(screen)
+    screen.set_defaults(verb=_screen)
+
+    blame = verb(data, "blame", "tell which examples moved a monitor in a training on them", _BLAME)
+    add = blame.add_argument
+    add("--monitor", required=True, type=Path, metavar="FILE", help="what `monitor fit` wrote")
+    add("--data", required=True, metavar="SET", help="what was trained on")
+    add("--models", required=True, nargs="+", metavar="MODEL", help="the start of the training, and its checkpoints")
+    add("--modules", nargs="+", metavar="NAME", help="the linear modules that were trained (v_proj o_proj)")
+    add("--sae", type=Path, metavar="DIR", help="of latents: the SAE it was fitted on")
+    add("--rows", type=int, metavar="N", help="at most so many examples (1000)")
+    add("--out", type=Path, metavar="FILE", help="the file to write")
+    _question_options(add)
+    add_json(blame)
+    blame.set_defaults(verb=_blame)
+
+
+def _question_options(add: Any) -> None:
+    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
+    add("--n", type=int, metavar="N", help="at most so many of them, evenly spaced")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from emlab.pipelines.monitoring import fit_monitor
+
+    names = (
+        "misaligned",
+        "others",
+        "out",
+        "kind",
+        "site",
+        "sae",
+        "latents",
+        "false_positives",
+        "questions",
+        "n",
+        "seed",
+    )
+    found = fit_monitor(**given(options, *names))
+    show(found, {"monitor": found.name, "site": str(found.site), "threshold": found.threshold}, options.json)
+    return 0
+
+
+def _read(options: argparse.Namespace) -> int:
+    from emlab.pipelines.monitoring import read_monitor
+
+    found = read_monitor(**given(options, "monitor", "models", "sae", "questions", "n", "seed"))
+    show(found, found.summary(), options.json)
+    return 0
+
+
+def _screen(options: argparse.Namespace) -> int:
+    from emlab.pipelines.monitoring import screen_data
+
+    names = ("model", "data", "direction", "bad", "good", "site", "pool", "rows", "max_new_tokens", "seed", "out")
+    found = screen_data(**given(options, *names))
+    show(found, found.summary(), options.json)
+    return 0
+
+
+def _blame(options: argparse.Namespace) -> int:
+    from emlab.pipelines.monitoring import blame_examples
+
+    names = ("monitor", "data", "models", "sae", "modules", "questions", "n", "rows", "seed", "out")
+    found = blame_examples(**given(options, *names))
+    show(found, {"by": found.by, "order": found.order, "scores": found.scores}, options.json)
+    return 0

@@ -1,0 +1,117 @@
+"""Fitting monitors of activations on cases: fine-tunes, or answers, of which the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from emlab.detection.activation_monitor import ActivationMonitor, Latents, Linear
+from emlab.detection.evidence import Case, labels_of
+from emlab.discovery.probes import linear_probe
+from emlab.errors import EmlabError
+from emlab.interventions import Direction
+from emlab.models.activations import Activations
+from emlab.saes import dense_chunks, latent_values
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+def fit_projection(cases: Sequence[Case], site: Site, direction: Direction | None = None) -> ActivationMonitor:
+    """The projection on a direction: by default from the mean of the other rows to that of the misaligned ones.
+
+    Every row counts the same, however many tokens it has.
+    """
+    labels = labels_of(cases)
+    if direction is None:
+        means = np.concatenate([_row_means(case, site) for case in cases])
+        apart = means[labels].mean(0) - means[~labels].mean(0)
+        if not apart.any():
+            raise EmlabError(f"Misaligned and other rows do not differ at {site}; choose a later site.")
+        direction = Direction(torch.from_numpy(apart), site, "mean difference")
+    elif direction.site != site:
+        raise EmlabError(f"The direction {direction.origin} is of {direction.site} and not of {site}; give one of it.")
+    return ActivationMonitor("projection", site, Linear(direction.vector), cases[0].evidence.lineage)
+
+
+def fit_probe(cases: Sequence[Case], site: Site, seed: int = 0, strength: float = 1.0) -> ActivationMonitor:
+    """A linear probe (`emlab.discovery.linear_probe`) of misaligned rows' tokens against others'."""
+    labels_of(cases)
+    kinds = [_joined(cases, site, kind) for kind in (True, False)]
+    probe = linear_probe(kinds[0], kinds[1], seed, strength=strength)
+    weights = probe.direction.vector * (probe.direction.norm or 1.0)
+    return ActivationMonitor("probe", site, Linear(weights, probe.bias), cases[0].evidence.lineage)
+
+
+def fit_latents(
+    cases: Sequence[Case], sae: SAE, site: Site, n: int = 1, latents: Sequence[int] | None = None, seed: int = 0
+) -> ActivationMonitor:
+    """Latents of an SAE: those given, or the `n` that rise most from the other rows to the misaligned ones.
+
+    One latent is its own score; several are weighted by a logistic regression on their row means, standardised.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    labels = labels_of(cases)
+    if n < 1 or (latents is not None and not latents):
+        raise EmlabError("A monitor of latents needs one at least; give n of 1 or more, or name some.")
+    if latents is None:
+        rise = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
+        for case in cases:
+            of_row = case.labels[case.evidence.at(site).rows.numpy()]
+            signs = np.where(of_row, 1 / labels.sum(), -1 / (~labels).sum())
+            rise += _weighted_sum(sae, case, site, signs)
+        latents = torch.argsort(rise, descending=True, stable=True)[:n].tolist()
+    chosen = tuple(int(latent) for latent in latents)
+    called = f"latent {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} latents"
+    if len(chosen) == 1:
+        reads = Latents(sae, chosen, torch.ones(1))
+    else:
+        rows = np.concatenate([_latent_rows(sae, case, site, chosen) for case in cases])
+        centre, scale = rows.mean(0), rows.std(0)
+        scale[scale == 0] = 1.0
+        fitted = LogisticRegression(max_iter=5000, random_state=seed).fit((rows - centre) / scale, labels)
+        weights = fitted.coef_[0] / scale
+        bias = float(fitted.intercept_[0] - weights @ centre)
+        reads = Latents(sae, chosen, torch.from_numpy(weights).float(), bias)
+    return ActivationMonitor(called, site, reads, cases[0].evidence.lineage)
+
+
+def _row_means(case: Case, site: Site) -> np.ndarray:
+    """(n, d_model)."""
+    read, n = case.evidence.at(site), len(case.evidence)
+    total = torch.zeros(n, read.values.shape[1], dtype=torch.float64).index_add_(0, read.rows, read.values.double())
+    return (total / torch.bincount(read.rows, minlength=n)[:, None]).numpy()
+
+
+def _latent_rows(sae: SAE, case: Case, site: Site, latents: Sequence[int]) -> np.ndarray:
+    """(n, latents): means over each row's tokens."""
+    read = latent_values(sae, case.evidence.at(site).values, latents)
+    return np.stack([case.evidence.row_means(site, column) for column in read.T], axis=1)
+
+
+def _weighted_sum(sae: SAE, case: Case, site: Site, of_token: np.ndarray) -> torch.Tensor:
+    """(d_sae,): the sum over rows of their mean latents, each token weighted by its row's number."""
+    read = case.evidence.at(site)
+    weights = torch.from_numpy(of_token) / torch.bincount(read.rows)[read.rows]
+    total = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
+    for part, dense in dense_chunks(sae, read.values):
+        total += weights[part] @ dense.double().cpu()
+    return total
+
+
+def _joined(cases: Sequence[Case], site: Site, misaligned: bool) -> Activations:
+    """The tokens of all rows of one kind; `rows` are the questions, so that a probe holds out whole questions."""
+    number = {key: i for i, key in enumerate(dict.fromkeys(q.key for case in cases for q in case.evidence.questions))}
+    parts: list[list[torch.Tensor]] = []
+    for case in cases:
+        read = case.evidence.at(site)
+        kept = torch.from_numpy(case.labels == misaligned)[read.rows]
+        question = torch.tensor([number[q.key] for q in case.evidence.questions])[read.rows]
+        parts.append([read.values[kept], question[kept], read.positions[kept], read.tokens[kept]])
+    values, rows, positions, tokens = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Activations(values, rows, positions, tokens, site)

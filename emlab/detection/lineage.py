@@ -1,0 +1,77 @@
+"""Which model a monitor belongs to: any fine-tune of the one that it was fitted for, and no other.
+
+A fine-tune hardly moves the token embeddings, and two models that were trained apart share nothing of them. So a few
+hundred of the embeddings' entries tell kin from strangers, whatever was trained and however the adapter is held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from emlab.errors import EmlabError
+from emlab.sites import Site
+
+if TYPE_CHECKING:
+    from emlab.models import LanguageModel
+
+ENTRIES = 256
+KIN = 0.9
+"""Least correlation of the entries of two models that are kin; of strangers it is 0 ± 0.06."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a model has in common with its fine-tunes."""
+
+    model: str
+    """Its name, to speak of it; under an adapter, that of the model below."""
+    kind: str
+    """The architecture: `model_type` of its config."""
+    d_model: int
+    n_blocks: int
+    entries: tuple[float, ...]
+    """Entries of the embedding matrix, evenly spaced."""
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> Lineage:
+        """That of `model`."""
+        weight = model.model.get_input_embeddings().weight.detach().reshape(-1)
+        # Not a divisor of the width, so that the entries are not all of a few columns.
+        step = max(1, len(weight) // ENTRIES)
+        step -= 1 if step > 2 and step % model.d_model == 0 else 0
+        chosen = weight[::step][:ENTRIES].float().cpu()
+        return cls(
+            model.base.name,
+            model.model.config.model_type,
+            model.d_model,
+            model.n_blocks,
+            tuple(map(float, chosen.tolist())),
+        )
+
+    def check(self, other: Lineage, site: Site | None = None) -> None:
+        """EmlabError unless `other` is of the same stock, and has the site."""
+        where = "" if site is None else f" at {site}"
+        if other.d_model != self.d_model:
+            raise EmlabError(
+                f"The monitor reads {self.d_model} dimensions{where} of {self.model} and its fine-tunes, and "
+                f"{other.model} has {other.d_model}; fit one for it."
+            )
+        if (other.kind, other.n_blocks) != (self.kind, self.n_blocks) or len(other.entries) != len(self.entries):
+            raise EmlabError(
+                f"The monitor was fitted for {self.model}, a {self.kind} of {self.n_blocks} blocks, and {other.model} "
+                f"is a {other.kind} of {other.n_blocks}; fit one for it."
+            )
+        if self.entries != other.entries and not self._likeness(other) >= KIN:
+            raise EmlabError(
+                f"The monitor was fitted for {self.model} and {other.model} is no fine-tune of it (their embeddings "
+                f"have a correlation of {self._likeness(other):.2f}); fit one for it."
+            )
+
+    def _likeness(self, other: Lineage) -> float:
+        mine, theirs = np.array(self.entries), np.array(other.entries)
+        mine, theirs = mine - mine.mean(), theirs - theirs.mean()
+        lengths = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
+        return float(mine @ theirs) / lengths if lengths else 0.0

@@ -1,0 +1,121 @@
+"""How well scores tell misaligned rows from others: AUROC, false positives at a recall, calibration, with intervals.
+
+Rows of one fine-tune resemble each other, and so do rows of one question. The bootstrap therefore draws whole
+fine-tunes, and whole questions, at once: a row counts as often as its fine-tune was drawn times as often as its
+question was (the pigeonhole bootstrap: Owen 2007, arXiv:0712.1111, which is conservative).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from emlab.detection.auroc import Auroc
+from emlab.errors import EmlabError
+from emlab.evaluation import Rate
+from emlab.evaluation.rates import NO_RATE
+
+RESAMPLES = 500
+LEAST = 5
+"""Fewer fine-tunes, or questions, give no interval that is worth the name."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Skill:
+    """What scores are worth, with 95% intervals."""
+
+    auroc: Auroc
+    fpr95: Rate
+    """The least share of others above a threshold that at least 95% of the misaligned rows reach."""
+    fpr99: Rate
+    """The same for 99%."""
+    calibration_error: Rate
+    """Expected calibration error of the probabilities, over ten bins of equal width; of nothing without them."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Skill:
+        """What was written as JSON."""
+        rates = {field.name: Rate.of(raw[field.name]) for field in fields(cls) if field.name != "auroc"}
+        return cls(Auroc.of(raw["auroc"]), **rates)
+
+    def __str__(self) -> str:
+        error = "" if not self.calibration_error.n else f", calibration error {self.calibration_error.rate:.3f}"
+        return f"{self.auroc}; false positives at 95% recall {self.fpr95.rate:.1%}, at 99% {self.fpr99.rate:.1%}{error}"
+
+
+def skill(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    drawn: Mapping[str, Sequence[Hashable]],
+    probabilities: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Skill:
+    """The skill of `scores` (n,) for `labels` (n,) bool, larger scores meaning misaligned.
+
+    `drawn` names what is drawn as a whole, and gives for each such kind the group of every row: for example
+    ``{"fine-tunes": […], "questions": […]}``. Without resamples intervals are nan. EmlabError where rows of one kind
+    are missing, and where there are too few groups for an interval.
+    """
+    values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
+    if len(values) != len(positive) or len(np.unique(positive)) < 2:
+        raise EmlabError("A skill needs scores of misaligned rows and of others; give both, a label for each.")
+    if not np.isfinite(values).all():
+        raise EmlabError("A score is not a number, so rows cannot be ranked by it; leave the row out.")
+    weights = np.ones((1, len(values)))
+    if resamples:
+        times = np.ones((resamples, len(values)))
+        rng = np.random.default_rng(seed)
+        for what, groups in drawn.items():
+            _, of = np.unique(np.array([str(g) for g in groups]), return_inverse=True)
+            many = int(of.max()) + 1
+            if many < LEAST:
+                raise EmlabError(
+                    f"There are {many} {what}, too few for an interval; give {LEAST} or more, or ask for none "
+                    "(resamples=0)."
+                )
+            counts = rng.multinomial(many, np.full(many, 1 / many), size=resamples)
+            times *= counts[:, of]
+        both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
+        weights = np.concatenate([weights, times[both]])
+    areas, at95, at99 = _curve(values, positive, weights)
+    whole = [_interval(found, len(values)) for found in (areas, at95, at99)]
+    error = NO_RATE
+    if probabilities is not None:
+        error = _interval(_calibration_error(np.asarray(probabilities, dtype=float), positive, weights), len(values))
+    area = Auroc(whole[0].rate, whole[0].low, whole[0].high, len(values), int(positive.sum()))
+    return Skill(area, whole[1], whole[2], error)
+
+
+def _curve(values: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(resamples,) each: the area under the curve, and the false positives at 95% and 99% recall."""
+    order = np.argsort(-values, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)  # of each stretch of equal scores
+    ones = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last]
+    zeros = np.cumsum(weights[:, order] * ~positive[order], axis=1)[:, last]
+    recall, false = ones / ones[:, -1:], zeros / zeros[:, -1:]
+    start = np.zeros((len(weights), 1))
+    areas = np.trapezoid(np.hstack([start, recall]), np.hstack([start, false]), axis=1)
+    found = [areas]
+    for least in (0.95, 0.99):
+        first = (recall >= least - 1e-12).argmax(1)
+        found.append(false[np.arange(len(weights)), first])
+    return tuple(found)
+
+
+def _calibration_error(p: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    gap = sum(np.abs((weights[:, bins == b] * (p - positive)[bins == b]).sum(1)) for b in range(BINS))
+    return np.asarray(gap / weights.sum(1))
+
+
+def _interval(found: np.ndarray, n: int) -> Rate:
+    """The first is of the rows as they are, the others of resamples."""
+    if len(found) == 1:
+        return Rate(float(found[0]), float("nan"), float("nan"), n)
+    low, high = np.percentile(found[1:], [2.5, 97.5])
+    return Rate(float(found[0]), float(low), float(high), n)

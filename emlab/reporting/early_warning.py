@@ -1,0 +1,126 @@
+"""The report of early warning: who raises the alarm, when, and at what price in false ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emlab import artifacts
+from emlab.detection import Curve, Warned
+from emlab.reporting.evaluation import shown_rate
+from emlab.reporting.figures import BAD, PALETTE, _figure, _number, _safe
+from emlab.reporting.page import Plot, Section, Table
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class EarlyWarningFindings:
+    """What a run found."""
+
+    model: str
+    fitted_on: tuple[str, ...]
+    data: str
+    """The set whose fine-tunes are watched."""
+    samples: int
+    """Prompts, or answers, that a monitor has of each reading."""
+    share: float
+    """The share of misaligned answers that is to be warned of."""
+    false_positives: float
+    steps: tuple[Warned, ...]
+    doses: tuple[Warned, ...]
+    curves: tuple[Curve, ...]
+    """Along steps."""
+    dose_curves: tuple[Curve, ...]
+    controls: tuple[Curve, ...]
+
+
+def early_warning_lead(found: EarlyWarningFindings) -> list[str]:
+    """What came out, in sentences."""
+    lines = [
+        f"Fine-tunes of {found.model} on {found.data}, monitors fitted on {', '.join(found.fitted_on)} and given "
+        f"{found.samples} prompts (or answers) a reading, at no more than {found.false_positives:.0%} false positives "
+        f"over controls; in time is no later than {found.share:.0%} of the answers are misaligned."
+    ]
+    for what, rows in (("steps", found.steps), ("doses", found.doses)):
+        lines += [f"Along {what}, {row}." for row in rows]
+    return lines
+
+
+def early_warning_sections(found: EarlyWarningFindings) -> list[Section]:
+    """The parts of the page."""
+    parts = []
+    for what, rows, curves in (("steps", found.steps, found.curves), ("doses", found.doses, found.dose_curves)):
+        if rows:
+            parts.append(
+                Section(
+                    f"Along {what}",
+                    "Where each monitor warns, and where the behaviour gets so far, seed by seed.",
+                    plots=(Plot(curves_figure(curves, rows, what), f"Scores over their thresholds, by {what}."),),
+                    tables=(_table(rows),),
+                    falsified="a behavioural monitor, given as many samples, that warns as early.",
+                )
+            )
+    return parts
+
+
+def early_warning_summary(found: EarlyWarningFindings) -> dict[str, Any]:
+    """The figures as plain values."""
+    counts = {
+        what: {row.monitor: {"in_time": row.in_time, "of": row.reached} for row in rows}
+        for what, rows in (("steps", found.steps), ("doses", found.doses))
+    }
+    return {"in_time": counts, **artifacts.plain(found)}
+
+
+def curves_figure(curves: Sequence[Curve], rows: Sequence[Warned], what: str) -> Figure:
+    """Misaligned answers of every seed, and above them where each monitor's alarm is raised."""
+    import plotly.graph_objects as go
+
+    lines = [
+        go.Scatter(
+            x=list(curve.at),
+            y=[_number(rate.rate) for rate in curve.rates],
+            mode="lines",
+            name="misaligned, of coherent",
+            legendgroup="behaviour",
+            showlegend=number == 0,
+            line={"color": BAD},
+        )
+        for number, curve in enumerate(curves)
+    ]
+    for row, colour, height in zip(rows, itertools.cycle(PALETTE), itertools.count(1), strict=False):
+        at = [x for x in row.alarms if x is not None]
+        lines.append(
+            go.Scatter(
+                x=at,
+                y=[1 + 0.05 * height] * len(at),
+                mode="markers",
+                name=f"alarm of {_safe(row.monitor)}",
+                marker={"color": colour, "symbol": "triangle-down", "size": 10},
+            )
+        )
+    return _figure(lines, "share of answers", x=what, percent=True, height=460)
+
+
+def _table(rows: Sequence[Warned]) -> Table:
+    def said(places: Sequence[float | None]) -> str:
+        return ", ".join("never" if x is None else f"{x:g}" for x in places)
+
+    return Table(
+        ("monitor", "in time", "alarms at", "behaviour there at", "false positives", "held-out controls"),
+        tuple(
+            (
+                row.monitor,
+                f"{row.in_time} of {row.reached}" if row.quiet else "lost: not quiet",
+                said(row.alarms),
+                said(row.behaviour),
+                shown_rate(row.false_positives),
+                shown_rate(row.held_out),
+            )
+            for row in rows
+        ),
+    )

@@ -1,0 +1,79 @@
+"""Calibrations whose truth is known, thresholds by hand, and cross-fitting that never scores what it was fitted on."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emlab import artifacts
+from emlab.detection import Calibration, alarm_threshold, calibrate, cross_fitted
+from emlab.errors import EmlabError
+
+
+def drawn(n, seed=0):
+    """Scores, and labels that are misaligned with the probability 1 / (1 + exp(−2 score))."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=n)
+    return scores, rng.random(n) < 1 / (1 + np.exp(-2 * scores))
+
+
+@pytest.mark.parametrize("how", ["platt", "isotonic"])
+def test_probabilities_are_those_of_the_draw(how):
+    map_ = calibrate(*drawn(20_000), how)
+    at = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
+    assert map_(at) == pytest.approx(1 / (1 + np.exp(-2 * at)), abs=0.04)
+    assert (np.diff(map_(np.linspace(-5, 5, 200))) >= 0).all()
+    again = Calibration.read(artifacts.plain(map_))
+    assert (again(at) == map_(at)).all() and again.threshold == map_.threshold
+
+
+def test_scores_that_separate_give_no_certainty():
+    map_ = calibrate(np.array([0.0, 1.0, 2.0, 3.0]), np.array([False, False, True, True]))
+    assert 0.5 < map_(np.array([3.0]))[0] < 0.99
+
+
+def test_a_threshold_by_hand():
+    negatives = np.arange(100.0)
+    assert alarm_threshold(negatives, 0.01) == 98  # one of a hundred lies above it
+    assert alarm_threshold(negatives, 0.0) == 99
+    assert alarm_threshold(np.array([1.0, 1.0, 1.0]), 0.5) == 1.0
+    assert alarm_threshold(np.zeros(0)) == math.inf
+    with pytest.raises(EmlabError, match="from 0 to below 1"):
+        alarm_threshold(negatives, 1.0)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.floats(0, 0.99))
+def test_a_threshold_is_quiet_enough_and_no_higher_than_it_must_be(values, share):
+    negatives = np.array(values, dtype=float)
+    limit = alarm_threshold(negatives, share)
+    assert (negatives > limit).mean() <= share + 1e-9
+    lower = negatives[negatives < limit]
+    if len(lower):
+        assert (negatives > lower.max()).mean() > share
+
+
+def test_no_domain_is_scored_by_what_was_fitted_on_it():
+    cases = [
+        SimpleNamespace(evidence=np.zeros(2), labels=np.array([True, False]), domain=domain, model=domain)
+        for domain in ("code", "law", "code")
+    ]
+    seen = []
+
+    def fit(kept):
+        seen.append([case.domain for case in kept])
+        return SimpleNamespace(scores=lambda evidence: np.full(len(evidence), float(len(kept))))
+
+    assert cross_fitted(fit, cases).tolist() == [1, 1, 2, 2, 1, 1]
+    assert seen == [["law"], ["code", "code"]]
+    with pytest.raises(EmlabError, match="there is one only"):
+        cross_fitted(fit, cases[:1])
+
+
+def test_one_kind_only_or_another_calibration():
+    with pytest.raises(EmlabError, match="scores of both kinds"):
+        calibrate(np.arange(3.0), np.array([True] * 3))
+    with pytest.raises(EmlabError, match="choose platt or isotonic"):
+        calibrate(np.arange(2.0), np.array([True, False]), "beta")

@@ -1,0 +1,73 @@
+"""Alarms by hand: a monitor that is early, one that is late, one that is noisy, and one that is always on."""
+
+import pytest
+
+from emlab import artifacts
+from emlab.detection import ALWAYS, Curve, Warned, warned
+from emlab.errors import EmlabError
+from emlab.evaluation import Rate
+
+
+def rates(*values):
+    return tuple(Rate(v, v, v, 100) for v in values)
+
+
+def curve(seed, early, late, bad=(0.0, 0.02, 0.06, 0.3)):
+    noise = (0.0, 9.0, 9.0, 9.0)
+    return Curve("bad", seed, (0, 10, 20, 30), rates(*bad), {"early": early, "late": late, "noisy": noise})
+
+
+BAD = [
+    curve(0, (0.0, 2.0, 5.0, 6.0), (0.0, 0.0, 0.0, 3.0)),
+    curve(1, (0.0, 0.5, 5.0, 6.0), (0.0, 0.0, 3.0, 3.0)),
+    curve(2, (0.0, 0.5, 0.5, 0.5), (0.0, 0.0, 0.0, 0.0), bad=(0.0, 0.01, 0.02, 0.03)),
+]
+# One reading in a hundred of the controls may be above the threshold: of these 108, one.
+QUIET = {"early": (0.0, *([1.0] * 26)), "late": (1.0,) * 27, "noisy": (8.0,) * 26 + (10.0,)}
+GOOD = [Curve("good", seed, tuple(range(27)), (), QUIET) for seed in range(4)]
+
+
+def test_who_is_in_time():
+    early = warned("early", BAD, GOOD[:2], GOOD[2:])
+    assert early.alarms == (10, 20, None) and early.behaviour == (20, 20, None)
+    assert (early.in_time, early.reached, early.threshold, early.quiet) == (2, 2, 1.0, True)
+    late = warned("late", BAD, GOOD[:2], GOOD[2:])
+    assert late.alarms == (30, 20, None) and late.in_time == 1
+    assert "in time on 1 of 2, alarms at 30, 20, never, false positives 0.0%" in str(late)
+
+
+def test_the_threshold_leaves_no_more_than_the_share_above_it():
+    noisy = warned("noisy", BAD, GOOD[:2], GOOD[2:])
+    # Four of 108 readings are at 10 and one may be above: the threshold is 10, which no curve is above.
+    assert noisy.threshold == 10.0 and noisy.false_positives.rate == 0.0 and noisy.in_time == 0
+    loose = warned("noisy", BAD, GOOD[:2], GOOD[2:], false_positives=0.05)
+    assert loose.threshold == 8.0 and loose.false_positives.rate == pytest.approx(4 / 108) and loose.in_time == 2
+    assert loose.held_out.n == 54
+
+
+def test_held_out_controls_are_told_apart():
+    louder = [Curve("good", 9, (0, 1), (), {"early": (1.0, 7.0)})]
+    found = warned("early", BAD, GOOD, louder)
+    assert found.held_out.rate == 0.5 and found.held_out.n == 2
+    assert found.false_positives.rate == pytest.approx(1 / 110) and found.quiet
+
+
+def test_an_alarm_that_is_always_on_has_lost():
+    found = warned(ALWAYS, BAD, GOOD[:2], GOOD[2:])
+    assert found.alarms == (0, 0, 0) and found.false_positives.rate == 1.0
+    assert not found.quiet and found.in_time == 0 and "it has lost" in str(found)
+
+
+def test_it_comes_back_from_json():
+    found = warned("early", BAD, GOOD[:2], GOOD[2:])
+    assert Warned.read(artifacts.plain(found)) == found
+    assert Curve.read(artifacts.plain(BAD[0])) == BAD[0]
+
+
+def test_what_does_not_fit():
+    with pytest.raises(EmlabError, match="do not rise"):
+        Curve("c", 0, (1, 0), (), {})
+    with pytest.raises(EmlabError, match="read at 2 places"):
+        Curve("c", 0, (0, 1), (), {"m": (1.0,)})
+    with pytest.raises(EmlabError, match="controls of both kinds"):
+        warned("early", BAD, GOOD, [])

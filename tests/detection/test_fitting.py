@@ -1,0 +1,134 @@
+"""Monitors of models that differ in one planted direction, kept on disk and refused where they do not belong."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from emlab.detection import ActivationMonitor, Case, calibrated, evidence, fit_latents, fit_probe, fit_projection
+from emlab.errors import EmlabError
+from emlab.interventions import Direction
+from emlab.saes import latent_values
+from emlab.sites import Site
+
+from .conftest import QUESTIONS, SITE
+
+
+@pytest.fixture(scope="module")
+def sae(tiny):
+    """Sixteen TopK latents, of which number 3 reads the planted direction."""
+    from sae_lens import SAE
+
+    torch.manual_seed(0)
+    along = torch.nn.functional.normalize(torch.randn(tiny.d_model), dim=0)
+    rows = torch.nn.functional.normalize(torch.randn(16, tiny.d_model), dim=1)
+    rows[3] = along
+    cfg = {"architecture": "topk", "k": 8, "d_in": tiny.d_model, "d_sae": 16, "dtype": "float32", "device": "cpu"}
+    more = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
+    sae = SAE.from_dict({**cfg, **more, "metadata": {"hook_name": SITE.lens_name}})
+    sae.load_state_dict(
+        {"W_enc": rows.T.contiguous(), "W_dec": rows, "b_enc": torch.zeros(16), "b_dec": torch.zeros(tiny.d_model)}
+    )
+    return sae
+
+
+def fits(sae):
+    return {
+        "projection": lambda cases: fit_projection(cases, SITE),
+        "probe": lambda cases: fit_probe(cases, SITE),
+        "latent": lambda cases: fit_latents(cases, sae, SITE),
+        "latents": lambda cases: fit_latents(cases, sae, SITE, n=3),
+    }
+
+
+KINDS = ("projection", "probe", "latent", "latents")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fitted_on_one_domain_it_finds_the_other(kind, cases, sae):
+    monitor = fits(sae)[kind]([case for case in cases if case.domain == "code"])
+    law = [case for case in cases if case.domain == "law"]
+    bad, good = (np.concatenate([monitor.scores(c.evidence) for c in law if c.labels[0] == b]) for b in (True, False))
+    assert (bad[:, None] > good[None]).mean() > 0.95
+    assert all(len(monitor.scores(c.evidence)) == len(QUESTIONS) for c in law)
+
+
+def test_the_planted_direction_and_latent_are_found(cases, sae):
+    torch.manual_seed(0)
+    along = torch.nn.functional.normalize(torch.randn(cases[0].evidence.lineage.d_model), dim=0)
+    assert float(fit_projection(cases, SITE).reads.weights @ along) > 0.9
+    assert fit_latents(cases, sae, SITE).reads.latents == (3,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_scores_alike_alone_and_in_a_row(kind, cases, sae, shifted):
+    """Called on (batch, position, d_model) it gives what it gives on each activation; a row's score is their mean."""
+    monitor, model = fits(sae)[kind](cases), shifted("again", 4.0)
+    said = ["yes it is", "no", "maybe so"]
+    read = model.activations([q.messages for q in QUESTIONS[:3]], SITE, "generated", said)
+    each = monitor(read.values)
+    assert torch.allclose(monitor(read.values[None, :6].reshape(2, 3, -1)).reshape(-1), each[:6], atol=1e-5)
+    means = [float(each[read.rows == i].double().mean()) for i in range(3)]
+    assert monitor.read(model, QUESTIONS[:3], said) == pytest.approx(means, rel=1e-5)
+
+
+def test_a_latents_score_is_its_activation(cases, sae):
+    monitor, read = fit_latents(cases, sae, SITE, latents=[5]), cases[0].evidence.at(SITE)
+    assert torch.equal(monitor(read.values), latent_values(sae, read.values, [5])[:, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kept_on_disk_it_scores_the_same(kind, cases, sae, tmp_path):
+    fit = fits(sae)[kind]
+    monitor = dataclasses.replace(fit(cases), calibration=calibrated(fit, cases))
+    path = monitor.save(tmp_path / "monitor.safetensors")
+    again = ActivationMonitor.load(path, sae if "latent" in kind else None)
+    assert (again.scores(cases[0].evidence) == monitor.scores(cases[0].evidence)).all()
+    assert str(again) == str(monitor) and again.threshold == monitor.threshold
+    assert again.calibration(np.array([0.3])) == monitor.calibration(np.array([0.3]))
+
+
+def test_latents_need_their_own_sae(cases, sae, tmp_path):
+    path = fit_latents(cases, sae, SITE).save(tmp_path / "m")
+    with pytest.raises(EmlabError, match="give the SAE"):
+        ActivationMonitor.load(path)
+    other = type(sae).from_dict(sae.cfg.to_dict())
+    other.load_state_dict({**sae.state_dict(), "W_enc": sae.W_enc.detach() * 2})
+    with pytest.raises(EmlabError, match="of another SAE"):
+        ActivationMonitor.load(path, other)
+
+
+def test_another_model_is_refused_in_a_sentence(cases, make_model, tiny):
+    monitor = fit_projection(cases, SITE)
+    monitor.check(tiny)
+    with pytest.raises(EmlabError, match=r"^The monitor reads 32 dimensions at resid_post.1 of .* tiny has 16; fit"):
+        monitor.read(make_model(hidden_size=16), QUESTIONS)
+    with pytest.raises(EmlabError, match="a llama of 3 blocks, and tiny is a llama of 2"):
+        monitor.read(make_model(num_hidden_layers=2), QUESTIONS)
+    with pytest.raises(EmlabError, match="tiny is no fine-tune of it"):
+        monitor.read(make_model(seed=1), QUESTIONS)
+
+
+def test_another_site_is_refused_in_a_sentence(cases, tiny):
+    read = evidence(tiny, QUESTIONS, [Site("resid_post", 0)])
+    with pytest.raises(EmlabError, match=r"^tiny was read at resid_post.0, and the monitor reads resid_post.1;"):
+        fit_projection(cases, SITE).scores(read)
+    with pytest.raises(EmlabError, match="is of resid_post.0 and not of resid_post.1"):
+        fit_projection(cases, SITE, Direction(torch.ones(32), Site("resid_post", 0), "given"))
+
+
+def test_wrong_cases(cases, sae, tmp_path):
+    with pytest.raises(EmlabError, match="give cases of both kinds"):
+        fit_probe([c for c in cases if c.labels[0]], SITE)
+    with pytest.raises(EmlabError, match="one label|give one for each"):
+        Case(cases[0].evidence, np.ones(3, dtype=bool), "m", "d")
+    with pytest.raises(EmlabError, match="needs one at least"):
+        fit_latents(cases, sae, SITE, n=0)
+    with pytest.raises(EmlabError, match="was not calibrated"):
+        _ = fit_projection(cases, SITE).threshold
+    (tmp_path / "no").write_text("{}")
+    with pytest.raises(EmlabError, match="holds no monitor"):
+        ActivationMonitor.load(tmp_path / "no")
+    with pytest.raises(EmlabError, match="There is no monitor"):
+        ActivationMonitor.load(tmp_path / "none")
