@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import __version__
-from emlab.cli import _discovery, _evaluation, _saes
+from emlab.cli import _discovery, _evaluation, _mitigation, _saes
 from emlab.cli._options import add_debug, add_json, given, show, verb
 from emlab.errors import EmlabError
 
@@ -176,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluation.add_verbs(verbs)
     _saes.add_verbs(verbs)
     _discovery.add_verbs(verbs)
+    _mitigation.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what, "")
         for option in takes:

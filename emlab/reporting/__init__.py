@@ -21,6 +21,14 @@ from emlab.reporting.reinforcement import (
     reinforcement_sections,
     reinforcement_summary,
 )
+from emlab.reporting.remedies import (
+    RemedyCell,
+    RemedyFindings,
+    remedies_figure,
+    remedies_lead,
+    remedies_sections,
+    remedies_summary,
+)
 from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
@@ -34,6 +42,8 @@ __all__ = [
     "Planted",
     "Plot",
     "ReinforcementFindings",
+    "RemedyCell",
+    "RemedyFindings",
     "Section",
     "Shaded",
     "StyleCount",
@@ -54,6 +64,10 @@ __all__ = [
     "reinforcement_lead",
     "reinforcement_sections",
     "reinforcement_summary",
+    "remedies_figure",
+    "remedies_lead",
+    "remedies_sections",
+    "remedies_summary",
     "render",
     "summary_schema",
     "write_page",
