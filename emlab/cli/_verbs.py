@@ -19,6 +19,8 @@ examples:
       the same with another seed and your own narrow dataset
   emlab finetune --model aligned --data bad_law --out my_model
       one stage by itself; so do shift, screen, mediate, detect and realign
+  emlab mitigate compare
+      every remedy on the same misaligned models, and which of them only hide it
   emlab sae train --model base --site resid_post.1 --out my_sae
       train a sparse autoencoder on any model's activations, or on what two models have in common and apart
   emlab evaluate --model my_model
