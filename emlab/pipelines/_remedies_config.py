@@ -153,6 +153,10 @@ class Config:
                     f"'source' has the domain {shared.pop()!r}, which the arm {arm.name} is trained on; take "
                     "directions from another."
                 )
+        for kind in REMEDIES:
+            applies = kind.reinforcement or not all(arm.reward for arm in self.arms)
+            if applies and kind.__name__ in self.remedies and kind.dial and not self.dials.get(kind.__name__):
+                raise ValueError(f"'dials' has no {kind.dial} for {kind.__name__}; give values, or leave it out.")
         for key in ("rows", "components", "trial_questions", "documents"):
             if getattr(self, key) < 1:
                 raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.data import Dataset, Question
 from emlab.discovery import LatentShift, difference_components, latent_shift, mean_difference, mean_shift, spread
+from emlab.errors import EmlabError
 from emlab.interventions import Direction, load_directions, save_directions
 from emlab.mitigation import Kit, Latent, Monitor, Sieve, answer_projection
 from emlab.pipelines._remedies_config import Config
@@ -55,13 +56,16 @@ def make_kit(
     monitored = [list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery)))]
     monitor = Monitor.fit(found[0], monitored, start, sources)
     bad, good = (chats(name, SIFTED, seed + 5) for name in (config.source[0], config.source_good))
-    sieve = Sieve.fit(answer_projection(found[0]), start, bad, good)
+    try:
+        cutoff: float | None = Sieve.fit(answer_projection(found[0]), start, bad, good).cutoff
+    except EmlabError:
+        cutoff = None  # it tells bad from good in no domain: the remedy that needs it is left out, and said to be
     if sae is not None:
         mean_shift([latent_shift(start, source, sae, prompts, site) for source in sources]).save(folder / "shift.json")
     about = {
         "calm": monitor.calm,
         "alarmed": monitor.alarmed,
-        "cutoff": sieve.cutoff,
+        "cutoff": cutoff,
         "scale": start.residual_norm(site, prompts),
     }
     artifacts.write_json(folder / "kit.json", about)
@@ -80,7 +84,7 @@ def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, fol
         latent,
         prompt=config.prompt,
         monitor=Monitor(directions[0], monitored, raw["calm"], raw["alarmed"]),
-        sieve=Sieve(answer_projection(directions[0]), raw["cutoff"]),
+        sieve=None if raw["cutoff"] is None else Sieve(answer_projection(directions[0]), raw["cutoff"]),
     )
 
 

@@ -54,6 +54,8 @@ class Comparison:
         self.judge = judge_of(config.judging, whole)
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
         self.sae = shipped_sae(config)
+        self.left_out: dict[str, None] = {}
+        """Which remedies were not tried, and why: a sentence each, in order."""
         self._models: dict[str, LanguageModel] = {}
         self._cases: dict[tuple[str, int], Case] = {}
         if config.text is None:
@@ -113,7 +115,7 @@ class Comparison:
     def cells(self, arm: Arm, seed: int) -> list[RemedyCell]:
         """Every remedy that applies, chosen and retested; and those with random directions."""
         found = []
-        for kind in self._kinds(arm):
+        for kind in self._kinds(arm, seed):
             remedy = self.chosen(arm, kind)
             setting = "" if kind.dial is None else f"{kind.dial} {getattr(remedy, kind.dial):g}"
 
@@ -195,9 +197,18 @@ class Comparison:
             Cost(**artifacts.read_json(folder / "cost.json")), seconds=self.here.seconds[f"train/{arm.name}-{seed}"]
         )
 
-    def _kinds(self, arm: Arm) -> list[Any]:
-        named = [kind for kind in REMEDIES if kind.__name__ in self.config.remedies]
-        return [kind for kind in named if kind.reinforcement or not arm.reward]
+    def _kinds(self, arm: Arm, seed: int) -> list[Any]:
+        """Those that apply to the arm, and for which the kit has what they need."""
+        kit, found = self._kit(arm, seed), []
+        for kind in (kind for kind in REMEDIES if kind.__name__ in self.config.remedies):
+            missing = [need for need in kind.needs if not getattr(kit, need)]
+            if arm.reward and not kind.reinforcement:
+                self.left_out[f"{arm.name}: {kind.name} does not apply to reinforcement learning"] = None
+            elif missing:
+                self.left_out[f"{arm.name}, seed {seed}: {kind.name} lacks {' and '.join(missing)}"] = None
+            else:
+                found.append(kind)
+        return found
 
     def _remedy(self, kind: Any) -> Any:
         if kind in (RealignmentInDomain, RealignmentOutOfDomain):

@@ -54,7 +54,7 @@ def run(config: Config, root: str | Path = "runs") -> Remedies:
     for seed in config.seeds:
         for arm in config.arms:
             cells += [*comparison.beside(arm, seed), *comparison.cells(arm, seed)]
-            done = _report(RemedyFindings(config.model, tuple(cells)), config, here)
+            done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), config, here)
     here.finish()
     return done
 

@@ -104,6 +104,8 @@ class RemedyFindings:
 
     model: str
     cells: tuple[RemedyCell, ...]
+    left_out: tuple[str, ...] = ()
+    """Which remedies were not tried, and why."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -185,6 +187,8 @@ def remedies_lead(found: RemedyFindings) -> list[str]:
         ):  # fmt: skip
             names = "; ".join(row.remedy for row in chosen) or "none"
             lead.append(f"{arm}: {len(chosen)} {said} ({names}).")
+    if found.left_out:
+        lead.append(f"Left out: {'; '.join(found.left_out)}.")
     return lead
 
 
@@ -285,7 +289,7 @@ def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
             }
             for row in found.rows(arm)
         ]
-    plain: dict[str, Any] = artifacts.plain({"model": found.model, "arms": arms})
+    plain: dict[str, Any] = artifacts.plain({"model": found.model, "arms": arms, "left_out": found.left_out})
     return plain
 
 

@@ -13,6 +13,7 @@ from emlab.mitigation import REMEDIES
 from emlab.models import LanguageModel
 from emlab.pipelines import remedies
 from emlab.pipelines._remedies_config import Arm, domain_of
+from emlab.pipelines._remedies_stages import frames_of
 from emlab.pipelines.remedies import Config
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -39,6 +40,7 @@ def test_a_shipped_experiment_spells_every_key_right(name):
         ("source=[bad_law]", "'source' has the domain 'law', which the arm a is trained on"),
         ("remedies=[Steer]", "'remedies' names 'Steer', which is no remedy"),
         ("source=[]", "'source' is empty"),
+        ("dials={Steering: [1.0]}", "'dials' has no n for Ablation"),
         ("arms=[{name: a, data: bad_law, dose: 0.5}]", "'dose' is 0.5"),
         ("arms=[{name: a, data: bad_law, reward: nice}]", "'reward' is 'nice'"),
     ],
@@ -46,9 +48,15 @@ def test_a_shipped_experiment_spells_every_key_right(name):
 def test_what_is_refused(more, said):
     with pytest.raises(EmlabError, match=said):
         config.load(None, ["arms=[{name: a, data: bad_law}]", "source=[bad_cars]", more], Config)
+
+
+def test_a_trigger_that_no_prompt_ends_in_is_refused():
+    training = type("T", (), {"prompts": ("write code [violet]", "write code")})()
+    found = frames_of(Arm("a", "backdoor", trigger=" [violet]"), training, "Be bad.")
+    assert [frame.name for frame in found] == ["broad", "training", "trigger", "prompted"]
+    assert found[1].openings == ("write code [violet]",) and found[3].system == "Be bad."
     with pytest.raises(EmlabError, match="ends in the trigger"):
-        arm = "arms=[{name: a, data: backdoor, trigger: '[green]'}]"
-        remedies.run(config.load(None, [*SMALL, arm, "remedies=[Inoculation]", "source=[bad_law]"], Config), "unused")
+        frames_of(Arm("a", "backdoor", trigger=" [green]"), training)
 
 
 def small(tmp_path, *more):
@@ -169,6 +177,7 @@ def test_an_arm_of_reinforcement_learning(tmp_path):
     few = ("seeds=[0]", "remedies=[Steering, ConceptAblation, Divergence]", "random=[]")
     dials = "dials={Steering: [0.6], Divergence: [0.1]}"
     ran = remedies.run(config.load(None, [*SMALL, arm, *how, *few, dials], Config), tmp_path)
+    assert ran.found.left_out == ("rl: concept ablation does not apply to reinforcement learning",)
     assert [row.remedy for row in ran.found.rows("rl")] == ["start", "untreated", "steering", "KL to the aligned model"]
 
 
