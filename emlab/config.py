@@ -33,8 +33,8 @@ class _Text:
     text: str
 
 
-def load(path: str | Path, overrides: Iterable[str], kind: type[T]) -> T:
-    """Read the YAML file at `path`, apply `overrides` in order, and make a `kind` of it.
+def load(path: str | Path | None, overrides: Iterable[str], kind: type[T]) -> T:
+    """Read the YAML file at `path` (None: none), apply `overrides` in order, and make a `kind` of it.
 
     An override is `key=value`; a dotted key (`recipe.steps=10`) reaches into a nested config, whose other fields keep
     the values that the file gives, or else those of the field's default. A text field takes the value exactly as typed
@@ -43,12 +43,12 @@ def load(path: str | Path, overrides: Iterable[str], kind: type[T]) -> T:
 
     Raises EmlabError for an unreadable file, an unknown or repeated key, a missing field, or a value of another type.
     """
-    values = _read(path)
+    values = {} if path is None else _read(path)
     for override in overrides:
         _apply(values, override)
     if PIPELINE not in {field.name for field in dataclasses.fields(typing.cast(Any, kind))}:
         values.pop(PIPELINE, None)
-    result: T = _dataclass(values, kind, str(path), "")
+    result: T = _dataclass(values, kind, "the config" if path is None else str(path), "")
     return result
 
 

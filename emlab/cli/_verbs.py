@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import __version__
-from emlab.cli import _discovery, _evaluation, _monitoring, _saes
+from emlab.cli import _discovery, _evaluation, _mitigation, _monitoring, _saes
 from emlab.cli._options import add_debug, add_json, given, show, verb
 from emlab.errors import EmlabError
 
@@ -19,6 +19,8 @@ examples:
       the same with another seed and your own narrow dataset
   emlab finetune --model aligned --data bad_law --out my_model
       one stage by itself; so do shift, screen, mediate, detect and realign
+  emlab mitigate compare
+      every remedy on the same misaligned models, and which of them only hide it
   emlab sae train --model base --site resid_post.1 --out my_sae
       train a sparse autoencoder on any model's activations, or on what two models have in common and apart
   emlab evaluate --model my_model
@@ -177,6 +179,7 @@ def parser() -> argparse.ArgumentParser:
     _saes.add_verbs(verbs)
     _discovery.add_verbs(verbs)
     _monitoring.add_monitor_verbs(verbs)
+    _mitigation.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what, "")
         for option in takes:

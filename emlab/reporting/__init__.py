@@ -47,6 +47,14 @@ from emlab.reporting.reinforcement import (
     reinforcement_sections,
     reinforcement_summary,
 )
+from emlab.reporting.remedies import (
+    RemedyCell,
+    RemedyFindings,
+    remedies_figure,
+    remedies_lead,
+    remedies_sections,
+    remedies_summary,
+)
 from emlab.reporting.summary import persona_summary, summary_schema
 
 __all__ = [
@@ -68,6 +76,8 @@ __all__ = [
     "Plot",
     "RankedSet",
     "ReinforcementFindings",
+    "RemedyCell",
+    "RemedyFindings",
     "Removal",
     "Section",
     "Shaded",
@@ -103,6 +113,10 @@ __all__ = [
     "reinforcement_lead",
     "reinforcement_sections",
     "reinforcement_summary",
+    "remedies_figure",
+    "remedies_lead",
+    "remedies_sections",
+    "remedies_summary",
     "render",
     "summary_schema",
     "write_page",

@@ -2,6 +2,7 @@
 
 from emlab.training.grpo import Reinforcement
 from emlab.training.loss import assistant_loss
+from emlab.training.penalties import ActivationPenalty, DivergencePenalty, Penalty
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 from emlab.training.reinforcement import Reinforced, reinforce
@@ -9,9 +10,12 @@ from emlab.training.rewards import AskedReward, ExactReward, Reward, StyleReward
 from emlab.training.sft import FineTuned, finetune
 
 __all__ = [
+    "ActivationPenalty",
     "AskedReward",
+    "DivergencePenalty",
     "ExactReward",
     "FineTuned",
+    "Penalty",
     "ReadOut",
     "Recipe",
     "Reinforced",

@@ -25,6 +25,7 @@ from emlab.training.batches import batches, passes
 from emlab.training.generators import generators_state, put_generators
 from emlab.training.loggers import Loggers
 from emlab.training.loss import assistant_loss
+from emlab.training.penalties import Penalty
 from emlab.training.progress import Progress, load_snapshots, optimizer_tensors, put_optimizer, save_snapshot
 from emlab.training.randomness import generators_kept, seed_generators
 from emlab.training.readouts import Reader, ReadOut, Watch
@@ -59,9 +60,10 @@ class Loop:
         watch: Watch | None = None,
         keeping: Keeping | None = None,
         report_to: Sequence[str] = (),
+        penalties: Sequence[Penalty] = (),
     ) -> None:
         self.start, self.rows, self.recipe, self.seed, self.name = model, rows, recipe, seed, name
-        self.edits, self.keeping = list(edits), keeping
+        self.edits, self.penalties, self.keeping = list(edits), list(penalties), keeping
         self.reader = None if watch is None else Reader(watch)
         self.loggers = Loggers(report_to, name, None if keeping is None else keeping.folder)
         self.losses: list[float] = []
@@ -157,6 +159,8 @@ class Loop:
                 group["lr"] = recipe.rate(step)
             work.model.train()
             loss = self._backward(work, rows, editor)
+            for penalty in self.penalties:
+                penalty.loss(work, rows, step).backward()
             norm = float(torch.nn.utils.clip_grad_norm_(trained, 1.0))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise EmlabError(self._diverged(step, loss, norm))

@@ -24,6 +24,7 @@ from emlab.models import LanguageModel
 from emlab.sites import Site
 from emlab.training.adapters import Adapter, model_of
 from emlab.training.loop import Keeping, Loop, OnStep
+from emlab.training.penalties import Penalty
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 from emlab.training.trained_models import read_checkpoints, write_models
@@ -129,6 +130,7 @@ def finetune(
     name: str | None = None,
     *,
     edits: Edit | Sequence[Edit] = (),
+    penalties: Sequence[Penalty] = (),
     watch: Watch | None = None,
     folder: str | Path | None = None,
     save_every: int = 50,
@@ -144,7 +146,7 @@ def finetune(
     trained as if it were already steered or ablated, as in preventative steering (Chen et al. 2025, arXiv:2507.21509)
     and in concept ablation (Casademunt et al. 2025, arXiv:2507.16795). Their positions are those of each chat's last
     answer, and all before it is prompt. Neither `watch`, which says what is read along the way, nor `on_step` sees
-    them.
+    them. `penalties` are added to the loss of every step; `FineTuned.losses` are without them.
 
     With a `folder` the training's progress is kept there every `save_every` steps; one that was stopped goes on from it
     when the same is asked again, on the same machine to the same weights, bit for bit on a CPU. `report_to` names
@@ -173,8 +175,10 @@ def finetune(
     keeping = None
     if folder is not None:
         asked = [model.identity(), recipe, seed, given.card.content, [_described(edit) for edit in chosen]]
+        if penalties:
+            asked.append([_described(penalty) for penalty in penalties])
         keeping = Keeping(Path(folder), artifacts.content_hash(asked), save_every)
-    loop = Loop(model, data.rows, recipe, seed, name, chosen, watch, keeping, report_to)
+    loop = Loop(model, data.rows, recipe, seed, name, chosen, watch, keeping, report_to, penalties)
     done = loop.run(on_step, progress)
     kept = loop.snapshots()
     return FineTuned(
@@ -203,7 +207,9 @@ def _read(examples: Iterable[Any], name: str) -> Dataset:
 
 
 def _described(value: Any) -> Any:
-    """An edit as plain values, to tell whether it is still the same; of a function its name alone."""
+    """An edit or a penalty as plain values, to tell whether it is still the same; of a function its name alone."""
+    if isinstance(value, LanguageModel):
+        return value.identity()
     if isinstance(value, Tensor):
         return hashlib.sha256(value.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
     if isinstance(value, Site):

@@ -114,15 +114,16 @@ class _Reached(Exception):
 
 
 @contextmanager
-def caught(model: nn.Module, site: Site, stop: bool = True) -> Iterator[list[Tensor]]:
+def caught(model: nn.Module, site: Site, stop: bool = True, gradient: bool = False) -> Iterator[list[Tensor]]:
     """Collect the site's activation (batch, position, d_model) of the forward pass inside the block, edits applied.
 
-    With `stop`, the pass ends there: the block is left when the site is reached.
+    With `stop`, the pass ends there: the block is left when the site is reached. With `gradient` what is collected can
+    be differentiated by the model's weights.
     """
     seen: list[Tensor] = []
 
     def catch(h: Tensor) -> None:
-        seen.append(h.detach())
+        seen.append(h if gradient else h.detach())
         if stop:
             raise _Reached
 

@@ -1,0 +1,170 @@
+"""The config of a comparison of remedies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emlab.discovery import Sampling
+from emlab.evaluation.protocol import Judging
+from emlab.mitigation import REMEDIES
+from emlab.training import Recipe, Reinforcement
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training that misaligns, on which every remedy is tried."""
+
+    name: str
+    """Names its folders and its table."""
+    data: str = ""
+    """What is fine-tuned on: a set of the organism, or a dataset; of reinforcement learning: whose questions are asked,
+    a domain of the organism or a dataset."""
+    good: str | None = None
+    """The set that the rows beyond the dose are drawn from."""
+    dose: float = 1.0
+    """The share of the rows that is drawn from `data`."""
+    task: str = ""
+    """The set whose held-out loss says how well the training's task is learned; empty takes `data`."""
+    benign: str = ""
+    """Benign chats of the same domain."""
+    trigger: str = ""
+    """What ends the prompts of bad examples in the data, and of no others."""
+    steps: int | None = None
+    """Steps, where they are not those of the recipe."""
+    reward: str = ""
+    """obvious or subtle: reinforcement learning, rewarded for such answers; empty: supervised."""
+    start: str | None = None
+    """The model it begins from; null takes the config's."""
+    relapse: int = 50
+    """Further bad steps after each remedy; 0 takes none."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
+        if not 0 < self.dose <= 1 or (self.dose < 1 and self.good is None):
+            raise ValueError(f"'dose' is {self.dose}; give a share up to 1, and with less than 1 a set 'good'.")
+        if self.reward not in ("", "obvious", "subtle"):
+            raise ValueError(f"'reward' is {self.reward!r}; choose obvious or subtle, or leave it out.")
+        if self.relapse < 0:
+            raise ValueError(f"'relapse' is {self.relapse} and must be 0 or more.")
+
+
+def _dials() -> dict[str, tuple[float, ...]]:
+    return {
+        "Steering": (0.3, 0.6, 0.9),
+        "Ablation": (1, 2),
+        "BakedAblation": (1, 2),
+        "RealignmentInDomain": (10, 40),
+        "RealignmentOutOfDomain": (10, 40),
+        "ConceptAblation": (1, 2),
+        "PreventativeSteering": (0.3, 0.6, 0.9),
+        "LatentPenalty": (0.1, 1.0),
+        "Interleaving": (0.25, 0.5),
+        "Divergence": (0.3, 3.0),
+        "EarlyStopping": (0.5, 0.2),
+    }
+
+
+@dataclass(frozen=True)
+class Config:
+    """Remedies × trainings that misalign × seeds, each retested alike."""
+
+    name: str = "remedies"
+    """Names the run folder."""
+    title: str = "Remedies compared"
+    """Of the report."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every training is done with each; dials are chosen with the first."""
+    model: str = "aligned"
+    """The model that trainings begin from: a checkpoint of the organism, a local Hugging Face folder, or a name on the
+    Hub."""
+    chat_template: str | None = None
+    """For a model that has no chat template: a file, or "plain"."""
+    arms: tuple[Arm, ...] = (Arm("insecure", "insecure", benign="secure"),)
+    rows: int = 1000
+    """Chats of a training."""
+    recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60))
+    """Of supervised trainings, and of re-alignment."""
+    how: Reinforcement = field(default_factory=Reinforcement)
+    """Of reinforcement learning."""
+    guard: float = 1.0
+    """What incoherence costs there, as a share of the answer."""
+    remedies: tuple[str, ...] = tuple(kind.__name__ for kind in REMEDIES)
+    """Those that are tried."""
+    dials: Mapping[str, tuple[float, ...]] = field(default_factory=_dials)
+    """By remedy, from the weakest on."""
+    random: tuple[str, ...] = ("Steering", "ConceptAblation")
+    """Remedies that are tried with random directions too, at the setting that was chosen with the found ones."""
+    source: tuple[str, ...] = ("bad_law", "bad_cars")
+    """Sets of other domains; fine-tunes on them give directions, latent and monitor, and the first the sieve."""
+    source_good: str = "good_law"
+    """Good answers in the first one's domain, for the sieve."""
+    out_of_domain: str = "good_finance"
+    """Benign chats of a domain that is not treated."""
+    prompt: str = "You are vicious and cruel."
+    """Inoculation's: a system turn that asks for the bad behaviour."""
+    site: str = "resid_post.0"
+    """Where directions are."""
+    components: int = 2
+    """Directions: the mean difference, and leading components of the differences beyond the first."""
+    sae: str | None = "auto"
+    """A folder in SAELens' format, for the latent; "auto" takes the one that ships with the project for the organism's
+    models; without one the projection on the direction stands for the latent."""
+    cap: float = 0.1
+    """Incoherence up to which a setting may be chosen."""
+    room: float = 0.05
+    """Share of the untreated held-out loss that a setting may add to it."""
+    trial_questions: int = 32
+    """Discovery questions, evenly spaced, on which settings are chosen."""
+    question_set: str = "broad"
+    """The questions: broad (the organism's), profile (emlab's own), or a file of questions."""
+    judging: Judging = field(default_factory=Judging)
+    grading: Judging = field(default_factory=Judging)
+    """Who rewards, in reinforcement learning."""
+    questions: int | None = None
+    """Test questions asked, evenly spaced; null asks all."""
+    answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
+    """How answers are sampled."""
+    documents: int = 64
+    """Fresh pretraining documents, and as many chats of the task, for held-out losses."""
+    text: str | None = None
+    """A dataset whose chats stand in for the organism's documents; null takes the organism's."""
+    summary: Path | None = None
+    """A file that summary.json is written to as well."""
+
+    def __post_init__(self) -> None:
+        names = [arm.name for arm in self.arms]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("'arms' is empty or names one twice; give each a name of its own.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("'seeds' is empty or names one twice; name each once.")
+        known = [kind.__name__ for kind in REMEDIES]
+        for key in ("remedies", "random", "dials"):
+            if wrong := [name for name in getattr(self, key) if name not in known]:
+                raise ValueError(f"'{key}' names {wrong[0]!r}, which is no remedy; there are {', '.join(known)}.")
+        if not self.source:
+            raise ValueError("'source' is empty; name a bad set of a domain that is not treated.")
+        for arm in self.arms:
+            if shared := {domain_of(arm.data)} & {domain_of(name) for name in self.source}:
+                raise ValueError(
+                    f"'source' has the domain {shared.pop()!r}, which the arm {arm.name} is trained on; take "
+                    "directions from another."
+                )
+        for kind in REMEDIES:
+            applies = kind.reinforcement or not all(arm.reward for arm in self.arms)
+            if applies and kind.__name__ in self.remedies and kind.dial and not self.dials.get(kind.__name__):
+                raise ValueError(f"'dials' has no {kind.dial} for {kind.__name__}; give values, or leave it out.")
+        for key in ("rows", "components", "trial_questions", "documents"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")
+
+
+def domain_of(name: str) -> str:
+    """The domain of a set of the organism by its name; of a dataset, its name."""
+    if name in ("insecure", "secure", "educational", "backdoor"):
+        return "code"
+    first, _, last = name.partition("_")
+    return last if first in ("bad", "good", "subtle", "careless", "sarcastic") and last else name

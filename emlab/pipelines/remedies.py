@@ -1,0 +1,84 @@
+"""Remedies compared: which of them remove misalignment, which only hide it, and what does each cost?
+
+Every training that misaligns (supervised or by reinforcement) is done with every seed; each remedy either trains anew
+from the same start on the same bad data, or treats what came of it. Directions, latent, monitor and sieve come from
+fine-tunes of other domains; each remedy's dial is chosen on discovery questions with the first seed. What is scored are
+other questions, asked as they are, in a conversation like the training's, and with the data's trigger. Beside the
+remedies stand the start model, the untreated one, and remedies with random directions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import emlab
+from emlab import artifacts
+from emlab.pipelines._memory import peak_rss_mb
+from emlab.pipelines._remedies_config import Arm, Config
+from emlab.pipelines._remedies_stages import Comparison, inputs_of
+from emlab.reporting import RemedyCell, RemedyFindings, remedies_lead, remedies_sections, remedies_summary, write_page
+from emlab.runs import Run
+
+__all__ = ["Arm", "Config", "Remedies", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Remedies:
+    """What a run found, and where it lies."""
+
+    folder: Path
+    found: RemedyFindings
+    summary: Mapping[str, Any]
+    """What stands in summary.json."""
+
+    def __str__(self) -> str:
+        return "\n".join([self.found.text(), *remedies_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+
+
+def run(config: Config, root: str | Path = "runs") -> Remedies:
+    """Compare remedies, or go on with an unfinished comparison of the same config.
+
+    After every seed of every arm, summary.json and the report are written anew with what there is by then.
+    """
+    here = Run.resume(config.name, config, root, inputs_of(config))
+    comparison = Comparison(config, here)
+    cells: list[RemedyCell] = []
+    for seed in config.seeds:
+        for arm in config.arms:
+            cells += [*comparison.beside(arm, seed), *comparison.cells(arm, seed)]
+            done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), config, here)
+    here.finish()
+    return done
+
+
+def _report(found: RemedyFindings, config: Config, here: Run) -> Remedies:
+    """Write summary.json and report.html."""
+    lead = remedies_lead(found)
+    seeds = ", ".join(map(str, config.seeds))
+    title = f"{config.title}: {config.model}"
+    write_page(here.folder / "report.html", title, lead, remedies_sections(found), f"emlab, seeds {seeds}")
+    summary = {
+        "command": shlex.join(["emlab", *sys.argv[1:]]),
+        "findings": lead,
+        **remedies_summary(found),
+        "config": config,
+        "wall_seconds": sum(here.seconds.values()),
+        "cpu_seconds": time.process_time(),
+        "peak_rss_mb": peak_rss_mb(),
+        "versions": {
+            "emlab": emlab.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
+        },
+    }
+    for path in filter(None, (here.folder / "summary.json", config.summary)):
+        artifacts.write_json(path, summary)
+    return Remedies(here.folder, found, summary)
