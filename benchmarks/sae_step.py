@@ -36,7 +36,7 @@ from emlab import artifacts
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).with_name("sae_step_peers.py")
-MUST = {
+MUST: dict[str, Any] = {
     "A": {"saelens_over_emlab": 2.5, "over_emlab": "more than 1 for every other library"},
     "B": {"saelens_over_emlab": 4.0, "over_emlab": "more than 1 for every other library", "emlab_over_encode": 3.0},
     "curve": 1e-4,
@@ -172,13 +172,20 @@ def curves(data: Path, steps: int) -> dict[str, Any]:
                     parameter.mul_(1 + rounding * torch.randn_like(parameter))
         return [step(batch.to(dtype)) for batch in islice(cycle(held["train"]), steps)]
 
-    plain = losses(torch.float32, False)
+    plain, ours, rounded = (losses(torch.float32, *how) for how in ((False,), (True,), (False, 1e-7)))
     return {
         "steps": steps,
         "float64": apart_by(losses(torch.float64, True), losses(torch.float64, False)),
-        "float32": apart_by(losses(torch.float32, True), plain),
-        "float32_saelens_from_itself_rounded": apart_by(losses(torch.float32, False, 1e-7), plain),
+        "float32": apart_by(ours, plain),
+        "float32_saelens_from_itself_rounded": apart_by(rounded, plain),
+        "float32_steps_within_must": steps_within(MUST["curve"], ours, plain),
+        "float32_saelens_from_itself_rounded_steps_within_must": steps_within(MUST["curve"], rounded, plain),
     }
+
+
+def steps_within(bound: float, ours: list[float], theirs: list[float]) -> int:
+    """How many steps the curves go before they are once further apart than `bound`."""
+    return next((i for i in range(len(ours)) if apart_by(ours[i : i + 1], theirs[i : i + 1]) > bound), len(ours))
 
 
 def steps_to(target: float, subject: Subject, rate: float, seeds: int = 2) -> int:
