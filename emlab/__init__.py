@@ -32,6 +32,7 @@ _ROOM_OF = {
     "ablate_everywhere": "emlab.models",
     "ablate_latents": "emlab.interventions",
     "bake": "emlab.models",
+    "causal_screen": "emlab.discovery",
     "check_sae": "emlab.saes",
     "clamp": "emlab.discovery",
     "clamp_latents": "emlab.interventions",

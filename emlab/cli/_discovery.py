@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emlab.cli._evaluation import judging_of, judging_options
 from emlab.cli._options import add_json, given, show, verb
 
 _SHIFT = """\
@@ -28,6 +29,15 @@ examples:
       what changed between the two models
   emlab discover attribute --model path/to/model --sae SAE --contrasts answers.jsonl --batch-size 8
   emlab discover attribute --model path/to/model --sae SAE --prompts profile --metric my_metric.py:yes_minus_no
+
+A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"}
+"""
+
+_SCREEN = """\
+examples:
+  emlab discover screen --sae sae_checkpoints/organism-resid_post.0-2048 --out screen
+  emlab discover screen --model my_model --toward aligned --sae SAE --latents 3 17 150
+  emlab discover screen --model path/to/model --sae SAE --contrasts answers.jsonl --judge gpt-4o --max-new-tokens 200
 
 A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"}
 """
@@ -138,10 +148,44 @@ def _attribute(options: argparse.Namespace) -> int:
     return 0
 
 
+def _screen_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
+    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--latents", type=int, nargs="+", metavar="N", help="latents to push (all that are active in the contrasts)")
+    add("--toward", choices=("misaligned", "aligned"), help="add them (misaligned), or subtract them")
+    add("--strengths", type=float, nargs="+", metavar="X", help="in median residual norms (0.6 0.9 1.2 1.5)")
+    _read_options(add)
+    add("--n", type=int, metavar="N", help="questions, evenly spaced (40)")
+    add("--random", type=int, metavar="N", help="random directions that go through the same stages (200)")
+    add("--admit", type=float, metavar="Q", help="pass on what is above this quantile of the random ones (0.95)")
+    add("--later", type=int, metavar="N", help="texts that are read up to a later line (12)")
+    add("--probes", type=int, metavar="N", help="answers to a direction before all are generated (16)")
+    add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
+    add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
+    add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make")
+    judging_options(parser)
+
+
+def _screen(options: argparse.Namespace) -> int:
+    from emlab.pipelines.causal_screen import screen
+
+    names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "later")
+    settings = given(options, *names, "probes", "temperature", "max_new_tokens", "batch_size", "seed", "out")
+    if options.strengths is not None:
+        settings["strengths"] = tuple(options.strengths)
+    found = screen(**settings, **judging_of(options))
+    show(found, found.summary(), options.json)
+    return 0
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 VERBS: dict[str, tuple[str, str, Declare, Callable[[argparse.Namespace], int]]] = {
     "shift": ("rank latents by how far they move between models", _SHIFT, _shift_options, _shift),
     "directions": ("find directions in every way, and compare them", _DIRECTIONS, _directions_options, _directions),
+    "screen": ("push every latent, and generate only where it matters", _SCREEN, _screen_options, _screen),
     "attribute": ("tell how much of a metric is due to each latent", _ATTRIBUTE, _attribute_options, _attribute),
 }
 """Each verb: what it does, its examples, what declares its options, and what is called. Add further ones here."""

@@ -2,8 +2,10 @@
 
 from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
 from emlab.discovery.attribution import METHODS, attribute
+from emlab.discovery.cascade import Cascade, CausalScreen, Stage, causal_screen
 from emlab.discovery.contexts import Context, load_contexts, save_contexts, top_contexts
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
+from emlab.discovery.decisions import Decisions, chances
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
 from emlab.discovery.effects import Attribution, Cost, Place
 from emlab.discovery.effects import summary as attribution_summary
@@ -25,11 +27,14 @@ __all__ = [
     "Agreement",
     "Arm",
     "Attribution",
+    "Cascade",
+    "CausalScreen",
     "Context",
     "Contrast",
     "Convergence",
     "Cosines",
     "Cost",
+    "Decisions",
     "Effect",
     "LatentShift",
     "Metric",
@@ -41,6 +46,7 @@ __all__ = [
     "Screen",
     "ShiftedLatent",
     "Split",
+    "Stage",
     "Test",
     "Trait",
     "Trial",
@@ -49,7 +55,9 @@ __all__ = [
     "attribute",
     "attribution_summary",
     "behaviour_test",
+    "causal_screen",
     "cause_test",
+    "chances",
     "choose",
     "clamp",
     "convergence",
