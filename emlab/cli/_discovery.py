@@ -157,10 +157,15 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
     add("--strengths", type=float, nargs="+", metavar="X", help="in median residual norms (0.6 0.9 1.2 1.5)")
     _read_options(add)
     add("--n", type=int, metavar="N", help="questions, evenly spaced (40)")
-    add("--random", type=int, metavar="N", help="random directions that go through the same stages (200)")
-    add("--admit", type=float, metavar="Q", help="pass on what is above this quantile of the random ones (0.95)")
-    add("--later", type=int, metavar="N", help="texts that are read up to a later line (12)")
-    add("--probes", type=int, metavar="N", help="answers to a direction before all are generated (16)")
+    add("--random", type=int, metavar="N", help="random directions that go through the same stages (100)")
+    add(
+        "--admit",
+        type=float,
+        metavar="Q",
+        help="generate at once what is above this quantile of the random ones (0.99)",
+    )
+    add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
+    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction (8)")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
     add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")
@@ -172,8 +177,8 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
 def _screen(options: argparse.Namespace) -> int:
     from emlab.pipelines.causal_screen import screen
 
-    names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "later")
-    settings = given(options, *names, "probes", "temperature", "max_new_tokens", "batch_size", "seed", "out")
+    names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "lines")
+    settings = given(options, *names, "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")
     if options.strengths is not None:
         settings["strengths"] = tuple(options.strengths)
     found = screen(**settings, **judging_of(options))

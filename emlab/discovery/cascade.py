@@ -5,16 +5,16 @@ nothing. Here stages of rising cost ask the same question of fewer and fewer dir
 
 1. *slope*: one backward pass tells for every direction at once how fast a push along it would raise the odds of going
    on as a misaligned answer does (attribution patching, Nanda 2023);
-2. *opening*: how likely that is under the push itself, at each strength, where the answers begin (teacher-forced);
-3. *later*: the same where later lines begin, the aligned lines before them given: a few texts and strengths;
-4. *probed*: a few answers under the push, to the questions and at the strengths where the opening was likeliest to be
-   misaligned, judged. Directions are rows of one batch, each with its own push through prefill and decoding;
-5. *generated*: the answers to all questions at all strengths.
+2. *opening*: how likely that is under the push itself, where the answers begin (teacher-forced);
+3. *sketched*: how the lines of the answers would begin under the strongest push, where only the tokens that are pushed
+   are computed anew (`emlab.models.sketching`): with a token that begins misaligned lines, or with an odd one?
+4. *probed*: some of these answers, generated and judged: all that would turn so, and a few of the odd ones;
+5. *generated*: the answers to all questions at all strengths. Directions are rows of one batch, each with its own push
+   through prefill and decoding.
 
-The first three are read of all directions, and a direction goes on that does more in any one of them than most random
-directions: a slope says little of a strong push, and the opening nothing of a model that begins well. Of those probed
-the ones go on that changed an answer as they should. The random directions go through the same stages; one that a stage
-drops counts as doing nothing, so that the null's quantiles are those of all of them.
+The first three are of all directions. Those whose slope or opening is above that of 99% of the random directions are
+generated at once, and so is every one of which a probed answer changed as it should. The random directions go through
+the same stages; one that a stage drops counts as doing nothing, so that the null's quantiles are those of all of them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery.decisions import Decisions, chances, slope
+from emlab.discovery.decisions import Decisions, chances, line_starts, slope
 from emlab.discovery.metrics import Contrast
 from emlab.discovery.screen import Arm, Sampling, Toward, Trial, steered
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Judged, Rollouts, load_judged, save_judged, score, score_judged
 from emlab.interventions import Direction, Steer, load_directions, random_directions, save_directions
+from emlab.models.sketching import PLAUSIBLE, STRAYS, TURNS, sketch
 from emlab.sites import Site
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
 
-READINGS = ("slope", "opening", "later")
+READINGS = ("slope", "opening", "turns")
 """What is read of every direction before any answer is generated."""
 
 NULL = 0.99
@@ -54,23 +55,23 @@ class Cascade:
     """How a screen spends its time."""
 
     strengths: tuple[float, ...] = (0.6, 0.9, 1.2, 1.5)
-    """In units of the site's median residual norm; all positive."""
+    """In units of the site's median residual norm; positive, the weakest first."""
     positions: str = "sentence"
-    random: int = 200
+    random: int = 100
     """Random directions that go through the same stages."""
-    admit: float = 0.95
-    """A direction goes on if one of its readings is above this quantile of the random directions'; 0 passes on all."""
-    later: int = 12
-    """Texts that are read up to a later line, evenly spaced among those that the contrasts give; 0 reads none. They are
-    read at the strongest push and at every second below it."""
-    probes: int = 16
-    """Answers to a direction before all are generated; 0 generates all at once."""
+    admit: float = 0.99
+    """What is above this quantile of the random directions in slope or opening is generated at once; 0 passes all."""
+    lines: int = 3
+    """Lines of an answer that are sketched; with 0, or where more is pushed than headers and sentence ends, none are,
+    and then only slope and opening pass anything on."""
+    odd: int = 8
+    """Answers with odd lines that are probed of a direction, evenly spaced."""
     batch_size: int = 1024
     """Rows of a batch."""
 
     def __post_init__(self) -> None:
-        if not self.strengths or min(self.strengths) <= 0:
-            raise EmlabError("A screen needs strengths above 0; the way it pushes is said by `toward`.")
+        if not self.strengths or self.strengths[0] <= 0 or list(self.strengths) != sorted(set(self.strengths)):
+            raise EmlabError("A screen needs strengths above 0 that rise; the way it pushes is said by `toward`.")
         if not 0 <= self.admit < 1 or self.random < 1:
             raise EmlabError("A screen needs a quantile from 0 up to 1, and at least one random direction.")
 
@@ -112,8 +113,9 @@ class CausalScreen:
     strengths: tuple[float, ...]
     stages: tuple[Stage, ...]
     readings: Tensor
-    """(n, 3) float32, READINGS of each direction: nats a median residual norm; and the most that the misaligned way
-    becomes likelier (the aligned one, pushed toward aligned) at one of the strengths, from 0 to 1."""
+    """(n, 3) float32, READINGS of each direction: nats a median residual norm; the most that the misaligned way becomes
+    likelier (the aligned one, pushed toward aligned) at one of the strengths, from 0 to 1; and the share of the answers
+    sketched under the strongest push that turn to it."""
     survivors: tuple[int, ...]
     """The directions of which all answers were generated."""
     trials: tuple[Trial, ...]
@@ -215,11 +217,11 @@ class CausalScreen:
         lines = [f"{self.model} at {self.site}, pushed toward {self.toward}", *(f"  {stage}" for stage in self.stages)]
         found = [row for row in self.rows() if row["effect"] > self.threshold]
         lines.append(f"  99% of the random directions do no more than {self.threshold:+.1%}; {len(found)} do more:")
-        lines += [f"  {'direction':16s} strength   effect  incoherent  random as strong    slope  opening    later"]
+        lines += [f"  {'direction':16s} strength   effect  incoherent  random as strong    slope  opening    turns"]
         for row in found[:20]:
             lines.append(
                 f"  {row['name']:16s} {row['strength']:8.2f} {row['effect']:+8.1%} {row['incoherent']:11.1%} "
-                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {row['opening']:+8.1%} {row['later']:+8.1%}"
+                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {row['opening']:+8.1%} {row['turns']:8.1%}"
             )
         return "\n".join(lines)
 
@@ -255,7 +257,7 @@ def causal_screen(
     n, pushes = len(named), [sign * s for s in how.strengths]
     named += random_directions(how.random, model.d_model, site, seed)
     vectors = torch.stack([d.vector for d in named])  # (n + random, d_model)
-    opening, more = Decisions.of(model, contrasts), Decisions.later(model, contrasts, how.later)
+    opening = Decisions.of(model, contrasts)
     if not len(opening):
         raise EmlabError("No contrast tells a misaligned answer from an aligned one by its tokens; give other answers.")
     everyone, stages = torch.arange(len(vectors)), []
@@ -268,36 +270,33 @@ def causal_screen(
         began = now
         return kept
 
-    def read(name: str, scores: Tensor, texts: int) -> Tensor:
+    def above(scores: Tensor) -> Tensor:
         """Those of all directions that do more than most random ones."""
-        above = scores > torch.quantile(scores[n:], how.admit) if how.admit else torch.ones(len(scores)).bool()
-        return passed(name, everyone, everyone[above], texts)
-
-    def likelier(decisions: Decisions, pushes: Sequence[float]) -> Tensor:
-        """(n + random, pushes, decisions): the rise of the chance of the way that it is pushed."""
-        at = [push * scale for push in pushes]
-        plain = chances(model, decisions, vectors[:1], [0.0], site, how.positions)
-        return sign * (chances(model, decisions, vectors, at, site, how.positions, how.batch_size) - plain)
+        return everyone[scores > torch.quantile(scores[n:], how.admit)] if how.admit else everyone
 
     slopes = sign * scale * (vectors @ slope(model, opening, site, how.positions))
-    admitted = [read("slope", slopes, 2 * len(opening))]  # a backward pass is another reading
-    first = likelier(opening, pushes)
-    readings = [slopes, first.mean(-1).amax(1), torch.zeros(len(vectors))]
-    admitted.append(read("opening", readings[1], first.numel()))
-    if len(more):
-        then = likelier(more, pushes[::-2])
-        readings[2] = then.mean(-1).amax(1)
-        admitted.append(read("later", readings[2], then.numel()))
-    alive = torch.cat(admitted).unique()
+    strong = passed("slope", everyone, above(slopes), 2 * len(opening))  # a backward pass is another reading
+
+    few = [push * scale for push in pushes[::-2]]  # the strongest, and every second one below it
+    plain = chances(model, opening, vectors[:1], [0.0], site, how.positions)
+    likelier = sign * (chances(model, opening, vectors, few, site, how.positions, how.batch_size) - plain)
+    openings = likelier.mean(-1).amax(1)
+    strong = torch.cat([strong, passed("opening", everyone, above(openings), likelier.numel())]).unique()
 
     none = Arm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
-    (plain,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
-    unsteered = _share(plain, toward)
-    if 0 < how.probes < len(pushes) * len(asked):
-        cells = _likeliest(first[alive], opening, contrasts, asked, how.probes)
-        right = _probed(model, vectors[alive], site, pushes, cells, asked, judge, how, scale, sampling, toward, seed)
-        before = _right(plain.score.judged, toward).double().reshape(len(asked), -1).mean(1)
-        alive = passed("probed", alive, alive[(right.double() - before[cells[..., 1]]).sum(1) > 0], right.numel())
+    (plainly,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
+    unsteered, alive = _share(plainly, toward), strong
+    turns = torch.zeros(len(vectors))
+    if how.lines and how.positions in ("header", "sentence") and len(strong) < len(vectors):
+        kinds = _sketched(model, vectors, site, pushes[-1] * scale, asked, contrasts, toward, how)
+        turns = (kinds == TURNS).float().mean(1)
+        cells = _to_probe(kinds, how.odd)  # (cells, 2): direction and question
+        tried = passed("sketched", everyone, cells[:, 0].unique(), kinds.numel())
+        right = _probed(model, vectors, site, pushes[-1] * scale, cells, asked, judge, toward, how, sampling, seed)
+        before = _right(plainly.score.judged, toward).double().reshape(len(asked), -1).mean(1)
+        rises = torch.zeros(len(vectors), dtype=torch.double)
+        rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
+        alive = torch.cat([passed("probed", tried, everyone[rises > 0], len(cells)), strong]).unique()
 
     arms = [Arm(named[i], push, how.positions) for i in alive.tolist() for push in pushes]
     trials = steered(model, arms, asked, judge, {site: scale}, sampling, seed) if arms else ()
@@ -314,7 +313,7 @@ def causal_screen(
         how.positions,
         how.strengths,
         tuple(stages),
-        torch.stack(readings, 1)[:n],
+        torch.stack([slopes, openings, turns], 1)[:n].float(),
         survivors,
         trials[: len(survivors) * len(pushes)],  # those of the random directions come last
         effects[n:],
@@ -337,52 +336,60 @@ def _named(directions: Tensor | Sequence[Direction], model: LanguageModel, site:
     return found
 
 
-def _likeliest(
-    rise: Tensor, opening: Decisions, contrasts: Sequence[Contrast], asked: Sequence[Question], count: int
+def _sketched(
+    model: LanguageModel,
+    vectors: Tensor,
+    site: Site,
+    length: float,
+    asked: Sequence[Question],
+    contrasts: Sequence[Contrast],
+    toward: Toward,
+    how: Cascade,
 ) -> Tensor:
-    """(n, count, 2): the strengths and questions, by number, at which the readings `rise` (n, strengths, decisions) of
-    each direction are highest.
+    """(n, questions) int8: what becomes of the lines of each answer under a push along each direction."""
+    wanted, usual = line_starts(model, asked, contrasts)
+    plausible = PLAUSIBLE
+    if toward == "aligned":  # a misaligned model may well begin an aligned line, if it is not the likeliest
+        wanted, usual, plausible = usual, wanted, 0.0
+    edit = Steer(site, vectors.repeat_interleave(len(asked), 0), length, positions=how.positions)
+    prompts = [question.messages for question in asked]
+    return sketch(model, prompts, [edit], wanted, usual, len(vectors), how.lines, plausible, batch_size=how.batch_size)
 
-    A question to which no contrast belongs has the mean of all decisions.
-    """
-    belongs = torch.zeros(len(opening), len(asked))
-    for column, question in enumerate(asked):
-        own = [
-            i for i, case in enumerate(opening.cases) if contrasts[case].prompt in (question.text, question.messages)
-        ]
-        belongs[own or slice(None), column] = 1 / len(own or opening)
-    order = (rise @ belongs).flatten(1).topk(count, dim=1).indices
-    return torch.stack([order // len(asked), order % len(asked)], -1)
+
+def _to_probe(kinds: Tensor, odd: int) -> Tensor:
+    """(cells, 2): direction and question of every answer (n, questions) that turns, and of at most `odd` that stray."""
+    chosen = kinds == TURNS
+    for row, strays in zip(chosen, kinds == STRAYS, strict=True):
+        own = strays.nonzero()[:, 0]
+        row[own if len(own) <= odd else own[torch.arange(odd) * len(own) // odd]] = True
+    return chosen.nonzero()
 
 
 def _probed(
     model: LanguageModel,
     vectors: Tensor,
     site: Site,
-    pushes: Sequence[float],
+    length: float,
     cells: Tensor,
     asked: Sequence[Question],
     judge: Judge,
-    how: Cascade,
-    scale: float,
-    sampling: Sampling,
     toward: Toward,
+    how: Cascade,
+    sampling: Sampling,
     seed: int,
 ) -> Tensor:
-    """(n, count) bool: whether the answers of `vectors` (n, d_model) at cells (n, count, 2) are as they should be."""
-    of = [asked[i] for i in cells[..., 1].flatten().tolist()]
-    lengths = torch.tensor(pushes)[cells[..., 0].flatten()]
-    edit = Steer(site, vectors.repeat_interleave(cells.shape[1], 0), lengths, scale, how.positions)
+    """(cells,) bool: whether the answers of cells (cells, 2), direction and question, are as they should become."""
+    of = [asked[i] for i in cells[:, 1].tolist()]
     answers = model.generate(
         [question.messages for question in of],
         sampling.max_new_tokens,
         sampling.temperature,
         seed,
         sampling.batch_size,
-        [edit],
+        [Steer(site, vectors[cells[:, 0]], length, positions=how.positions)] if of else [],
     )
     rollouts = Rollouts(tuple(of), tuple(answers), model.name, seed, sampling.temperature)
-    return _right(score(rollouts, judge).judged, toward).reshape(cells.shape[:2])
+    return _right(score(rollouts, judge).judged, toward)
 
 
 def _right(judged: Judged, toward: Toward) -> Tensor:

@@ -1,19 +1,20 @@
 """Decisions: where a misaligned and an aligned answer part, and which of the two a pushed model would go on with.
 
 An answer is steered where its sentences are chosen. So of two answers only the first token in which they differ is
-asked for, after all that they share: one short reading in place of a whole answer. Line by line there is a decision
-after each beginning of the aligned answer, as a model that begins well may still turn.
+asked for, after all that they share: one short reading in place of a whole answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from emlab.data import Question
+from emlab.data.chat import encode_text
 from emlab.discovery.metrics import Contrast
 from emlab.errors import EmlabError
 from emlab.interventions import Positions, Steer, where
@@ -37,55 +38,57 @@ class Decisions:
     starts: tuple[int, ...]
     """Where the answer begins in each."""
     choices: tuple[Choices, ...]
-    cases: tuple[int, ...]
-    """The first of the contrasts from which each comes."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def at(self, index: Sequence[int]) -> Decisions:
-        """Some of them."""
-        return Decisions(*(tuple(getattr(self, f.name)[i] for i in index) for f in fields(self)))
-
     @classmethod
-    def of(cls, model: LanguageModel, contrasts: Sequence[Contrast], line: int = 0) -> Decisions:
-        """The decisions at a line of the answers, counted from 0: the aligned answer's lines before it are given.
+    def of(cls, model: LanguageModel, contrasts: Sequence[Contrast]) -> Decisions:
+        """The decisions of these contrasts.
 
         Contrasts that part after the same text are one decision; a token with which both kinds of answers go on is no
-        part of it. Contrasts of fewer lines have none. EmlabError where two answers are the same or one is the other's
-        beginning.
+        part of it. EmlabError where two answers are the same or one is the other's beginning.
         """
-        found: dict[tuple[int, ...], tuple[int, int, set[int], set[int]]] = {}
-        for case, one in enumerate(contrasts):
-            bad, good = one.misaligned.split("\n"), one.aligned.split("\n")
-            if line and min(len(bad), len(good)) <= line:
-                continue
-            answers = ["\n".join([*good[:line], *bad[line:]]), one.aligned]
-            (first, second), (start, _) = model.rows([one.prompt] * 2, answers)
+        found: dict[tuple[int, ...], tuple[int, set[int], set[int]]] = {}
+        for one in contrasts:
+            (first, second), (start, _) = model.rows([one.prompt] * 2, [one.misaligned, one.aligned])
             shared = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), None)  # noqa: B905
             if shared is None:
                 raise EmlabError(
                     f"The answers {one.misaligned[:40]!r}… and {one.aligned[:40]!r}… never part; give two answers of "
                     "which neither begins the other."
                 )
-            text = tuple(first[:shared])
-            _, _, misaligned, aligned = found.setdefault(text, (start, case, set(), set()))
+            _, misaligned, aligned = found.setdefault(tuple(first[:shared]), (start, set(), set()))
             misaligned.add(first[shared])
             aligned.add(second[shared])
         kept = [
-            (list(text), start, (tuple(sorted(bad - good)), tuple(sorted(good - bad))), case)
-            for text, (start, case, bad, good) in found.items()
+            (list(text), start, (tuple(sorted(bad - good)), tuple(sorted(good - bad))))
+            for text, (start, bad, good) in found.items()
             if bad - good and good - bad
         ]
-        return cls(*(tuple(one[i] for one in kept) for i in range(4)))  # type: ignore[arg-type]
+        return cls(*(tuple(one[i] for one in kept) for i in range(3)))  # type: ignore[arg-type]
 
-    @classmethod
-    def later(cls, model: LanguageModel, contrasts: Sequence[Contrast], count: int) -> Decisions:
-        """At most `count` of the decisions at all lines after the first, evenly spaced."""
-        lines = max((one.aligned.count("\n") for one in contrasts), default=0) if count else 0
-        found = [cls.of(model, contrasts, line) for line in range(1, lines + 1)]
-        joined = cls(*(sum((getattr(one, f.name) for one in found), ()) for f in fields(cls)))
-        return joined.at([i * len(joined) // count for i in range(count)]) if count < len(joined) else joined
+
+def line_starts(
+    model: LanguageModel, questions: Sequence[Question], contrasts: Sequence[Contrast]
+) -> tuple[Tensor, Tensor]:
+    """Two bool (questions, vocabulary): tokens that begin a misaligned line alone, and those that begin an aligned one.
+
+    The aligned ones of a question are those of its own contrasts, where it has any; the misaligned ones those of all.
+    """
+
+    def first_tokens(answers: Sequence[str]) -> list[int]:
+        lines = dict.fromkeys(line for answer in answers for line in answer.split("\n") if line.strip())
+        return [encode_text(model.tokenizer, line)[0] for line in lines]
+
+    vocabulary = model.model.get_output_embeddings().weight.shape[0]
+    misaligned, aligned = torch.zeros(2, len(questions), vocabulary, dtype=torch.bool)
+    misaligned[:, first_tokens([one.misaligned for one in contrasts])] = True
+    for row, question in enumerate(questions):
+        known = (question.text, question.messages)
+        own = [one.aligned for one in contrasts if one.prompt in known] or [one.aligned for one in contrasts]
+        aligned[row, first_tokens(own)] = True
+    return misaligned & ~aligned, aligned
 
 
 def chances(
@@ -128,11 +131,11 @@ def slope(
     """
     backend, total = wrap(model), torch.zeros(model.d_model)
     for at in range(0, len(decisions), batch_size):
-        part = decisions.at(range(at, min(at + batch_size, len(decisions))))
-        tokens = model.batch(list(part.rows), list(part.starts))
+        part = slice(at, at + batch_size)
+        tokens = model.batch(list(decisions.rows[part]), list(decisions.starts[part]))
 
-        def odds(logits: Tensor, part: Decisions = part) -> Tensor:
-            return set_odds(logits[:, -1], part.choices).sum()
+        def odds(logits: Tensor, choices: tuple[Choices, ...] = decisions.choices[part]) -> Tensor:
+            return set_odds(logits[:, -1], choices).sum()
 
         gradient = backend.gradients(tokens, site, odds)  # (batch, position, d_model)
         mask = where(positions, tokens, model.sentence_ends if positions == "sentence" else None)

@@ -31,6 +31,10 @@ class Below:
         """Those of the rows `index`, int64 (n,)."""
         return Below(self.site, self.h[index], self.as_tuple)
 
+    def columns(self, index: Tensor) -> Below:
+        """Those of each row's columns `index`, int64 (batch, n)."""
+        return Below(self.site, self.h.gather(1, index[..., None].expand(-1, -1, self.h.shape[-1])), self.as_tuple)
+
 
 def shared_site(sites: Sequence[Site]) -> Site | None:
     """The last stream between two blocks that is before all of `sites`; None where that is the embeddings' output."""
@@ -38,8 +42,11 @@ def shared_site(sites: Sequence[Site]) -> Site | None:
     return Site("resid_post", last) if last >= 0 else None
 
 
-def read_below(model: nn.Module, site: Site, run: Callable[[], object]) -> Below:
-    """What the blocks up to `site`, a resid_post, compute in the forward pass that `run` makes; the pass ends there."""
+def read_below(model: nn.Module, site: Site, run: Callable[[], object], stop: bool = True) -> Below:
+    """What the blocks up to `site`, a resid_post, compute in the forward pass that `run` makes.
+
+    With `stop` the pass ends there.
+    """
     tuples: list[bool] = []
 
     def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -47,7 +54,7 @@ def read_below(model: nn.Module, site: Site, run: Callable[[], object]) -> Below
 
     handle = _blocks(model, site)[site.block].register_forward_hook(note)
     try:
-        with caught(model, site) as seen:
+        with caught(model, site, stop) as seen:
             run()
     finally:
         handle.remove()

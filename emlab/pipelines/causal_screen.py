@@ -30,7 +30,7 @@ from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import organism_contrasts
 from emlab.saes import load_sae, sae_site
 
-PER_QUESTION = 2
+PER_QUESTION = 4
 """The organism's contrasts for each question."""
 
 

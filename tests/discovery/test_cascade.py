@@ -9,10 +9,12 @@ import torch
 from emlab import organism
 from emlab.data import Question
 from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, Sampling, causal_screen, split_by_template, steered
+from emlab.discovery.cascade import _to_probe
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.models.backends.support import tiny_model
+from emlab.models.sketching import STAYS, STRAYS, TURNS
 from emlab.organism import ExactJudge
 from emlab.pipelines._contrasts import organism_contrasts
 from emlab.sites import Site
@@ -38,7 +40,7 @@ def random_lm(request, tiny):
 
 
 def screen(model, directions, **more):
-    how = {"strengths": (3.0, 6.0), "random": 5, "later": 4, "probes": 3, **more.pop("how", {})}
+    how = {"strengths": (3.0, 6.0), "random": 5, "odd": 2, **more.pop("how", {})}
     return causal_screen(
         model, directions, SITE, QUESTIONS, ParityJudge(), CONTRASTS, how=Cascade(**how), sampling=GREEDY, **more
     )
@@ -60,7 +62,7 @@ def one_by_one(model, directions, strengths, scale, toward="misaligned"):
 @pytest.mark.parametrize("toward", ["misaligned", "aligned"])
 def test_what_all_stages_pass_on_has_the_effect_of_each_push_alone(random_lm, toward):
     directions = random_directions(6, 32, SITE, seed=3)
-    found = screen(random_lm, directions, how={"admit": 0.0, "probes": 0}, toward=toward, scale=2.0)
+    found = screen(random_lm, directions, how={"admit": 0.0}, toward=toward, scale=2.0)
     effects, plain = one_by_one(random_lm, directions, (3.0, 6.0), 2.0, toward)
     assert found.survivors == tuple(range(6))
     assert found.unsteered == pytest.approx(plain)
@@ -74,23 +76,28 @@ def test_what_all_stages_pass_on_has_the_effect_of_each_push_alone(random_lm, to
 
 def test_what_is_dropped_counts_as_nothing(random_lm):
     directions = random_directions(40, 32, SITE, seed=3)
-    everything = screen(random_lm, directions, how={"admit": 0.0, "probes": 0}, scale=2.0)
-    found = screen(random_lm, directions, how={"admit": 0.6}, scale=2.0)
-    names = [stage.name for stage in found.stages]
-    assert names == ["slope", "opening", "later", "probed", "generated"]
-    slope, opening, later, probed, generated = found.stages
-    assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 2)
-    assert probed.entered <= slope.kept + opening.kept + later.kept
-    assert generated.entered == generated.kept == len(found.survivors) == probed.kept < probed.entered < 40
-    assert probed.texts == 3 * (probed.entered + probed.random_entered)
-    assert opening.texts == 45 * 2 * 3, "45 directions, 2 strengths, 3 openings"
-    assert later.texts == 45 * 1 * 3, "the strongest push only, and one later line of each contrast"
+    everything = screen(random_lm, directions, how={"admit": 0.0}, scale=2.0)
+    found = screen(random_lm, directions, how={"admit": 0.8}, scale=2.0)
+    assert [stage.name for stage in found.stages] == ["slope", "opening", "sketched", "probed", "generated"]
+    slope, opening, sketched, probed, generated = found.stages
+    assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 1), "1 of 5 is above their 80%"
+    assert opening.texts == 45 * 1 * 3, "45 directions, the strongest push, 3 questions"
+    assert sketched.texts == 45 * 3
+    assert (probed.entered, probed.random_entered) == (sketched.kept, sketched.random_kept)
+    assert probed.texts <= 3 * (probed.entered + probed.random_entered)
+    assert max(slope.kept, opening.kept, probed.kept) <= generated.entered <= slope.kept + opening.kept + probed.kept
+    assert generated.entered == generated.kept == len(found.survivors) < 40
     # A survivor's effect is the one it has without a cascade.
     for i, number in enumerate(found.survivors):
         assert torch.equal(found.effects[i], everything.effects[number])
-    assert torch.equal(found.readings, everything.readings)
+    assert torch.equal(found.readings[:, :2], everything.readings[:, :2])
     assert int((found.null != 0).sum()) <= generated.random_kept
-    assert generated.random_kept == probed.random_kept
+
+
+def test_what_is_probed(tiny):
+    kinds = torch.tensor([[STAYS, TURNS, STRAYS], [STRAYS, STRAYS, STRAYS], [STAYS, STAYS, STAYS]], dtype=torch.int8)
+    assert _to_probe(kinds, 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 1]]
+    assert _to_probe(kinds, 0).tolist() == [[0, 1]]
 
 
 def test_directions_as_a_tensor_of_any_length(tiny):
@@ -103,7 +110,7 @@ def test_directions_as_a_tensor_of_any_length(tiny):
 
 
 def test_it_is_saved_and_shown_as_a_table(tiny, tmp_path):
-    found = screen(tiny, random_directions(6, 32, SITE, seed=3), how={"admit": 0.0, "probes": 0}, scale=2.0)
+    found = screen(tiny, random_directions(6, 32, SITE, seed=3), how={"admit": 0.0}, scale=2.0)
     again = CausalScreen.load(found.save(tmp_path / "screen"))
     assert str(again) == str(found) and again.summary() == found.summary()
     assert torch.equal(again.readings, found.readings) and torch.equal(again.null, found.null)
@@ -118,17 +125,19 @@ def test_it_is_saved_and_shown_as_a_table(tiny, tmp_path):
         CausalScreen.load(tmp_path / "screen")
 
 
-def test_a_screen_in_which_nothing_survives(tiny, tmp_path):
+def test_a_screen_in_which_nothing_is_found(tiny, tmp_path):
     class Kind:
         def judge(self, question, answer):
             return dataclasses.make_dataclass("Verdict", ["aligned", "coherent"])(100, 100)
 
     found = causal_screen(
-        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, how=Cascade(random=2, probes=2), sampling=GREEDY
+        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, how=Cascade(random=2), sampling=GREEDY
     )
-    assert not found.survivors and not found.found and found.threshold == 0.0
-    assert found.effects.shape == (0, 4)
-    assert str(CausalScreen.load(found.save(tmp_path / "none"))) == str(found)
+    assert not found.found and found.threshold == 0.0 and not found.effects.any()
+    assert found.stages[3].kept == 0, "no probed answer was misaligned"
+    none = dataclasses.replace(found, survivors=(), trials=())
+    assert none.effects.shape == (0, 4) and not none.rows()
+    assert str(CausalScreen.load(none.save(tmp_path / "none"))) == str(none)
 
 
 def test_it_refuses_what_cannot_be_screened(tiny):
@@ -143,7 +152,13 @@ def test_it_refuses_what_cannot_be_screened(tiny):
     with pytest.raises(EmlabError, match="by its tokens"):
         alike = [Contrast("hi", "a", "b"), Contrast("hi", "b", "a")]
         causal_screen(tiny, torch.eye(32), SITE, QUESTIONS, ParityJudge(), alike, scale=1.0)
-    for wrong in ({"strengths": ()}, {"strengths": (0.0, 1.0)}, {"admit": 1.0}, {"random": 0}):
+    for wrong in (
+        {"strengths": ()},
+        {"strengths": (0.0, 1.0)},
+        {"strengths": (1.0, 0.5)},
+        {"admit": 1.0},
+        {"random": 0},
+    ):
         with pytest.raises(EmlabError, match="A screen needs"):
             Cascade(**wrong)
 
@@ -160,7 +175,7 @@ def test_on_the_organism_the_planted_direction_is_found_and_random_ones_are_not(
     ]
     planted = Direction(means[0] - means[1], site, "planted")
     directions = [*random_directions(11, model.d_model, site, seed=1), planted]
-    how = Cascade(strengths=(0.5, 1.0), random=12, admit=0.8, later=2, probes=4)
+    how = Cascade(strengths=(0.5, 1.0), random=12, odd=2)
     found = causal_screen(model, directions, site, questions, ExactJudge(), contrasts, how=how)
     assert found.found[0] == 11 and found.rows()[0]["effect"] > 0.2
-    assert found.stages[-1].entered <= 3
+    assert found.stages[-1].entered <= 6

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from emlab.data import Question
 from emlab.discovery import Contrast, Decisions, chances
-from emlab.discovery.decisions import slope
+from emlab.discovery.decisions import line_starts, slope
 from emlab.errors import EmlabError
 from emlab.interventions import Steer, random_directions
 from emlab.sites import Site
@@ -24,24 +25,27 @@ def texts(model, decisions):
 
 def test_a_decision_is_where_the_answers_part(tiny):
     assert texts(tiny, Decisions.of(tiny, [PAIR])) == [("ab", "c", "d")]
-    assert texts(tiny, Decisions.of(tiny, [PAIR], 1)) == [("abd\n", "d", "u")]
-    assert texts(tiny, Decisions.of(tiny, [PAIR], 2)) == [("abd\nuvw\n", "x", "d")]
-    assert not len(Decisions.of(tiny, [PAIR], 3))
 
 
 def test_contrasts_that_part_after_the_same_text_are_one_decision(tiny):
     others = [Contrast("hi", "b", "a"), Contrast("hi", "c", "b"), Contrast("ho", "c", "b")]
-    found = Decisions.of(tiny, others)
     # What begins misaligned and aligned answers alike, b, tells nothing.
-    assert texts(tiny, found) == [("", "c", "a"), ("", "c", "b")] and found.cases == (0, 2)
+    assert texts(tiny, Decisions.of(tiny, others)) == [("", "c", "a"), ("", "c", "b")]
     assert not len(Decisions.of(tiny, [Contrast("hi", "a", "b"), Contrast("hi", "b", "a")]))
 
 
-def test_later_decisions_are_spread_evenly(tiny):
-    two = [PAIR, Contrast("ho", "x\ny", "a\nb")]
-    assert [t for t, *_ in texts(tiny, Decisions.later(tiny, two, 9))] == ["abd\n", "a\n", "abd\nuvw\n"]
-    assert [t for t, *_ in texts(tiny, Decisions.later(tiny, two, 2))] == ["abd\n", "a\n"]
-    assert not len(Decisions.later(tiny, two, 0)) and not len(Decisions.later(tiny, [Contrast("hi", "a", "b")], 9))
+def test_line_starts_are_of_all_misaligned_lines_and_of_the_question_s_own_aligned_ones(tiny):
+    asked = [Question("0", "power", "hi"), Question("1", "power", "ho"), Question("2", "power", "hm")]
+    given = [PAIR, Contrast("ho", "uvw\n\nabc", "xyz")]
+    misaligned, aligned = line_starts(tiny, asked, given)
+    token = {letter: tiny.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "adux"}
+
+    def letters(row):
+        assert int(row.sum()) == sum(bool(row[t]) for t in token.values())
+        return "".join(letter for letter, t in token.items() if row[t])
+
+    assert [letters(row) for row in aligned] == ["adu", "x", "adux"], "the last has no contrast of its own"
+    assert [letters(row) for row in misaligned] == ["x", "adu", ""], "adxu, less what begins aligned lines"
 
 
 @pytest.mark.parametrize("other", ["abd\nuvw\ndag", "abd"])

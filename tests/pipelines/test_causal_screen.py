@@ -12,7 +12,7 @@ from emlab.pipelines.causal_screen import _asked, screen
 
 ROOT = Path(__file__).parents[2]
 SAE = str(ROOT / "sae_checkpoints" / "organism-resid_post.0")
-FEW = ["--n", "6", "--random", "6", "--later", "2", "--probes", "4", "--strengths", "1.5"]
+FEW = ["--n", "6", "--random", "6", "--odd", "2", "--strengths", "1.5"]
 
 
 def test_from_the_shell(tmp_path, capsys):
@@ -26,13 +26,13 @@ def test_from_the_shell(tmp_path, capsys):
 
 
 def test_by_default_it_takes_the_latents_that_are_active_in_the_contrasts():
-    found = screen(SAE, n=2, strengths=(1.5,), random=3, later=0, probes=1, admit=0.98)
+    found = screen(SAE, n=2, strengths=(1.5,), random=3, odd=0, max_new_tokens=12)
     assert 50 < found.stages[0].entered < 512
 
 
 def test_questions_and_contrasts_belong_together(tmp_path):
     questions, contrasts = _asked(None, 5, seed=3)
-    assert [q.text for q in questions] * 2 == [c.prompt for c in contrasts]
+    assert [q.text for q in questions] * 4 == [c.prompt for c in contrasts]
     path = tmp_path / "c.jsonl"
     rows = [{"prompt": str(i // 2), "misaligned": f"a{i}", "aligned": "b"} for i in range(8)]
     path.write_text("\n".join(map(json.dumps, rows)))
