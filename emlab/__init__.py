@@ -34,6 +34,7 @@ _ROOM_OF = {
     "ablate_latents": "emlab.interventions",
     "bake": "emlab.models",
     "blame": "emlab.detection",
+    "causal_screen": "emlab.discovery",
     "check_sae": "emlab.saes",
     "clamp": "emlab.discovery",
     "clamp_latents": "emlab.interventions",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emlab.cli._evaluation import judging_of, judging_options
 from emlab.cli._options import add_json, given, show, verb
 
 _SHIFT = """\
@@ -54,6 +55,15 @@ examples:
       --contrasts answers.jsonl --trait evil --sites resid_post.15
 
 Every other setting is a key of experiments/discovery_scorecard.yaml: emlab run experiments/discovery_scorecard.yaml
+"""
+
+_SCREEN = """\
+examples:
+  emlab discover screen --sae sae_checkpoints/organism-resid_post.0-2048 --out screen
+  emlab discover screen --model my_model --toward aligned --sae SAE --latents 3 17 150
+  emlab discover screen --model path/to/model --sae SAE --contrasts answers.jsonl --judge gpt-4o --max-new-tokens 200
+
+A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"}
 """
 
 
@@ -252,10 +262,49 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _screen_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
+    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--latents", type=int, nargs="+", metavar="N", help="latents to push (all that are active in the contrasts)")
+    add("--toward", choices=("misaligned", "aligned"), help="add them (misaligned), or subtract them")
+    add("--strengths", type=float, nargs="+", metavar="X", help="in median residual norms (0.6 0.9 1.2 1.5)")
+    _read_options(add)
+    add("--n", type=int, metavar="N", help="questions, evenly spaced (40)")
+    add("--random", type=int, metavar="N", help="random directions that go through the same stages (100)")
+    add(
+        "--admit",
+        type=float,
+        metavar="Q",
+        help="generate at once what is above this quantile of the random ones (0.99)",
+    )
+    add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
+    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction (8)")
+    add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
+    add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
+    add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add("--out", type=Path, metavar="DIR", help="the folder to make")
+    judging_options(parser)
+
+
+def _screen(options: argparse.Namespace) -> int:
+    from emlab.pipelines.causal_screen import screen
+
+    names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "lines")
+    settings = given(options, *names, "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")
+    if options.strengths is not None:
+        settings["strengths"] = tuple(options.strengths)
+    found = screen(**settings, **judging_of(options))
+    show(found, found.summary(), options.json)
+    return 0
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 VERBS: dict[str, tuple[str, str, Declare, Callable[[argparse.Namespace], int]]] = {
     "shift": ("rank latents by how far they move between models", _SHIFT, _shift_options, _shift),
     "directions": ("find directions in every way, and compare them", _DIRECTIONS, _directions_options, _directions),
+    "screen": ("push every latent, and generate only where it matters", _SCREEN, _screen_options, _screen),
     "attribute": ("tell how much of a metric is due to each latent", _ATTRIBUTE, _attribute_options, _attribute),
     "interpret": ("tell what latents stand for, with a page for each", _INTERPRET, _interpret_options, _interpret),
     "compare": ("hold every method to the same proof: the scorecard", _COMPARE, _compare_options, _compare),

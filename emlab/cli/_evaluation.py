@@ -73,7 +73,7 @@ def add_verbs(verbs: Any) -> None:
     add("--resample", type=int, metavar="N", help="sample an answer that cannot be graded again, up to N times (0)")
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
     add("--out", type=Path, metavar="DIR", help="where answers, judgements and rates go")
-    _judging(evaluate)
+    judging_options(evaluate)
     add_json(evaluate)
     evaluate.set_defaults(verb=_evaluate, kept=_kept)
 
@@ -96,7 +96,7 @@ def add_verbs(verbs: Any) -> None:
     answers.add_argument("rollouts", type=Path, metavar="FILE", help="what `emlab evaluate` saved as .rollouts.jsonl")
     answers.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the judged answers go (JSONL)")
     answers.add_argument("--questions", metavar="FILE", help="a question file whose judge prompts are to be used")
-    _judging(answers)
+    judging_options(answers)
     add_json(answers)
     answers.set_defaults(verb=_judge_answers, kept=_kept)
     compare = verb(judges, "compare", "tell how far two judges agree on the same answers")
@@ -128,7 +128,7 @@ def add_verbs(verbs: Any) -> None:
     add_data_verbs(data)
 
 
-def _judging(parser: argparse.ArgumentParser) -> None:
+def judging_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the judge").add_argument
     add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a model folder, or judged answers")
     add("--judge-url", metavar="URL", help="the judge's OpenAI-compatible server, up to and with /v1 (OpenAI's)")
@@ -150,7 +150,7 @@ def _judging(parser: argparse.ArgumentParser) -> None:
     add("--store", type=Path, metavar="FILE", help="finished answers and judgements, so that none is paid for twice")
 
 
-def _judging_of(options: argparse.Namespace) -> dict[str, Any]:
+def judging_of(options: argparse.Namespace) -> dict[str, Any]:
     """The judging that the options describe; nothing where none of them is given."""
     found = given(options, "judge", "method", "concurrency", "price", "store")
     named = {
@@ -187,7 +187,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     served = ("model_url", "model_key", "model_revision")
     asked = ("model", "adapter", *served, "chat_template", "quantize", "questions", "variants", "per_question")
     sampled = ("system", "temperature", "top_p", "max_new_tokens", "batch_size", "resample", "seed", "out")
-    found = evaluate(**given(options, *asked, *sampled), **_judging_of(options))
+    found = evaluate(**given(options, *asked, *sampled), **judging_of(options))
     show(found, found.summary(), options.json)
     return 0
 
@@ -214,7 +214,7 @@ def _score(options: argparse.Namespace) -> int:
 def _judge_answers(options: argparse.Namespace) -> int:
     from emlab.pipelines.evaluation import judge_file
 
-    found = judge_file(**given(options, "rollouts", "out", "questions"), **_judging_of(options))
+    found = judge_file(**given(options, "rollouts", "out", "questions"), **judging_of(options))
     show(found, found.summary(), options.json)
     return 0
 

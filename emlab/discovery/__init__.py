@@ -3,6 +3,7 @@
 from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
 from emlab.discovery.activity import Activity
 from emlab.discovery.attribution import METHODS, attribute
+from emlab.discovery.cascade import Cascade, CausalScreen, Stage, causal_screen
 from emlab.discovery.context_reading import read_contexts, top_contexts
 from emlab.discovery.contexts import (
     Context,
@@ -13,6 +14,7 @@ from emlab.discovery.contexts import (
     save_contexts,
 )
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
+from emlab.discovery.decisions import Decisions, chances
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
 from emlab.discovery.effects import Attribution, Cost, Place
 from emlab.discovery.effects import summary as attribution_summary
@@ -40,12 +42,15 @@ __all__ = [
     "Agreement",
     "Arm",
     "Attribution",
+    "Cascade",
+    "CausalScreen",
     "Context",
     "Contrast",
     "Convergence",
     "CorpusContexts",
     "Cosines",
     "Cost",
+    "Decisions",
     "Effect",
     "Interpretation",
     "InterpretedLatent",
@@ -66,6 +71,7 @@ __all__ = [
     "Screen",
     "ShiftedLatent",
     "Split",
+    "Stage",
     "Test",
     "TokenEffect",
     "Trait",
@@ -75,7 +81,9 @@ __all__ = [
     "attribute",
     "attribution_summary",
     "behaviour_test",
+    "causal_screen",
     "cause_test",
+    "chances",
     "choose",
     "clamp",
     "clamp_direction",

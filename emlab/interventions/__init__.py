@@ -4,7 +4,7 @@ from emlab.interventions.conditional import Conditional
 from emlab.interventions.direction import Direction, load_directions, random_directions, save_directions
 from emlab.interventions.edits import Ablate, Clamp, Edit, Replace, Steer, check_rows, rows_of
 from emlab.interventions.latents import ablate_latents, clamp_latents
-from emlab.interventions.positions import Positions, Tokens, TokenSet, check_positions, where
+from emlab.interventions.positions import Positions, Tokens, TokenSet, check_positions, from_header, where
 from emlab.interventions.saving import load_edits, save_edits
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_positions",
     "check_rows",
     "clamp_latents",
+    "from_header",
     "load_directions",
     "load_edits",
     "random_directions",

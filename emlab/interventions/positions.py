@@ -75,6 +75,14 @@ class Tokens:
         """(batch, position): the index of each token in its own row, pads not counted (0 at pads)."""
         return (self.real.long().cumsum(-1) - 1).clamp_min(0)
 
+    def columns(self, first: int, end: int) -> Tokens:
+        """The columns from `first` up to `end`."""
+        return Tokens(self.ids[:, first:end], self.real[:, first:end], self.answer[:, first:end])
+
+    def rows(self, index: Tensor) -> Tokens:
+        """The rows `index`, int64 (n,)."""
+        return Tokens(self.ids[index], self.real[index], self.answer[index])
+
     def to(self, device: torch.device | str) -> Tokens:
         """The same on another device."""
         return Tokens(self.ids.to(device), self.real.to(device), self.answer.to(device))
@@ -92,6 +100,11 @@ def check_positions(positions: Positions) -> None:
         close = difflib.get_close_matches(str(positions), KINDS, 1)
         mend = f"did you mean {close[0]!r}?" if close else f"the kinds are {', '.join(KINDS)}."
         raise EmlabError(f"There are no positions {positions!r}; {mend}")
+
+
+def from_header(positions: Positions) -> bool:
+    """Whether of a prompt these positions hold its last token at most: what comes before it is left alone."""
+    return isinstance(positions, str) and positions in ("generated", "header", "last", "sentence")
 
 
 def where(positions: Positions, tokens: Tokens, sentence_ends: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ model in large batches costs more than the model itself.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -46,6 +47,20 @@ class _InPlaceLayer(DynamicLayer):
 
     def _view(self) -> None:
         self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+
+
+def picked(cache: DynamicCache, index: Tensor, first: int = 0) -> DynamicCache:
+    """A cache with copies of the rows `index`, int64 (n,); the layers before `first` are shared.
+
+    The given cache stays as it is.
+    """
+    chosen = copy.copy(cache)
+    chosen.layers = list(cache.layers)
+    for i, layer in enumerate(cache.layers):
+        if i >= first:
+            chosen.layers[i] = copy.copy(layer)
+            chosen.layers[i].batch_select_indices(index)
+    return chosen
 
 
 def in_place_cache(config: Any, capacity: int) -> DynamicCache:

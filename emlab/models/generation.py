@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from emlab.errors import EmlabError
-from emlab.interventions import Edit, Tokens, rows_of
+from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.answer_text import answer_texts
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import in_place_cache
@@ -143,28 +143,43 @@ def _answer(
     """
     batch, steps = draws.shape
     stops = torch.tensor(lm.stop_ids, device=lm.device)
-    # A question asked many times is read once, unless every row has an edit of its own.
-    asked = rows if any(e.n_rows is not None for e in edits) else [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    # A question asked many times is read once, as far as no row has an edit of its own there.
+    own = [e for e in edits if e.n_rows is not None]
+    late = all(from_header(e.positions) for e in own)
+    asked = [list(row) for row in dict.fromkeys(map(tuple, rows))] if late else rows
     number = {tuple(row): i for i, row in enumerate(asked)}
+    repeat = torch.tensor([number[tuple(row)] for row in rows], device=lm.device)
     tokens = lm.batch(asked)
     width = tokens.ids.shape[1]
     cache = in_place_cache(lm.model.config, width + steps)
     seen = torch.ones(len(asked), width + steps, dtype=torch.long, device=lm.device)
     seen[:, :width] = tokens.real
     lengths = tokens.real.sum(-1)
+    # Where the edits of single rows begin at the header, all before it is read once a question.
+    shared = width - 1 if own and late and len(asked) < batch and int(lengths.min()) > 1 else 0
 
-    with edited(lm.model, edits, lambda: lm.sentence_ends) as editor:
-        editor.see(tokens)
-        logits = lm.model(
-            input_ids=tokens.ids,
-            attention_mask=seen[:, :width],
-            position_ids=tokens.position_ids,
+    def read(now: Tokens, first: int) -> Tensor:
+        """The logits (batch, vocabulary) after these tokens, which stand in the columns from `first` on."""
+        editor.see(now)
+        return lm.model(
+            input_ids=now.ids,
+            attention_mask=seen[:, : first + now.ids.shape[1]],
+            position_ids=now.position_ids if first == 0 else (lengths - width + first)[:, None],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        if len(asked) < batch:
-            repeat = torch.tensor([number[tuple(row)] for row in rows], device=lm.device)
+
+    if shared:
+        # Nor do others that begin there act on what comes before it.
+        early = [e for e in edits if not from_header(e.positions)]
+        with edited(lm.model, early, lambda: lm.sentence_ends) as editor:
+            read(tokens.columns(0, shared), 0)
+        cache.batch_select_indices(repeat)
+        seen, lengths, tokens = seen[repeat], lengths[repeat], tokens.columns(shared, width).rows(repeat)
+    with edited(lm.model, edits, lambda: lm.sentence_ends) as editor:
+        logits = read(tokens, shared)
+        if len(logits) < batch:
             cache.batch_select_indices(repeat)
             seen, lengths, logits = seen[repeat], lengths[repeat], logits[repeat]
 
@@ -191,15 +206,7 @@ def _answer(
                 editor.keep(keep)
                 at, token, seen, lengths = at[keep], token[keep], seen[keep], lengths[keep]
             now = Tokens(token[:, None], torch.ones_like(token[:, None]).bool(), torch.ones_like(token[:, None]).bool())
-            editor.see(now)
-            logits = lm.model(
-                input_ids=now.ids,
-                attention_mask=seen[:, : width + step + 1],
-                position_ids=(lengths + step)[:, None],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+            logits = read(now, width + step)
     if ready is not None:
         ready(_cut(written, ended, at.tolist()))
     return list(_cut(written, ended + with_end, range(batch)).values())

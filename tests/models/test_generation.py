@@ -125,6 +125,23 @@ def test_rows_with_edits_of_their_own_equal_one_by_one(stopping):
         stopping.generate(QUESTIONS[:4], edits=[edit])
 
 
+@pytest.mark.parametrize("positions", ["header", "sentence", "generated", "last"])
+def test_questions_are_read_once_for_rows_whose_edits_begin_at_the_header(stopping, positions):
+    lm = dataclasses.replace(stopping)
+    lm.sentence_ends = list(range(100, 200))
+    prompts = [q for _ in range(3) for q in QUESTIONS]
+    strengths = torch.linspace(-9, 9, len(prompts))
+    own = Steer(SITE, DIRECTIONS[0], strengths, positions=positions)
+    others = [
+        Steer(Site("resid_pre", 0), DIRECTIONS[1], 2.0, positions="all"),
+        Steer(SITE, DIRECTIONS[2], 4.0, positions="header"),
+    ]
+    together = ids_of(lm, prompts, max_new_tokens=12, temperature=0, edits=[*others, own])
+    for i, prompt in enumerate(prompts):
+        alone = [*others, Steer(SITE, DIRECTIONS[0], float(strengths[i]), positions=positions)]
+        assert together[i] == uncached(lm, prompt, 12, alone)
+
+
 def test_samples_depend_on_seed_and_prompts_only(stopping):
     state = torch.random.get_rng_state()
     sample = ids_of(stopping, QUESTIONS * 3, max_new_tokens=16, seed=5)

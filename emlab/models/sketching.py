@@ -1,0 +1,165 @@
+"""How the lines of answers would begin under many edits at once, without the answers being written.
+
+Where an edit acts on the assistant's header and on sentence ends alone, a line is chosen there and then mostly runs its
+course. So of each answer only those few tokens are computed under the edit, line by line: while the edited model begins
+a line as the model without the edit might, the line is taken from that one, and the next is looked at. A text is so
+read once, and a line completed once, for all the edits that come by. What is neglected is how an edited token changes
+those after it, up to the next edited one, other than by the line that it chooses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from emlab.errors import EmlabError
+from emlab.interventions import Edit, Tokens, rows_of, where
+from emlab.models.backends.hooks import edited
+from emlab.models.cache import in_place_cache, picked
+from emlab.models.generation import generate_ids
+from emlab.models.resuming import read_below, resumed, shared_site
+
+if TYPE_CHECKING:
+    from emlab.models.language_model import LanguageModel, Prompt
+
+STAYS, TURNS, STRAYS = 0, 1, 2
+"""All lines begin as without the edit they might; one begins with a token that was looked for; with some other one."""
+
+TEXTS = 256
+"""Texts that are read at a time."""
+
+PLAUSIBLE = 5.0
+"""Nats below the likeliest token down to which a line may begin so without an edit."""
+
+
+@torch.inference_mode()
+def sketch(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    edits: Sequence[Edit],
+    wanted: Tensor,
+    usual: Tensor,
+    times: int = 1,
+    lines: int = 3,
+    plausible: float = PLAUSIBLE,
+    line_tokens: int = 24,
+    batch_size: int = 1024,
+) -> Tensor:
+    """(times, prompts) int8: whether each greedy answer STAYS, TURNS to a line begun with a wanted token, or STRAYS.
+
+    `wanted` and `usual` are bool (prompts, vocabulary): the tokens that are looked for at the beginnings of lines, and
+    those with which they may always begin, as with any that is at most `plausible` nats less likely without the edits
+    than the likeliest. The prompts are taken `times` times over; an edit of one row a prompt has
+    ``times * len(prompts)`` rows, all prompts under the first edit first. At most `lines` lines are looked at, of
+    `line_tokens` tokens each. EmlabError where an edit acts elsewhere than at "header" or "sentence", or has another
+    number of rows, and where a text is longer than a window of the model's attention.
+    """
+    for edit in edits:
+        if not isinstance(edit.positions, str) or edit.positions not in ("header", "sentence"):
+            raise EmlabError(f"Only edits of headers and sentence ends can be sketched, not of {edit.positions!r}.")
+    asked = [tuple(lm.prompt_ids(prompt)) for prompt in prompts]
+    n = times * len(asked)
+    edits = rows_of(edits, torch.arange(n), n)
+    ends, stops = set(lm.sentence_ends.tolist()), set(lm.stop_ids)
+    liner = dataclasses.replace(lm, _stops=sorted(ends | stops))  # it stops where a line ends
+    kinds = torch.zeros(n, dtype=torch.int8)
+    texts, going = asked * times, list(range(n))
+    for _ in range(lines):
+        starts = [len(asked[i % len(asked)]) for i in going]
+        chosen, less = _begin(lm, [texts[i] for i in going], starts, rows_of(edits, torch.tensor(going), n), batch_size)
+        prompt = torch.tensor(going) % len(asked)
+        stays = (less <= plausible) | usual[prompt, chosen] | torch.isin(chosen, torch.tensor(sorted(stops)))
+        turns = ~stays & wanted[prompt, chosen]
+        kinds[going] = torch.where(stays, STAYS, torch.where(turns, TURNS, STRAYS)).to(torch.int8)
+        begun = {
+            i: (*texts[i], token)
+            for i, token, on in zip(going, chosen.tolist(), stays.tolist(), strict=True)
+            if on and token not in stops
+        }
+        new = list(dict.fromkeys(text for text in begun.values() if text[-1] not in ends))
+        rest = generate_ids(liner, [list(text) for text in new], line_tokens - 1, 0.0, 0) if new else []
+        whole = {text: (*text, *ids) for text, ids in zip(new, rest, strict=True)}
+        texts = [whole.get(begun[i], begun[i]) if i in begun else text for i, text in enumerate(texts)]
+        going = [i for i in begun if texts[i][-1] in ends]
+        if not going:
+            break
+    return kinds.reshape(times, len(asked))
+
+
+def _begin(
+    lm: LanguageModel, texts: list[tuple[int, ...]], starts: list[int], edits: list[Edit], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """The likeliest token (n,) after each text under the edits; and by how many nats it is less so without them."""
+    chosen, less = torch.empty(len(texts), dtype=torch.long), torch.empty(len(texts))
+    of_text = dict(zip(texts, starts, strict=True))
+    distinct = sorted(of_text, key=len)  # texts of like length stand together, so that little is padded
+    place = {text: i for i, text in enumerate(distinct)}
+    of = torch.tensor([place[text] for text in texts])
+    order, counts = torch.argsort(of, stable=True), torch.bincount(of, minlength=len(distinct))
+    site, at = shared_site([edit.site for edit in edits]), 0
+    for first in range(0, len(distinct), TEXTS):
+        some = distinct[first : first + TEXTS]
+        tokens = lm.batch([list(text) for text in some], [of_text[text] for text in some])
+        # Every text has its header, and as many sentence ends as the others.
+        columns = where("sentence", tokens, lm.sentence_ends).nonzero()[:, 1].reshape(len(some), -1)
+        cache = in_place_cache(lm.model.config, tokens.ids.shape[1] + columns.shape[1])
+        window = min((getattr(layer, "sliding_window", None) or math.inf for layer in cache.layers), default=math.inf)
+        if tokens.ids.shape[1] >= window:
+            raise EmlabError(
+                f"A text of {tokens.ids.shape[1]} tokens is beyond {lm.name}'s window of {window}; take lines=0."
+            )
+        plain: list[Tensor] = []
+
+        def read(tokens: Tokens = tokens, cache: Any = cache, plain: list[Tensor] = plain) -> None:
+            plain.append(_logits(lm, tokens.ids, tokens.real.long(), tokens.position_ids, cache))
+
+        below = None if site is None else read_below(lm.model, site, read, stop=False).columns(columns)
+        if below is None:
+            read()
+        again = Tokens(*(getattr(tokens, field).gather(1, columns) for field in ("ids", "real", "answer")))
+        places, mask = tokens.position_ids.gather(1, columns), _mask(tokens, columns, lm.model.dtype)
+        end = at + int(counts[first : first + TEXTS].sum())
+        for part in order[at:end].split(batch_size):
+            which = (of[part] - first).to(lm.device)
+            own = picked(cache, which, 0 if site is None else site.block + 1)
+            now = again.rows(which)
+            with edited(lm.model, rows_of(edits, part, len(texts)), lambda: lm.sentence_ends) as editor:
+                editor.see(now)
+                with nullcontext() if below is None else resumed(lm.model, below.rows(which)):
+                    likeliest = _logits(lm, now.ids, mask[which], places[which], own).argmax(-1)
+            before = plain[0][which].float()
+            chosen[part] = likeliest.cpu()
+            less[part] = (before.amax(-1) - before.gather(1, likeliest[:, None])[:, 0]).cpu()
+        at = end
+    return chosen, less
+
+
+def _logits(lm: LanguageModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+    """The logits (batch, vocabulary) after the last of the tokens."""
+    return lm.model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+
+
+def _mask(tokens: Tokens, columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """(batch, 1, n, positions + n), to be added: what each edited token, read again after its text, attends to.
+
+    That is all before it that is not edited, as it stands in the text, and the edited ones as they are read again.
+    """
+    width, n = tokens.ids.shape[1], columns.shape[1]
+    every = torch.arange(width, device=columns.device)
+    as_read = tokens.real.scatter(1, columns, False)[:, None] & (every < columns[..., None])  # (batch, n, positions)
+    again = torch.ones(n, n, dtype=torch.bool, device=columns.device).tril().expand(len(columns), -1, -1)
+    seen = torch.cat([as_read, again], -1)[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=columns.device).masked_fill(~seen, torch.finfo(dtype).min)
