@@ -28,7 +28,7 @@ class Frame:
 
     name: str
     ending: str = ""
-    """Put after every question, and after every opening."""
+    """Put after every question; openings bring their own."""
     system: str = ""
     """A system turn in place of the questions' own."""
     openings: tuple[str, ...] = ()

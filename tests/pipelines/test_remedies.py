@@ -8,6 +8,7 @@ import torch
 
 from emlab import artifacts, config
 from emlab.cli import main
+from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.mitigation import REMEDIES
 from emlab.models import LanguageModel
@@ -19,7 +20,7 @@ from emlab.pipelines.remedies import Config
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SMALL = (
     *("seeds=[0, 1]", "rows=24", "recipe.steps=2", "recipe.batch_size=2", "questions=4", "trial_questions=2"),
-    *("answers.max_new_tokens=6", "documents=4", "dials={}"),
+    *("answers.max_new_tokens=6", "documents=4", "dials={}", "source=[bad_law]", "sae=null"),
 )
 
 
@@ -179,6 +180,15 @@ def test_an_arm_of_reinforcement_learning(tmp_path):
     ran = remedies.run(config.load(None, [*SMALL, arm, *how, *few, dials], Config), tmp_path)
     assert ran.found.left_out == ("rl: concept ablation does not apply to reinforcement learning",)
     assert [row.remedy for row in ran.found.rows("rl")] == ["start", "untreated", "steering", "KL to the aligned model"]
+
+
+def test_the_latent_is_the_one_that_rises_most_in_the_sources(tmp_path):
+    arm = "arms=[{name: insecure, data: insecure, relapse: 0}]"
+    more = ("sae=auto", "remedies=[LatentPenalty]", "random=[]", "dials={LatentPenalty: [1.0]}", "seeds=[0]")
+    ran = remedies.run(config.load(None, [*SMALL, arm, *more], Config), tmp_path)
+    top = LatentShift.load(ran.folder / "kit/aligned-0/shift.json").top(1)[0].latent
+    (cell,) = ran.found.rows("insecure")[-1].cells
+    assert cell.note == f"penalised: latent {top}"
 
 
 def test_domains_by_the_names_of_sets():
