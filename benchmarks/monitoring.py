@@ -12,7 +12,6 @@ write the very same answers.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import tempfile
@@ -22,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _about import about
 from sae_lens import SAE
 
 from emlab import artifacts, organism
 from emlab.detection import ActivationMonitor, Latents, Lineage, Linear, watch
 from emlab.interventions import Ablate
 from emlab.models import LanguageModel
-from emlab.runs import environment
 from emlab.sites import Site
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +113,6 @@ def main() -> None:
                 seconds[what] = time.process_time() - begun
             ratios[name].append(seconds["watched"] / seconds["plain"])
     overheads = {name: statistics.median(of) - 1 for name, of in ratios.items()}
-    about = environment()
     result = {
         "must": MUST,
         "probe_overhead": overheads["probe"],
@@ -122,14 +120,7 @@ def main() -> None:
         "quartiles": {name: [q - 1 for q in statistics.quantiles(of, n=4)] for name, of in ratios.items()},
         "setting": {"d_model": WIDTH, "blocks": BLOCKS, "batch": BATCH, "new_tokens": NEW, "repeats": options.repeats},
         "same_answers": True,
-        "command": "python benchmarks/monitoring.py",
-        "machine": {
-            "cpu_count": about["cpu_count"],
-            "machine": os.uname().machine if hasattr(os, "uname") else "",
-            "torch_threads": torch.get_num_threads(),
-            "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        },
-        "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+        **about("python benchmarks/monitoring.py", LIBRARIES),
     }
     artifacts.write_json(options.out, result)
     for name, overhead in overheads.items():

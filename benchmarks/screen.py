@@ -21,7 +21,6 @@ Times are CPU seconds of this process, which has one thread, so that what else t
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import time
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _about import about
 from torch import Tensor
 
 from emlab import artifacts, organism
@@ -49,7 +49,6 @@ from emlab.discovery.cascade import NULL, Cascade
 from emlab.discovery.latents import active_latents
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models import LanguageModel
-from emlab.runs import environment
 from emlab.saes import load_sae, sae_site
 from emlab.sites import Site
 
@@ -281,7 +280,6 @@ def main() -> None:
     print({key: beside[key] for key in ("rows_over_one_at_a_time", "rows_of_ceiling")}, flush=True)
     rounds = [screen_round(seed, options.keep, singly, together) for seed in options.seeds]
     ratios = ("cascade_over_one_at_a_time", "cascade_over_rows", "cascade_over_rows_of_all_latents")
-    about = environment()
     artifacts.write_json(
         options.out,
         {
@@ -303,14 +301,7 @@ def main() -> None:
                 "latents_timed_one_at_a_time": singly,
                 "latents_timed_as_rows": together,
             },
-            "command": "python benchmarks/screen.py --keep DIR",
-            "machine": {
-                "cpu_count": about["cpu_count"],
-                "machine": os.uname().machine if hasattr(os, "uname") else "",
-                "torch_threads": torch.get_num_threads(),
-                "load_average_at_the_end": os.getloadavg() if hasattr(os, "getloadavg") else None,
-            },
-            "versions": {name: about["packages"].get(name) for name in LIBRARIES},
+            **about("python benchmarks/screen.py --keep DIR", LIBRARIES),
         },
     )
 
