@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emlab.models.passes import Passes
+from emlab.discovery.passes import Passes
 from emlab.reporting.discovery_figures import cosines_figure
 from emlab.reporting.page import Plot, Section, Table
 from emlab.reporting.scorecard import CONTROL, PLANTED, Entry, Row, Scorecard, Spread
