@@ -27,6 +27,7 @@ from emlab.discovery import (
     read_trait,
     spread,
 )
+from emlab.discovery.passes import Passes, counted
 from emlab.discovery.persona_vectors import Scorer, trait_scores
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
@@ -35,7 +36,6 @@ from emlab.evaluation.protocol import EXACT, completer_of
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Direction, load_directions, random_directions, save_directions
 from emlab.models import LanguageModel
-from emlab.models.passes import Passes, counted
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import contrasts_of
 from emlab.pipelines._persona_config import Config as Experiment

@@ -16,10 +16,10 @@ import torch
 
 from emlab.detection import Auroc
 from emlab.discovery import Cosines, Effect, Test, Trial
+from emlab.discovery.passes import Passes
 from emlab.evaluation import Rate, Score, score_judged
 from emlab.evaluation.pooling import pooled
 from emlab.evaluation.rates import share_removed
-from emlab.models.passes import Passes
 
 PLANTED, CONTROL, OWN = "planted", "control", "own model"
 """The worlds: one hidden persona a document; no shared persona; a model of which nothing is known."""

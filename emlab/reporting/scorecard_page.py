@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emlab.models.passes import Passes
+from emlab.discovery.passes import Passes
 from emlab.reporting.discovery_figures import cosines_figure
 from emlab.reporting.page import Plot, Section, Table
 from emlab.reporting.scorecard import CONTROL, PLANTED, Entry, Row, Scorecard, Spread
@@ -55,8 +55,8 @@ def scorecard_lead(card: Scorecard) -> list[str]:
     organisms = {cell.organism for cell in planted}
     aligned, tuned = card.behaviour(planted[0].world, tuned=False), card.behaviour(planted[0].world, tuned=True)
     lead = [
-        f"{len(planted)} fine-tunes of {len(organisms)} {'model' if len(organisms) == 1 else 'models'}: misaligned of "
-        f"coherent answers {_share(aligned)} before, {_share(tuned)} after."
+        f"Fine-tunes: {len(planted)}, of models: {len(organisms)}. Misaligned of coherent answers "
+        f"{_share(aligned)} before, {_share(tuned)} after."
     ]
     best = max(row.both for row in rows)
     winners = [row.method for row in rows if row.both == best]

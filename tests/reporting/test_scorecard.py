@@ -10,9 +10,9 @@ from emlab.artifacts import plain
 from emlab.data import Question
 from emlab.detection import Auroc
 from emlab.discovery import Arm, Cosines, Effect, Test, Trial
+from emlab.discovery.passes import Passes
 from emlab.evaluation import Judged, Rollouts, score_judged
 from emlab.interventions import Direction
-from emlab.models.passes import Passes
 from emlab.reporting.page import render
 from emlab.reporting.scorecard import CONTROL, OWN, PLANTED, Cell, Entry, Scorecard, Steered, scorecard_summary
 from emlab.reporting.scorecard_page import scorecard_figure, scorecard_lead, scorecard_sections, scorecard_table

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from emlab.models.language_model import LanguageModel
+    from emlab.models import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from emlab.discovery import Contrast, attribute
-from emlab.models.passes import Passes, counted
+from emlab.discovery.passes import Passes, counted
 from emlab.saes import train_sae
 from emlab.sites import Site
 
