@@ -324,7 +324,7 @@ def test_the_weakest_setting_that_does_what_any_does_is_chosen(case, rates, chos
 
 def test_a_remedy_without_a_dial_is_taken_as_it_is(case):
     assert choose_dial(Inoculation(), (), case, None, Tried(0, 0.5, 0.0, 1.0)) == (Inoculation(), ())
-    with pytest.raises(EmlabError, match="no values for it"):
+    with pytest.raises(EmlabError, match="no values to choose from"):
         choose_dial(Steering(), (), case, None, Tried(0, 0.5, 0.0, 1.0))
 
 
