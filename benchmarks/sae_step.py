@@ -53,6 +53,8 @@ EVERY, MOST = 4, 400
 """Steps of a turn of `train`, and of a whole training at most."""
 RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates tried in `train`; sparsify's signum has its own rule."""
+PATIENCE = 20
+"""A library is given up in `train` when it has taken so many times the seconds that emlab took to the last target."""
 
 
 def planted(setting: dict[str, Any], path: Path) -> None:
@@ -213,7 +215,7 @@ def best_rates(subjects: dict[str, Subject]) -> dict[str, float]:
 def train_to(
     targets: tuple[float, ...], subjects: dict[str, Subject], rates: dict[str, float], repeats: int
 ) -> dict[str, Any]:
-    """Training seconds and steps of every subject until each target is reached, trained in turns; null: never."""
+    """Training seconds and steps of every subject until each target is reached, trained in turns; null: given up."""
     rng = random.Random(0)
     runs: list[dict[str, dict[str, Any]]] = []
     for seed in range(repeats):
@@ -230,14 +232,20 @@ def train_to(
                 for target in targets:
                     if now >= target:
                         reached[name].setdefault(str(target), {"seconds": spent[name], "steps": steps[name]})
-            going = [name for name in going if len(reached[name]) < len(targets) and steps[name] < MOST]
+            ours = reached["emlab"].get(str(max(targets)), {}).get("seconds", math.inf)
+            going = [
+                name
+                for name in going
+                if len(reached[name]) < len(targets) and steps[name] < MOST and spent[name] < PATIENCE * ours
+            ]
         runs.append(reached)
         print(f"seed {seed}: {json.dumps(reached)}", file=sys.stderr, flush=True)
-    return {"learning_rates": rates, "repeats": repeats, "to": {str(t): compared(runs, str(t)) for t in targets}}
+    how = {"learning_rates": rates, "repeats": repeats, "given_up_after_times_emlab": PATIENCE}
+    return {**how, "to": {str(t): compared(runs, str(t)) for t in targets}}
 
 
 def compared(runs: list[dict[str, dict[str, Any]]], target: str) -> dict[str, Any]:
-    """Each subject's seconds to one target beside emlab's. Null means never, which is longer than any time."""
+    """Each subject's seconds to one target beside emlab's. Null means given up, which is longer than any time."""
     seconds = {name: [run[name].get(target, {}).get("seconds") for run in runs] for name in runs[0]}
 
     def median(values: list[float]) -> float | None:
