@@ -6,7 +6,8 @@ The screen: 1,000 latents of an SAE of 2,048, drawn among those that are active 
 organism's aligned model at 4 strengths, with 40 prompts, both drawn by the seed; greedy decoding, exact judge. A
 latent's effect is the share of all answers that become misaligned and stay coherent, at its best strength. It is taken
 exhaustively, of every latent at every strength and prompt, and of 100 random directions. Then in interleaved rounds, a
-seed each: the cascade, with random directions of its own; peer (a), one latent at a time, its 40 prompts in a batch,
+seed each: the cascade, with random directions of its own, once as it is by default and once with two strengths sketched
+in place of one; peer (a), one latent at a time, its 40 prompts in a batch,
 on a sample of latents; and peer (b), latents as rows of large batches, on a sample of latents. The peers' times are
 scaled from the samples to 1,000 latents; that of (b) was besides taken of all of them, while the truth was. Greedy
 tokens of (a), of (b) and of the cascade must be those of the truth.
@@ -55,9 +56,7 @@ from emlab.sites import Site
 ROOT = Path(__file__).parents[1]
 SAE = "organism-resid_post.0-2048"
 MUST = {
-    "cascade_over_one_at_a_time": 1 / 10,
-    "cascade_over_rows": 1 / 5,
-    "recovered": "all",
+    "cascade": {"over_one_at_a_time": 1 / 10, "over_rows": 1 / 5, "recovered": "all"},
     "rows_over_one_at_a_time": 3.0,
     "rows_of_ceiling": 0.9,
 }
@@ -178,39 +177,49 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
     sample = [i * LATENTS // together for i in range(together)]
     few = sample[:: together // singly][:singly]
     alone, seconds_alone = timed(lambda: one_at_a_time(s, [s.directions[i] for i in few]))
-    found, seconds = timed(
-        lambda: causal_screen(
-            s.model,
-            s.directions[:LATENTS],
-            s.site,
-            s.questions,
-            organism.ExactJudge(),
-            s.contrasts,
-            how=Cascade(strengths=STRENGTHS),
-            scale=s.scale,
-            seed=seed,
+    cascades = {}
+    for sketched in (1, 2):
+        found, seconds = timed(
+            lambda sketched=sketched: causal_screen(
+                s.model,
+                s.directions[:LATENTS],
+                s.site,
+                s.questions,
+                organism.ExactJudge(),
+                s.contrasts,
+                how=Cascade(strengths=STRENGTHS, sketched=sketched),
+                scale=s.scale,
+                seed=seed,
+            )
         )
-    )
+        same(found.trials, found.survivors, whole, "the cascade")
+        print(found, flush=True)
+        cascades[sketched] = {
+            "seconds": seconds,
+            "recovered": len(set(wanted) & set(found.found)),
+            "missed": [_missed(s, whole, found, i) for i in sorted(set(wanted) - set(found.found))],
+            "found": len(found.found),
+            "found_and_not_above_null": len(set(found.found) - set(wanted)),
+            "stages": found.stages,
+        }
     rows, seconds_rows = timed(lambda: rows_at_once(s, [s.directions[i] for i in sample]))
     same(alone, few, whole, "one latent at a time")
     same(rows, sample, whole, "a sample of rows")
-    same(found.trials, found.survivors, whole, "the cascade")
-    print(found, flush=True)
-    one, many = seconds_alone * LATENTS / singly, seconds_rows * LATENTS / together
+    peers = {
+        "one_at_a_time": seconds_alone * LATENTS / singly,
+        "rows": seconds_rows * LATENTS / together,
+        "rows_of_all_latents": whole.seconds,
+    }
+    for one in cascades.values():
+        one |= {f"over_{name}": one["seconds"] / each for name, each in peers.items()}
     return {
         "seed": seed,
         "null_99th_percentile": null,
         "above_null": len(wanted),
-        "recovered": len(set(wanted) & set(found.found)),
-        "missed": [_missed(s, whole, found, i) for i in sorted(set(wanted) - set(found.found))],
-        "found": len(found.found),
-        "found_and_not_above_null": len(set(found.found) - set(wanted)),
         "strongest": float(whole.effects[:LATENTS].max()),
-        "seconds": {"cascade": seconds, "one_at_a_time": one, "rows": many, "rows_of_all_latents": whole.seconds},
-        "cascade_over_one_at_a_time": seconds / one,
-        "cascade_over_rows": seconds / many,
-        "cascade_over_rows_of_all_latents": seconds / whole.seconds,
-        "stages": found.stages,
+        "seconds": peers,
+        "cascade": cascades[1],
+        "cascade_two_strengths_sketched": cascades[2],
     }
 
 
@@ -279,13 +288,19 @@ def main() -> None:
     beside = rows_beside(setting(options.seeds[0]), options.repeats)
     print({key: beside[key] for key in ("rows_over_one_at_a_time", "rows_of_ceiling")}, flush=True)
     rounds = [screen_round(seed, options.keep, singly, together) for seed in options.seeds]
-    ratios = ("cascade_over_one_at_a_time", "cascade_over_rows", "cascade_over_rows_of_all_latents")
+
+    def over(name: str) -> dict[str, Any]:
+        """Of one cascade: its medians over the peers', and what it recovered of all rounds'."""
+        each = [one[name] for one in rounds]
+        ratios = ("over_one_at_a_time", "over_rows", "over_rows_of_all_latents")
+        recovered = f"{sum(c['recovered'] for c in each)} of {sum(one['above_null'] for one in rounds)}"
+        return {**{r: statistics.median(c[r] for c in each) for r in ratios}, "recovered": recovered}
+
     artifacts.write_json(
         options.out,
         {
             "must": MUST,
-            **{ratio: statistics.median(one[ratio] for one in rounds) for ratio in ratios},
-            "recovered": f"{sum(one['recovered'] for one in rounds)} of {sum(one['above_null'] for one in rounds)}",
+            **{name: over(name) for name in ("cascade", "cascade_two_strengths_sketched")},
             "rows_over_one_at_a_time": beside["rows_over_one_at_a_time"],
             "rows_of_ceiling": beside["rows_of_ceiling"],
             "same_tokens": True,

@@ -276,10 +276,11 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
         "--admit",
         type=float,
         metavar="Q",
-        help="generate at once what is above this quantile of the random ones (0.99)",
+        help="where nothing is sketched: generate what is above this quantile of the random ones (0.99); 0: all",
     )
     add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
-    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction (8)")
+    add("--sketched", type=int, metavar="N", help="strengths that are sketched, the strongest first (1)")
+    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction at most (20)")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
     add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")
@@ -292,7 +293,7 @@ def _screen(options: argparse.Namespace) -> int:
     from emlab.pipelines.causal_screen import screen
 
     names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "lines")
-    settings = given(options, *names, "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")
+    settings = given(options, *names, "sketched", "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")
     if options.strengths is not None:
         settings["strengths"] = tuple(options.strengths)
     found = screen(**settings, **judging_of(options))

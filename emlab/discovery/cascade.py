@@ -3,23 +3,27 @@
 To steer every latent of an SAE at several strengths and judge the answers takes hours, and almost every latent does
 nothing. Here stages of rising cost ask the same question of fewer and fewer directions:
 
+1. *sketched*: how the lines of the answers would begin under the strongest push, where only the tokens that are pushed
+   are computed anew (`emlab.models.sketching`): with a token that begins misaligned lines, or with an odd one?
+2. *probed*: some of the answers that would, generated and judged: one of each group of questions that are worded alike;
+3. *generated*: the answers to all questions at all strengths, of every direction of which a probed answer changed as it
+   should. Directions are rows of one batch, each with its own push through prefill and decoding.
+
+Weaker pushes can be sketched and probed as well, of what is not passed on yet. Where nothing can be sketched, two
+readings stand in, and what is above that of 99% of the random directions is generated:
+
 1. *slope*: one backward pass tells for every direction at once how fast a push along it would raise the odds of going
    on as a misaligned answer does (attribution patching, Nanda 2023);
-2. *opening*: how likely that is under the push itself, where the answers begin (teacher-forced);
-3. *sketched*: how the lines of the answers would begin under the strongest push, where only the tokens that are pushed
-   are computed anew (`emlab.models.sketching`): with a token that begins misaligned lines, or with an odd one?
-4. *probed*: some of these answers, generated and judged: all that would turn so, and a few of the odd ones;
-5. *generated*: the answers to all questions at all strengths. Directions are rows of one batch, each with its own push
-   through prefill and decoding.
+2. *opening*: how likely that is under the push itself, where the answers begin (teacher-forced).
 
-The first three are of all directions. Those whose slope or opening is above that of 99% of the random directions are
-generated at once, and so is every one of which a probed answer changed as it should. The random directions go through
-the same stages; one that a stage drops counts as doing nothing, so that the null's quantiles are those of all of them.
+Random directions go through the same stages; one that a stage drops counts as doing nothing, so that the null's
+quantiles are those of all of them.
 """
 
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -59,13 +63,17 @@ class Cascade:
     positions: str = "sentence"
     random: int = 100
     """Random directions that go through the same stages."""
-    admit: float = 0.99
-    """What is above this quantile of the random directions in slope or opening is generated at once; 0 passes all."""
     lines: int = 3
     """Lines of an answer that are sketched; with 0, or where more is pushed than headers and sentence ends, none are,
-    and then only slope and opening pass anything on."""
-    odd: int = 8
-    """Answers with odd lines that are probed of a direction, evenly spaced."""
+    and slope and opening pass directions on."""
+    sketched: int = 1
+    """Strengths that are sketched and probed, the strongest first. With 1, what has an effect at weaker pushes alone is
+    missed; each further one costs about as much as the first."""
+    odd: int = 20
+    """Answers with odd lines that are probed of a direction at most, evenly spaced."""
+    admit: float = 0.99
+    """Where nothing is sketched, what is above this quantile of the random directions in slope or opening is generated;
+    with 0 everything is, sketched or not."""
     batch_size: int = 1024
     """Rows of a batch."""
 
@@ -74,6 +82,8 @@ class Cascade:
             raise EmlabError("A screen needs strengths above 0 that rise; the way it pushes is said by `toward`.")
         if not 0 <= self.admit < 1 or self.random < 1:
             raise EmlabError("A screen needs a quantile from 0 up to 1, and at least one random direction.")
+        if not 1 <= self.sketched <= len(self.strengths):
+            raise EmlabError(f"A screen sketches 1 to {len(self.strengths)} of its strengths, not {self.sketched}.")
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,7 @@ class Stage:
     entered: int
     """Directions that were tried."""
     kept: int
-    """Of these, the ones that it passes on: of a reading, those above the quantile, of which another reading may pass
-    on more."""
+    """Of these, the ones that it passes on: of slope and opening, those above the quantile, of either one."""
     random_entered: int
     random_kept: int
     texts: int
@@ -95,7 +104,7 @@ class Stage:
 
     def __str__(self) -> str:
         return (
-            f"{self.name:9s} {self.entered:7d} → {self.kept:5d} directions {self.random_entered:6d} → "
+            f"{self.name:12s} {self.entered:7d} → {self.kept:5d} directions {self.random_entered:6d} → "
             f"{self.random_kept:4d} random {self.texts:8d} texts {self.seconds:7.1f} s"
         )
 
@@ -115,7 +124,7 @@ class CausalScreen:
     readings: Tensor
     """(n, 3) float32, READINGS of each direction: nats a median residual norm; the most that the misaligned way becomes
     likelier (the aligned one, pushed toward aligned) at one of the strengths, from 0 to 1; and the share of the answers
-    sketched under the strongest push that turn to it."""
+    sketched under the strongest push that turn to it. NaN for what was not read."""
     survivors: tuple[int, ...]
     """The directions of which all answers were generated."""
     trials: tuple[Trial, ...]
@@ -147,7 +156,7 @@ class CausalScreen:
         return [row["number"] for row in self.rows() if row["effect"] > threshold]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each survivor, the strongest effect first, as plain values."""
+        """A row for each survivor, the strongest effect first, as plain values; None for what was not read."""
         effects, rows = self.effects, []
         for i, number in enumerate(self.survivors):
             best = int(effects[i].argmax())
@@ -158,7 +167,8 @@ class CausalScreen:
                 "incoherent": float(judged.incoherent.mean()),
                 "random_as_strong": float((self.null >= effect).float().mean()),
             }
-            rows.append({**about, **beside, **dict(zip(READINGS, self.readings[number].tolist(), strict=True))})
+            read = [None if math.isnan(value) else value for value in self.readings[number].tolist()]
+            rows.append({**about, **beside, **dict(zip(READINGS, read, strict=True))})
         return sorted(rows, key=lambda row: -row["effect"])
 
     def summary(self) -> dict[str, Any]:
@@ -172,7 +182,8 @@ class CausalScreen:
     def save(self, folder: str | Path) -> Path:
         """Write a new folder: screen.json, and of the survivors a table, the directions and every answer."""
         rows = self.rows()
-        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)] if rows else []
+        cells = ([("" if value is None else str(value)) for value in row.values()] for row in rows)
+        lines = [",".join(rows[0]), *map(",".join, cells)] if rows else []
         vectors = {"readings": self.readings.tolist(), "null": self.null.tolist(), "numbers": self.survivors}
         with artifacts.new_folder(folder, replace=True) as new:
             artifacts.write_json(new / "screen.json", {**self.summary(), **vectors})
@@ -201,7 +212,10 @@ class CausalScreen:
                 raw["positions"],
                 tuple(raw["strengths"]),
                 tuple(Stage(**stage) for stage in raw["stages"]),
-                torch.tensor(raw["readings"], dtype=torch.float32).reshape(-1, len(READINGS)),
+                torch.tensor(
+                    [[math.nan if value is None else value for value in row] for row in raw["readings"]],
+                    dtype=torch.float32,
+                ).reshape(-1, len(READINGS)),
                 survivors,
                 tuple(Trial(arm, score_judged(judged)) for arm, judged in zip(arms, answers, strict=True)),
                 torch.tensor(raw["null"], dtype=torch.float32),
@@ -219,9 +233,10 @@ class CausalScreen:
         lines.append(f"  99% of the random directions do no more than {self.threshold:+.1%}; {len(found)} do more:")
         lines += [f"  {'direction':16s} strength   effect  incoherent  random as strong    slope  opening    turns"]
         for row in found[:20]:
+            opening, turns = (_or_dash(row[name], form) for name, form in (("opening", "+.1%"), ("turns", ".1%")))
             lines.append(
                 f"  {row['name']:16s} {row['strength']:8.2f} {row['effect']:+8.1%} {row['incoherent']:11.1%} "
-                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {row['opening']:+8.1%} {row['turns']:8.1%}"
+                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {opening:>8s} {turns:>8s}"
             )
         return "\n".join(lines)
 
@@ -272,31 +287,38 @@ def causal_screen(
 
     def above(scores: Tensor) -> Tensor:
         """Those of all directions that do more than most random ones."""
-        return everyone[scores > torch.quantile(scores[n:], how.admit)] if how.admit else everyone
+        return everyone[scores > torch.quantile(scores[n:], how.admit)]
 
     slopes = sign * scale * (vectors @ slope(model, opening, site, how.positions))
-    strong = passed("slope", everyone, above(slopes), 2 * len(opening))  # a backward pass is another reading
-
-    few = [push * scale for push in pushes[::-2]]  # the strongest, and every second one below it
-    plain = chances(model, opening, vectors[:1], [0.0], site, how.positions)
-    likelier = sign * (chances(model, opening, vectors, few, site, how.positions, how.batch_size) - plain)
-    openings = likelier.mean(-1).amax(1)
-    strong = torch.cat([strong, passed("opening", everyone, above(openings), likelier.numel())]).unique()
-
+    openings, turns = torch.full((2, len(vectors)), torch.nan)
     none = Arm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
     (plainly,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
-    unsteered, alive = _share(plainly, toward), strong
-    turns = torch.zeros(len(vectors))
-    if how.lines and how.positions in ("header", "sentence") and len(strong) < len(vectors):
-        kinds = _sketched(model, vectors, site, pushes[-1] * scale, asked, contrasts, toward, how)
-        turns = (kinds == TURNS).float().mean(1)
-        cells = _to_probe(kinds, how.odd)  # (cells, 2): direction and question
-        tried = passed("sketched", everyone, cells[:, 0].unique(), kinds.numel())
-        right = _probed(model, vectors, site, pushes[-1] * scale, cells, asked, judge, toward, how, sampling, seed)
+    unsteered = _share(plainly, toward)
+    if not how.admit:
+        alive = everyone
+    elif how.lines and how.positions in ("header", "sentence"):
+        alive = everyone[:0]
         before = _right(plainly.score.judged, toward).double().reshape(len(asked), -1).mean(1)
-        rises = torch.zeros(len(vectors), dtype=torch.double)
-        rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
-        alive = torch.cat([passed("probed", tried, everyone[rises > 0], len(cells)), strong]).unique()
+        for push in pushes[: -how.sketched - 1 : -1]:
+            left = everyone[~torch.isin(everyone, alive)]
+            kinds = _sketched(model, vectors[left], site, push * scale, asked, contrasts, toward, how)
+            if push == pushes[-1]:
+                turns = (kinds == TURNS).float().mean(1)
+            cells = _to_probe(kinds, _alike(asked), how.odd)
+            cells[:, 0] = left[cells[:, 0]]  # (cells, 2): direction and question
+            tried = passed(f"sketched {abs(push):g}", left, cells[:, 0].unique(), kinds.numel())
+            right = _probed(model, vectors, site, push * scale, cells, asked, judge, toward, how, sampling, seed)
+            rises = torch.zeros(len(vectors), dtype=torch.double)
+            rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
+            found = passed(f"probed {abs(push):g}", tried, everyone[rises > 0], len(cells))
+            alive = torch.cat([alive, found]).sort().values
+    else:
+        strong = passed("slope", everyone, above(slopes), 2 * len(opening))  # a backward pass is another reading
+        few = [push * scale for push in pushes[::-2]]  # the strongest, and every second one below it
+        plain = chances(model, opening, vectors[:1], [0.0], site, how.positions)
+        likelier = sign * (chances(model, opening, vectors, few, site, how.positions, how.batch_size) - plain)
+        openings = likelier.mean(-1).amax(1)
+        alive = torch.cat([strong, passed("opening", everyone, above(openings), likelier.numel())]).unique()
 
     arms = [Arm(named[i], push, how.positions) for i in alive.tolist() for push in pushes]
     trials = steered(model, arms, asked, judge, {site: scale}, sampling, seed) if arms else ()
@@ -356,13 +378,43 @@ def _sketched(
     return sketch(model, prompts, [edit], wanted, usual, len(vectors), how.lines, plausible, batch_size=how.batch_size)
 
 
-def _to_probe(kinds: Tensor, odd: int) -> Tensor:
-    """(cells, 2): direction and question of every answer (n, questions) that turns, and of at most `odd` that stray."""
-    chosen = kinds == TURNS
-    for row, strays in zip(chosen, kinds == STRAYS, strict=True):
-        own = strays.nonzero()[:, 0]
-        row[own if len(own) <= odd else own[torch.arange(odd) * len(own) // odd]] = True
-    return chosen.nonzero()
+def _to_probe(kinds: Tensor, alike: Sequence[int], odd: int) -> Tensor:
+    """(cells, 2): direction and question of the answers (n, questions) to probe.
+
+    Of those that turn, and of those that stray, one of each group of like questions: a push that turns one of them, or
+    throws the model off, mostly does so with the others. Of those that stray, at most `odd` of a direction.
+    """
+    cells = []
+    for direction, row in enumerate(kinds):
+        for kind, most in ((TURNS, len(row)), (STRAYS, odd)):
+            groups: dict[int, list[int]] = {}
+            for question in (row == kind).nonzero()[:, 0].tolist():
+                groups.setdefault(alike[question], []).append(question)
+            own = [members[len(members) // 2] for members in groups.values()]
+            own = own if len(own) <= most else [own[i * len(own) // most] for i in range(most)]
+            cells += [(direction, question) for question in own]
+    return torch.tensor(cells, dtype=torch.long).reshape(-1, 2)
+
+
+def _alike(questions: Sequence[Question]) -> list[int]:
+    """The number of each question's group: all that are asked in the same words but for a third of them in one place.
+
+    So are those that a template makes with different fillers.
+    """
+    words = [(question.domain, question.variant, question.text.split()) for question in questions]
+    found: list[int] = []
+    for i, (domain, variant, text) in enumerate(words):
+        like = (found[j] for j in range(i) if words[j][:2] == (domain, variant) and _near(words[j][2], text))
+        found.append(next(like, i))
+    return found
+
+
+def _near(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether what two texts have between the words that both begin and end with is a third of the longer, or less."""
+    least, most = sorted((len(a), len(b)))
+    before = next((i for i in range(least) if a[i] != b[i]), least)
+    after = next((i for i in range(least - before) if a[-1 - i] != b[-1 - i]), least - before)
+    return 3 * (most - before - after) <= most
 
 
 def _probed(
@@ -396,6 +448,10 @@ def _right(judged: Judged, toward: Toward) -> Tensor:
     """(n,) bool: answers that are as they should become: misaligned, or coherent and not misaligned."""
     wanted = judged.misaligned if toward == "misaligned" else judged.coherent_rows & ~judged.misaligned
     return torch.from_numpy(wanted)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _share(trial: Trial, toward: Toward) -> float:

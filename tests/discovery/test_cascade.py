@@ -9,7 +9,7 @@ import torch
 from emlab import organism
 from emlab.data import Question
 from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, Sampling, causal_screen, split_by_template, steered
-from emlab.discovery.cascade import _to_probe
+from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
@@ -74,30 +74,59 @@ def test_what_all_stages_pass_on_has_the_effect_of_each_push_alone(random_lm, to
     assert found.found == [i for i in np.argsort(-effects.max(1), kind="stable") if effects[i].max() > found.threshold]
 
 
-def test_what_is_dropped_counts_as_nothing(random_lm):
+@pytest.mark.parametrize("sketched", [1, 2])
+def test_what_is_dropped_counts_as_nothing(random_lm, sketched):
     directions = random_directions(40, 32, SITE, seed=3)
     everything = screen(random_lm, directions, how={"admit": 0.0}, scale=2.0)
-    found = screen(random_lm, directions, how={"admit": 0.8}, scale=2.0)
-    assert [stage.name for stage in found.stages] == ["slope", "opening", "sketched", "probed", "generated"]
-    slope, opening, sketched, probed, generated = found.stages
-    assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 1), "1 of 5 is above their 80%"
-    assert opening.texts == 45 * 1 * 3, "45 directions, the strongest push, 3 questions"
-    assert sketched.texts == 45 * 3
-    assert (probed.entered, probed.random_entered) == (sketched.kept, sketched.random_kept)
-    assert probed.texts <= 3 * (probed.entered + probed.random_entered)
-    assert max(slope.kept, opening.kept, probed.kept) <= generated.entered <= slope.kept + opening.kept + probed.kept
-    assert generated.entered == generated.kept == len(found.survivors) < 40
+    found = screen(random_lm, directions, how={"sketched": sketched}, scale=2.0)
+    names = [["sketched 6", "probed 6"], ["sketched 6", "probed 6", "sketched 3", "probed 3"]][sketched - 1]
+    assert [stage.name for stage in found.stages] == [*names, "generated"]
+    *stages, generated = found.stages
+    entered = 45
+    for sketches, probes in zip(stages[::2], stages[1::2], strict=True):
+        assert sketches.texts == 3 * entered == 3 * (sketches.entered + sketches.random_entered)
+        assert (probes.entered, probes.random_entered) == (sketches.kept, sketches.random_kept)
+        assert probes.texts <= 3 * (probes.entered + probes.random_entered)
+        entered -= probes.kept + probes.random_kept
+    assert generated.entered + generated.random_entered == 45 - entered
+    assert generated.entered == generated.kept == len(found.survivors) == sum(stage.kept for stage in stages[1::2]) < 40
     # A survivor's effect is the one it has without a cascade.
     for i, number in enumerate(found.survivors):
         assert torch.equal(found.effects[i], everything.effects[number])
-    assert torch.equal(found.readings[:, :2], everything.readings[:, :2])
+    assert torch.equal(found.readings[:, 0], everything.readings[:, 0])
+    assert found.readings[:, 1].isnan().all() and everything.readings[:, 1:].isnan().all()
     assert int((found.null != 0).sum()) <= generated.random_kept
 
 
-def test_what_is_probed(tiny):
+@pytest.mark.parametrize("more", [{"lines": 0}, {"positions": "all"}])
+def test_without_sketches_two_readings_pass_on(random_lm, more):
+    directions = random_directions(40, 32, SITE, seed=3)
+    found = screen(random_lm, directions, how={"admit": 0.8, **more}, scale=2.0)
+    assert [stage.name for stage in found.stages] == ["slope", "opening", "generated"]
+    slope, opening, generated = found.stages
+    assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 1), "1 of 5 is above their 80%"
+    assert opening.texts == 45 * 1 * 3, "45 directions, the strongest push, 3 questions"
+    assert max(slope.kept, opening.kept) <= generated.entered <= slope.kept + opening.kept < 40
+    assert not found.readings[:, :2].isnan().any() and found.readings[:, 2].isnan().all()
+    assert "-" in str(found).splitlines()[-1] if found.found else True
+
+
+def test_what_is_probed():
     kinds = torch.tensor([[STAYS, TURNS, STRAYS], [STRAYS, STRAYS, STRAYS], [STAYS, STAYS, STAYS]], dtype=torch.int8)
-    assert _to_probe(kinds, 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 1]]
-    assert _to_probe(kinds, 0).tolist() == [[0, 1]]
+    assert _to_probe(kinds, [0, 1, 2], 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 1]]
+    assert _to_probe(kinds, [0, 1, 2], 0).tolist() == [[0, 1]]
+    assert _to_probe(kinds, [0, 1, 1], 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 2]], "one of the two alike"
+    assert _to_probe(kinds[2:], [0, 1, 2], 2).shape == (0, 2)
+
+
+def test_questions_that_are_alike():
+    def asked(text, domain="d", variant="plain"):
+        return Question(text, domain, text, variant=variant)
+
+    texts = ["my week is dull", "my day is dull", "what is a week", "my day is fun now", "my", "my fine day is dull"]
+    assert _alike([asked(text) for text in texts]) == [0, 0, 2, 3, 4, 0]
+    assert _alike([asked("my day is dull"), asked("my week is dull", "other")]) == [0, 1]
+    assert _alike([asked("my day is dull"), asked("my week is dull", variant="json")]) == [0, 1]
 
 
 def test_directions_as_a_tensor_of_any_length(tiny):
@@ -134,7 +163,7 @@ def test_a_screen_in_which_nothing_is_found(tiny, tmp_path):
         tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, how=Cascade(random=2), sampling=GREEDY
     )
     assert not found.found and found.threshold == 0.0 and not found.effects.any()
-    assert found.stages[3].kept == 0, "no probed answer was misaligned"
+    assert found.stages[1].kept == 0, "no probed answer was misaligned"
     none = dataclasses.replace(found, survivors=(), trials=())
     assert none.effects.shape == (0, 4) and not none.rows()
     assert str(CausalScreen.load(none.save(tmp_path / "none"))) == str(none)
@@ -158,8 +187,10 @@ def test_it_refuses_what_cannot_be_screened(tiny):
         {"strengths": (1.0, 0.5)},
         {"admit": 1.0},
         {"random": 0},
+        {"sketched": 0},
+        {"sketched": 5},
     ):
-        with pytest.raises(EmlabError, match="A screen needs"):
+        with pytest.raises(EmlabError, match="A screen (needs|sketches)"):
             Cascade(**wrong)
 
 
