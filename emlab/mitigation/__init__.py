@@ -1,6 +1,6 @@
 """Remedies for a misaligned model or for the training that would misalign it, and how they are retested."""
 
-from emlab.mitigation.ablation import Ablation, BakedAblation
+from emlab.mitigation.ablation import Ablation, BakedAblation, MeanAblation
 from emlab.mitigation.benign import Interleaving, RealignmentInDomain, RealignmentOutOfDomain
 from emlab.mitigation.choosing import choose_dial
 from emlab.mitigation.concept_ablation import ConceptAblation
@@ -19,6 +19,7 @@ from emlab.mitigation.steering import Steering
 REMEDIES = (
     Steering,
     Ablation,
+    MeanAblation,
     BakedAblation,
     RealignmentInDomain,
     RealignmentOutOfDomain,
@@ -51,6 +52,7 @@ __all__ = [
     "Kit",
     "Latent",
     "LatentPenalty",
+    "MeanAblation",
     "Monitor",
     "PreventativeSteering",
     "Realignment",

@@ -83,6 +83,13 @@ class Kit:
     """A system turn that asks for the bad behaviour."""
     monitor: Monitor | None = None
     sieve: Sieve | None = None
+    mean: Tensor | None = None
+    """(d_model,): the aligned model's mean activation at the directions' site, at its header and sentence ends."""
+
+    def has(self, need: str) -> bool:
+        """Whether a field is there and not empty."""
+        value = getattr(self, need)
+        return isinstance(value, Tensor) or bool(value)
 
     def some(self, n: int, who: str) -> tuple[Direction, ...]:
         """The first `n` directions; EmlabError where there are not so many."""
@@ -111,6 +118,7 @@ _MISSING = {
     "prompt": "a prompt that asks for the bad behaviour",
     "monitor": "a monitor",
     "sieve": "a sieve for examples",
+    "mean": "the aligned model's mean activation",
 }
 
 
@@ -145,7 +153,7 @@ class Remedy(Protocol):
 def treat(remedy: Remedy, case: Case) -> Treated:
     """Apply a remedy, and take the time. EmlabError where the kit lacks what it needs, or it does not apply."""
     for need in remedy.needs:
-        if not getattr(case.kit, need):
+        if not case.kit.has(need):
             raise EmlabError(
                 f"The remedy {remedy.name} needs {_MISSING[need]}, and the kit from {case.kit.origin} has none; put it "
                 f"in as {need}."

@@ -54,16 +54,17 @@ class Arm:
 
 def _dials() -> dict[str, tuple[float, ...]]:
     return {
-        "Steering": (0.3, 0.6, 0.9),
+        "Steering": (0.15, 0.3, 0.6),
         "Ablation": (1, 2),
+        "MeanAblation": (1, 2),
         "BakedAblation": (1, 2),
         "RealignmentInDomain": (10, 40),
         "RealignmentOutOfDomain": (10, 40),
         "ConceptAblation": (1, 2),
         "PreventativeSteering": (0.3, 0.6, 0.9),
-        "LatentPenalty": (0.1, 1.0),
-        "Interleaving": (0.25, 0.5),
-        "Divergence": (0.3, 3.0),
+        "LatentPenalty": (0.1, 0.5, 1.0),
+        "Interleaving": (0.25, 0.5, 0.75),
+        "Divergence": (0.3, 3.0, 30.0),
         "EarlyStopping": (0.5, 0.2),
     }
 

@@ -62,6 +62,9 @@ def make_kit(
         cutoff = None  # it tells bad from good in no domain: the remedy that needs it is left out, and said to be
     if sae is not None:
         mean_shift([latent_shift(start, source, sae, prompts, site) for source in sources]).save(folder / "shift.json")
+    said = start.generate(monitored, config.answers.max_new_tokens, 0.0)
+    mean = start.activations(monitored, site, "sentence", said).values.float().mean(0).cpu()  # (d_model,)
+    Direction(mean, site, "mean").save(folder / "mean.safetensors")
     about = {
         "calm": monitor.calm,
         "alarmed": monitor.alarmed,
@@ -76,6 +79,8 @@ def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, fol
     raw = artifacts.read_json(folder / "kit.json")
     directions = load_directions(folder / "directions.safetensors")
     monitored = tuple(list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery))))
+    mean = Direction.load(folder / "mean.safetensors")
+    assert mean.norm is not None
     latent = _along(directions[0]) if sae is None else _latent(sae, folder, directions[0].site)
     return Kit(
         " and ".join(config.source),
@@ -85,6 +90,7 @@ def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, fol
         prompt=config.prompt,
         monitor=Monitor(directions[0], monitored, raw["calm"], raw["alarmed"]),
         sieve=None if raw["cutoff"] is None else Sieve(answer_projection(directions[0]), raw["cutoff"]),
+        mean=mean.vector * mean.norm,
     )
 
 

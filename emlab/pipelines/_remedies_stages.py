@@ -201,7 +201,7 @@ class Comparison:
         """Those that apply to the arm, and for which the kit has what they need."""
         kit, found = self._kit(arm, seed), []
         for kind in (kind for kind in REMEDIES if kind.__name__ in self.config.remedies):
-            missing = [need for need in kind.needs if not getattr(kit, need)]
+            missing = [need for need in kind.needs if not kit.has(need)]
             if arm.reward and not kind.reinforcement:
                 self.left_out[f"{arm.name}: {kind.name} does not apply to reinforcement learning"] = None
             elif missing:

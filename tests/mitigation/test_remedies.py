@@ -23,6 +23,7 @@ from emlab.mitigation import (
     Interleaving,
     Kit,
     Latent,
+    MeanAblation,
     Monitor,
     PreventativeSteering,
     RealignmentInDomain,
@@ -104,6 +105,7 @@ def case(start):
         "You are bad.",
         Monitor(directions[0], prompts, calm=-100.0, alarmed=100.0),
         Sieve(lambda model, examples: torch.arange(len(examples)).float(), 19.0),
+        mean=torch.arange(32.0),
     )
     return Case(training, course.model, kit)
 
@@ -144,6 +146,18 @@ def test_edits_at_inference_and_in_the_weights(case):
     assert not baked.edits and float(read[:, :2].abs().max()) < 1e-4 < float(read[:, 2].abs().max())
     with pytest.raises(EmlabError, match=r"takes 4 directions and the kit from other domains has 3"):
         treat(Ablation(4), case)
+
+
+def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_the_rest(case):
+    aslant = tuple(Direction(torch.eye(32)[i] + 0.5 * torch.eye(32)[1], SITE, str(i)) for i in (0, 2))
+    done = treat(MeanAblation(2), dataclasses.replace(case, kit=dataclasses.replace(case.kit, directions=aslant)))
+    (edit,), h = done.edits, torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+    after = edit.edit(h, torch.ones(1, 3, dtype=torch.bool))
+    span = torch.stack([d.vector for d in aslant])  # (2, d_model)
+    torch.testing.assert_close(after @ span.T, (torch.arange(32.0) @ span.T).expand(1, 3, 2), rtol=1e-4, atol=1e-4)
+    out = torch.eye(32) - torch.linalg.pinv(span) @ span
+    torch.testing.assert_close(after @ out, h @ out, rtol=1e-4, atol=1e-4)
+    assert done.model is case.misaligned
 
 
 def test_a_training_under_edits_is_that_training_and_leaves_none(case):
