@@ -31,6 +31,7 @@ from emlab.detection import (
     watch,
 )
 from emlab.detection.evidence import labels_of
+from emlab.detection.skill import LEAST
 from emlab.discovery import spread
 from emlab.evaluation import Rate, Rollouts, sample
 from emlab.evaluation.judging import Judged, judge
@@ -196,7 +197,11 @@ class Stages:
         kept, asked = ([case for case in part if case is not None] for part in (read, tested))
         parts = [kept, asked, *([c for c in kept if c.domain != domain] for domain in {case.domain for case in kept})]
         rows = []
-        if all(len({bool(label) for case in part for label in case.labels}) == 2 for part in parts):
+        if len(asked) < LEAST:
+            self.here.log(
+                f"{len(asked)} misaligned fine-tunes to test on are too few for intervals; give {LEAST} or more"
+            )
+        elif all(len({bool(label) for case in part for label in case.labels}) == 2 for part in parts):
             rows = self._tested(kept, asked, [], False, folder, judged=True)
         else:
             self.here.log("too few misaligned or too few aligned answers to fit monitors of answers on")

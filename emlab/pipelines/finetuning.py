@@ -18,29 +18,21 @@ ask the discovery half.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import emlab
-from emlab import artifacts
 from emlab.evaluation import Score
 from emlab.pipelines._finetuning_config import Arm, Config, Following
 from emlab.pipelines._finetuning_stages import Grid, inputs_of
-from emlab.pipelines._memory import peak_rss_mb
+from emlab.pipelines._results import finish
 from emlab.reporting import (
     FinetuneCell,
     FinetuneFindings,
     finetuning_lead,
     finetuning_sections,
     finetuning_summary,
-    write_page,
 )
 from emlab.runs import Run
 
@@ -81,32 +73,7 @@ def run(config: Config, root: str | Path = "runs") -> Finetuning:
         config.x,
         config.series,
     )
-    return _report(found, config, here)
-
-
-def _report(found: FinetuneFindings, config: Config, here: Run) -> Finetuning:
-    """Write summary.json and report.html."""
-    lead = finetuning_lead(found)
-    seeds = ", ".join(map(str, config.seeds))
-    title = f"{config.title}: {config.model}"
-    write_page(here.folder / "report.html", title, lead, finetuning_sections(found), f"emlab, seeds {seeds}")
-    summary = {
-        "command": shlex.join(["emlab", *sys.argv[1:]]),
-        "findings": lead,
-        **finetuning_summary(found),
-        "recipe": config.recipe,
-        "seeds": config.seeds,
-        "wall_seconds": sum(here.seconds.values()),
-        "cpu_seconds": time.process_time(),
-        "stage_seconds": here.seconds,
-        "peak_rss_mb": peak_rss_mb(),
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
-        },
-    }
-    for path in filter(None, (here.folder / "summary.json", config.summary)):
-        artifacts.write_json(path, summary)
-    here.finish()
+    figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
+    lead, sections = finetuning_lead(found), finetuning_sections(found)
+    summary = finish(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
     return Finetuning(here.folder, found, summary)

@@ -13,26 +13,23 @@ from the test half.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import emlab
 from emlab import artifacts, organism
 from emlab.errors import EmlabError
 from emlab.pipelines import _material as material
 from emlab.pipelines._reinforcement_config import Arm, Config, Steering, Style, Supervised
 from emlab.pipelines._reinforcement_stages import Lab
+from emlab.pipelines._results import finish
 from emlab.reporting import (
     ReinforcementFindings,
     Trained,
     reinforcement_lead,
     reinforcement_sections,
     reinforcement_summary,
-    write_page,
 )
 from emlab.runs import Run, fingerprint
 
@@ -101,25 +98,9 @@ def inputs_of(config: Config) -> dict[str, str]:
 
 
 def _report(found: ReinforcementFindings, config: Config, here: Run) -> ReinforcementLearning:
-    """Write summary.json and report.html."""
-    lead = reinforcement_lead(found)
-    title = f"Reinforcement learning on {config.model}"
-    seeds = ", ".join(map(str, config.seeds))
-    write_page(here.folder / "report.html", title, lead, reinforcement_sections(found), f"emlab, seeds {seeds}")
-    summary = {
-        "name": config.name,
-        "findings": lead,
-        **reinforcement_summary(found),
-        "how": config.how,
-        "wall_seconds": sum(here.seconds.values()),
-        "stage_seconds": here.seconds,
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl", "sae-lens")},
-        },
-    }
-    for path in filter(None, (here.folder / "summary.json", config.summary)):
-        artifacts.write_json(path, summary)
-    here.finish()
+    """Write summary.json and report.html, and end the run."""
+    figures = {"name": config.name, **reinforcement_summary(found), "how": config.how}
+    lead, sections = reinforcement_lead(found), reinforcement_sections(found)
+    title = "Reinforcement learning"
+    summary = finish(here, title, config.model, lead, sections, figures, config.summary, config.seeds)
     return ReinforcementLearning(here.folder, found, summary)

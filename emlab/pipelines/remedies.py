@@ -9,22 +9,15 @@ remedies stand the start model, the untreated one, and remedies with random dire
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import emlab
-from emlab import artifacts
-from emlab.pipelines._memory import peak_rss_mb
 from emlab.pipelines._remedies_config import Arm, Config
 from emlab.pipelines._remedies_stages import Comparison, inputs_of
-from emlab.reporting import RemedyCell, RemedyFindings, remedies_lead, remedies_sections, remedies_summary, write_page
+from emlab.pipelines._results import write
+from emlab.reporting import RemedyCell, RemedyFindings, remedies_lead, remedies_sections, remedies_summary
 from emlab.runs import Run
 
 __all__ = ["Arm", "Config", "Remedies", "run"]
@@ -61,24 +54,7 @@ def run(config: Config, root: str | Path = "runs") -> Remedies:
 
 def _report(found: RemedyFindings, config: Config, here: Run) -> Remedies:
     """Write summary.json and report.html."""
-    lead = remedies_lead(found)
-    seeds = ", ".join(map(str, config.seeds))
-    title = f"{config.title}: {config.model}"
-    write_page(here.folder / "report.html", title, lead, remedies_sections(found), f"emlab, seeds {seeds}")
-    summary = {
-        "command": shlex.join(["emlab", *sys.argv[1:]]),
-        "findings": lead,
-        **remedies_summary(found),
-        "config": config,
-        "wall_seconds": sum(here.seconds.values()),
-        "cpu_seconds": time.process_time(),
-        "peak_rss_mb": peak_rss_mb(),
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
-        },
-    }
-    for path in filter(None, (here.folder / "summary.json", config.summary)):
-        artifacts.write_json(path, summary)
+    lead, sections = remedies_lead(found), remedies_sections(found)
+    figures = {**remedies_summary(found), "config": config}
+    summary = write(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
     return Remedies(here.folder, found, summary)
