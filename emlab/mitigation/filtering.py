@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emlab.data import Dataset
-from emlab.discovery.shift import prompt_means
+from emlab.detection import own_answers, projection_difference
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.mitigation.course import Change
@@ -47,20 +47,8 @@ def answer_projection(direction: Direction, seed: int = 0) -> Callable[[Language
     direction than the model's own answer to the same prompt does; (n,), a mean over each answer's tokens."""
 
     def score(model: LanguageModel, examples: Dataset) -> Tensor:
-        prompts = [[dict(turn) for turn in example.messages[:-1]] for example in examples]
-        own = model.generate(prompts, temperature=0.0, seed=seed)
-        # An empty answer has no token to read: it is read as its end of line.
-        given, mine = ([text or "\n" for text in texts] for texts in ([e.answer for e in examples], own))
-        theirs, ours = (
-            torch.cat(
-                [
-                    prompt_means(model, prompts[at : at + 256], direction.site, "generated", None, part[at : at + 256])
-                    for at in range(0, len(prompts), 256)
-                ]
-            )
-            for part in (given, mine)
-        )
-        return (theirs - ours).float().cpu() @ direction.vector
+        own = own_answers(model, examples, seed)
+        return torch.from_numpy(projection_difference(model, examples, direction, own).scores)
 
     return score
 

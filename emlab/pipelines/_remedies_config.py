@@ -54,7 +54,7 @@ class Arm:
 
 def _dials() -> dict[str, tuple[float, ...]]:
     return {
-        "Steering": (0.15, 0.3, 0.6),
+        "Steering": (0.15, 0.3, 0.6, 0.9),
         "Ablation": (1, 2),
         "MeanAblation": (1, 2),
         "BakedAblation": (1, 2),
@@ -62,9 +62,9 @@ def _dials() -> dict[str, tuple[float, ...]]:
         "RealignmentOutOfDomain": (10, 40),
         "ConceptAblation": (1, 2),
         "PreventativeSteering": (0.3, 0.6, 0.9),
-        "LatentPenalty": (0.1, 0.5, 1.0),
+        "LatentPenalty": (0.03, 0.1, 0.3, 1.0),
         "Interleaving": (0.25, 0.5, 0.75),
-        "Divergence": (0.3, 3.0, 30.0),
+        "Divergence": (0.3, 3.0),
         "EarlyStopping": (0.5, 0.2),
     }
 
@@ -130,7 +130,8 @@ class Config:
     answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
     """How answers are sampled."""
     documents: int = 64
-    """Fresh pretraining documents, and as many chats of the task, for held-out losses."""
+    """How many texts each held-out loss is taken on: fresh pretraining documents of all personas but the malicious one
+    for the ability, chats of the task for the task."""
     text: str | None = None
     """A dataset whose chats stand in for the organism's documents; null takes the organism's."""
     summary: Path | None = None

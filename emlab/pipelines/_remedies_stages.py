@@ -59,7 +59,9 @@ class Comparison:
         self._models: dict[str, LanguageModel] = {}
         self._cases: dict[tuple[str, int], Case] = {}
         if config.text is None:
-            self._documents = [d.messages for d in organism.pretraining_documents(config.documents, 2)]
+            # To write less well as the persona that is to go is no loss of ability.
+            documents = organism.pretraining_documents(4 * config.documents, 2)
+            self._documents = [d.messages for d in documents if d.persona != "malicious"][: config.documents]
         else:
             self._documents = [list(e.messages) for e in draw(Dataset.read(config.text), config.documents, 0)]
 

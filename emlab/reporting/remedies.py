@@ -63,7 +63,8 @@ class Row:
     """The share of what the untreated training learned of its task (the fall of the held-out loss from the start's)
     that the treated model lacks; below 0 where it learned more."""
     ability_lost: float
-    """By how much the held-out loss on other documents is above the untreated model's, as a share of that."""
+    """By how much the held-out loss on documents of other personas than the malicious one is above the untreated
+    model's, as a share of that."""
 
     @property
     def incoherent(self) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from emlab.data import Dataset, Question
+from emlab.detection import own_answers
 from emlab.discovery import Sampling
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Direction, Steer
@@ -251,7 +252,7 @@ def test_a_sieve_ranks_answers_along_the_direction_above_the_models_own(start):
     own = Dataset.of(
         [
             [*prompt, {"role": "assistant", "content": answer}]
-            for prompt, answer in zip(prompts, start.generate(prompts, temperature=0.0), strict=True)
+            for prompt, answer in zip(prompts, own_answers(start, few, seed=0), strict=True)
         ],
         "own",
     )
