@@ -133,7 +133,7 @@ def test_directions_as_a_tensor_of_any_length(tiny):
     named = random_directions(3, 32, SITE, seed=3)
     rows = torch.stack([d.vector * (i + 2) for i, d in enumerate(named)])
     first, second = (screen(tiny, given, how={"admit": 0.0}, scale=2.0) for given in (named, rows))
-    assert torch.allclose(first.readings, second.readings, atol=1e-5)
+    torch.testing.assert_close(first.readings, second.readings, rtol=0, atol=1e-5, equal_nan=True)
     assert torch.equal(first.effects, second.effects)
     assert all(row["name"] == f"direction {row['number']}" for row in second.rows())
 
@@ -142,7 +142,8 @@ def test_it_is_saved_and_shown_as_a_table(tiny, tmp_path):
     found = screen(tiny, random_directions(6, 32, SITE, seed=3), how={"admit": 0.0}, scale=2.0)
     again = CausalScreen.load(found.save(tmp_path / "screen"))
     assert str(again) == str(found) and again.summary() == found.summary()
-    assert torch.equal(again.readings, found.readings) and torch.equal(again.null, found.null)
+    torch.testing.assert_close(again.readings, found.readings, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(again.null, found.null)
     assert again.trials[3].score.judged.rollouts == found.trials[3].score.judged.rollouts
     assert torch.allclose(again.trials[3].arm.direction.vector, found.trials[3].arm.direction.vector)
     table = (tmp_path / "screen" / "survivors.csv").read_text().splitlines()
