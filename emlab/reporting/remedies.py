@@ -201,7 +201,13 @@ def remedies_sections(found: RemedyFindings) -> list[Section]:
             "Misalignment left against ability kept",
             "The highest misaligned share of all frames, of coherent answers, against held-out loss relative to the "
             "untreated model: best is the lower right.",
-            plots=(Plot(remedies_figure(found), "One point a remedy and training, all seeds together."),),
+            plots=(
+                Plot(
+                    remedies_figure(found),
+                    "One point a remedy and training, all seeds together; "
+                    f"filled, open and dotted: {', '.join(found.arms)}.",
+                ),
+            ),
         )
     ]
     for arm in found.arms:
@@ -219,14 +225,19 @@ def remedies_sections(found: RemedyFindings) -> list[Section]:
     return sections
 
 
+SHAPES = ("circle", "square", "diamond", "cross", "x")
+"""Of the figure's marks, when the colours are used up."""
+
+
 def remedies_figure(found: RemedyFindings) -> Figure:
-    """Misaligned in the worst frame (y) by ability kept (x): a colour a remedy, a symbol a training."""
+    """Misaligned in the worst frame (y) by ability kept (x): a colour and shape a remedy, filled or not by training."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     names = list(dict.fromkeys(cell.remedy for cell in found.cells))
     colours = dict(zip(names, itertools.cycle(PALETTE), strict=False))
-    symbols = dict(zip(found.arms, itertools.cycle(("circle", "square", "diamond", "x", "cross")), strict=False))
+    shapes = {name: SHAPES[i // len(PALETTE) % len(SHAPES)] for i, name in enumerate(names)}
+    filled = dict(zip(found.arms, itertools.cycle(("", "-open", "-dot", "-open-dot")), strict=False))
     rows = [row for arm in found.arms for row in found.rows(arm)]
     for name in names:
         mine = [row for row in rows if row.remedy == name]
@@ -237,7 +248,11 @@ def remedies_figure(found: RemedyFindings) -> Figure:
                 y=[rate.rate for rate in worst],
                 mode="markers",
                 name=name,
-                marker={"color": colours[name], "size": 11, "symbol": [symbols[row.arm] for row in mine]},
+                marker={
+                    "color": colours[name],
+                    "size": 11,
+                    "symbol": [shapes[name] + filled[row.arm] for row in mine],
+                },
                 hovertext=[f"{row.arm}, {name}: {rate}" for row, rate in zip(mine, worst, strict=True)],
                 hoverinfo="text",
                 error_y={
