@@ -18,13 +18,13 @@ import argparse
 import copy
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from _about import about
+from _random_llama import random_llama
 from torch import Tensor
 
 from emlab import artifacts, organism
@@ -38,30 +38,6 @@ ROOT = Path(__file__).parents[1]
 MUST = {"hooks_overhead": 0.05, "capture_of_truncated": 0.9}
 LIBRARIES = ("emlab", "torch", "transformers", "transformer-lens", "nnsight")
 WIDTH, BLOCKS, BATCH, NEW = 256, 6, 32, 32
-
-
-def model() -> LanguageModel:
-    """The random model, with the organism's tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = LanguageModel.load(organism.checkpoint("aligned"), device="cpu").tokenizer
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with tempfile.TemporaryDirectory() as folder:  # as a user holds it: loaded from a folder
-        return LanguageModel.load(
-            LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "random").save(Path(folder) / "model"),
-            device="cpu",
-        )
 
 
 def capture_seconds(lm: LanguageModel, rows: list[list[int]], rng: random.Random) -> dict[str, float]:
@@ -101,7 +77,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=25, metavar="N", help="rounds (25)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "editing.json", metavar="FILE")
     options = parser.parse_args()
-    lm = model()
+    lm = random_llama(WIDTH, BLOCKS)
     questions = [question.text for question in organism.broad_questions()][:: 320 // BATCH]
     rows = [lm.prompt_ids(question) for question in questions]
     tokens: Tokens = lm.batch(rows, [len(row) for row in rows])

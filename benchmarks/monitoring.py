@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,42 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from _about import about
+from _random_llama import random_llama
 from sae_lens import SAE
 
 from emlab import artifacts, organism
 from emlab.detection import ActivationMonitor, Latents, Lineage, Linear, watch
 from emlab.interventions import Ablate
-from emlab.models import LanguageModel
 from emlab.sites import Site
 
 ROOT = Path(__file__).parents[1]
 MUST = {"probe_overhead": 0.05}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens")
 WIDTH, BLOCKS, BATCH, NEW = 256, 6, 32, 32
-
-
-def model() -> LanguageModel:
-    """The random model, with the organism's tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = LanguageModel.load(organism.checkpoint("aligned"), device="cpu").tokenizer
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with tempfile.TemporaryDirectory() as folder:  # as a user holds it: loaded from a folder
-        return LanguageModel.load(
-            LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "random").save(Path(folder) / "model"),
-            device="cpu",
-        )
 
 
 def sae(latents: int) -> SAE:
@@ -77,7 +52,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=25, metavar="N", help="rounds (25)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "monitoring.json", metavar="FILE")
     options = parser.parse_args()
-    lm = model()
+    lm = random_llama(WIDTH, BLOCKS)
     prompts = [question.text for question in organism.broad_questions()][:: 320 // BATCH]
     site, lineage = Site("resid_post", BLOCKS // 2), Lineage.of(lm)
     weights = torch.randn(WIDTH, generator=torch.Generator().manual_seed(0))

@@ -46,8 +46,9 @@ from emlab.discovery import (
     split_by_template,
     steered,
 )
-from emlab.discovery.cascade import NULL, Cascade
+from emlab.discovery.cascade import Cascade
 from emlab.discovery.latents import active_latents
+from emlab.discovery.screened import NULL
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models import LanguageModel
 from emlab.saes import load_sae, sae_site

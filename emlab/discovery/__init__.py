@@ -3,7 +3,7 @@
 from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects, random_effects
 from emlab.discovery.activity import Activity
 from emlab.discovery.attribution import METHODS, attribute
-from emlab.discovery.cascade import Cascade, CausalScreen, Stage, causal_screen
+from emlab.discovery.cascade import Cascade, causal_screen
 from emlab.discovery.context_reading import read_contexts, top_contexts
 from emlab.discovery.contexts import (
     Context,
@@ -28,6 +28,7 @@ from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
 from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
+from emlab.discovery.screened import CausalScreen, Stage
 from emlab.discovery.selection import SELECTIONS
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, latent_shifts, mean_shift
 from emlab.discovery.split import Split, split_by_id, split_by_template, spread
