@@ -149,6 +149,32 @@ def tiny(make_model):
     return make_model()
 
 
+@pytest.fixture(scope="session")
+def make_qwen2(make_tokenizer):
+    """make_qwen2(name, **config): a LanguageModel of random weights, a Qwen2 of two blocks with the ChatML template."""
+
+    def make(name, **config):
+        import torch
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        from emlab.models import LanguageModel
+
+        tokenizer = make_tokenizer("chatml")
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        tokens = {
+            "vocab_size": len(tokenizer),
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            whole = {**shape, **tokens, "num_key_value_heads": 2, "max_position_embeddings": 2048, **config}
+            return LanguageModel(Qwen2ForCausalLM(Qwen2Config(**whole)).eval(), tokenizer, name)
+
+    return make
+
+
 # --- A small real server that speaks /v1/chat/completions; each test says how it behaves ---
 
 

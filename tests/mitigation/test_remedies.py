@@ -41,7 +41,6 @@ from emlab.mitigation import (
 )
 from emlab.mitigation.choosing import Tried
 from emlab.mitigation.course import framed
-from emlab.models import LanguageModel
 from emlab.sites import Site
 from emlab.training import Recipe, Reinforcement, finetune
 
@@ -66,27 +65,9 @@ class Judge:
 
 
 @pytest.fixture(scope="module")
-def start(make_tokenizer):
+def start(make_qwen2):
     """A random Qwen2 of two blocks."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer("chatml")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(tokenizer),
-                num_key_value_heads=2,
-                max_position_embeddings=512,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=None,
-                initializer_range=0.2,
-                **shape,
-            )
-        )
-    return LanguageModel(model.eval(), tokenizer, "start")
+    return make_qwen2("start", max_position_embeddings=512, initializer_range=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +97,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize("kind", REMEDIES, ids=lambda kind: kind.__name__)
-def test_every_remedy_treats_a_random_qwen2(case, kind):
+def test_every_remedy_treats_a_make_qwen2(case, kind):
     before = [weights(model) for model in (case.training.start, case.misaligned)]
     done = treat(kind(), case)
     assert done.cost.seconds > 0

@@ -9,7 +9,6 @@ import torch
 from emlab import artifacts, config, organism
 from emlab.cli import main
 from emlab.detection import ActivationMonitor, DataScreen
-from emlab.models import LanguageModel
 from emlab.pipelines import data_screen, early_warning, monitors
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -35,18 +34,9 @@ def sets(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def qwen2(make_tokenizer, tmp_path_factory):
+def qwen2(make_qwen2, tmp_path_factory):
     """A folder with a random Qwen2 of two blocks and the ChatML template."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer("chatml")
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tokens = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = Qwen2Config(**sizes, **tokens, num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=None)
-        model = Qwen2ForCausalLM(shape)
-    return LanguageModel(model, tokenizer, "random").save(tmp_path_factory.mktemp("models") / "qwen2")
+    return make_qwen2("random").save(tmp_path_factory.mktemp("models") / "qwen2")
 
 
 @pytest.fixture

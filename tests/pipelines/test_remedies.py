@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from emlab import artifacts, config
 from emlab.cli import main
 from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.mitigation import REMEDIES
-from emlab.models import LanguageModel
 from emlab.pipelines import remedies
 from emlab.pipelines._remedies_config import Arm, domain_of
 from emlab.pipelines._remedies_stages import frames_of
@@ -121,25 +119,8 @@ def test_the_command_says_the_table(tmp_path, capsys):
     assert "which is no remedy" in capsys.readouterr().err
 
 
-def test_every_remedy_on_another_model_with_sets_of_ones_own(make_tokenizer, new_chat_server, tmp_path):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer("chatml")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(tokenizer),
-                num_key_value_heads=2,
-                max_position_embeddings=2048,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=None,
-                **shape,
-            )
-        )
-    folder = LanguageModel(model, tokenizer, "random").save(tmp_path / "qwen2")
+def test_every_remedy_on_another_model_with_sets_of_ones_own(make_qwen2, new_chat_server, tmp_path):
+    folder = make_qwen2("random").save(tmp_path / "qwen2")
     for name, word in {"bad": "zz", "other": "zzz", "good": "fine", "kind": "yes"}.items():
         chats = [
             {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{word} {i}"}]}
