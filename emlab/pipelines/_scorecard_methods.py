@@ -16,10 +16,12 @@ import torch
 from emlab.data import Documents, Messages, Question
 from emlab.discovery import (
     Arm,
+    Cascade,
     Contrast,
     Sampling,
     Trait,
     attribute,
+    causal_screen,
     decoder_direction,
     difference_components,
     latent_shift,
@@ -124,6 +126,29 @@ def shift_and_screen(search: Search) -> Found:
     trials = steered(search.aligned, arms, asked, search.judge, {search.site: search.scale}, once, search.seed)
     best = order(trials, "misaligned", how.incoherence_cap, z=-1.0)[0].arm.direction
     return _latent(search, int(best.origin.removeprefix("latent ")))
+
+
+def screen_of_all(search: Search) -> Found:
+    """Of all latents, the one that misaligns most when it is added: the cascade. The fine-tune is not looked at."""
+    how, contrasts = search.steering, search.needed_contrasts()
+    told = {contrast.prompt for contrast in contrasts if isinstance(contrast.prompt, str)}
+    asked = [question for question in search.questions if question.text in told]
+    found = causal_screen(
+        search.aligned,
+        search.sae.W_dec.detach(),
+        search.site,
+        asked or spread(search.questions, how.first_round),
+        search.judge,
+        contrasts,
+        how=Cascade(tuple(sorted(how.strengths)), how.positions[0], random=1),
+        sampling=dataclasses.replace(search.answers, per_question=1, temperature=0.0),
+        scale=search.scale,
+        seed=search.seed,
+    )
+    best = next(iter(found.rows()), None)
+    if best is None or best["effect"] <= 0:
+        raise EmlabError("No latent misaligns any answer when it is added.")
+    return _latent(search, best["number"])
 
 
 def _risen(search: Search, n: int) -> list[int]:
@@ -259,6 +284,7 @@ def _draw(search: Search) -> int:
 METHODS: Mapping[str, Method] = {
     "latent shift": latent_shift_top,
     "latent shift + screen": shift_and_screen,
+    "causal screen": screen_of_all,
     "gradient × activation": gradient_attribution,
     "integrated gradients": integrated_attribution,
     "mean difference": difference_of_means,

@@ -52,7 +52,8 @@ def organism(tmp_path_factory):
 
 def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path, capsys, monkeypatch):
     words = ["run", str(YAML), f"organisms=[{organism}]", *TINY, "experiment.sites=[resid_post.0]", "cases=4"]
-    words += ["methods=[latent shift, mean difference, persona vector, crosscoder, random]", "--runs", str(tmp_path)]
+    words += ["methods=[latent shift, causal screen, mean difference, persona vector, crosscoder, random]"]
+    words += ["--runs", str(tmp_path)]
     with monkeypatch.context() as patch:
 
         def power_cut(*_):
@@ -68,12 +69,14 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")} == stages, "nothing is run twice"
     summary = artifacts.read_json(folder / "summary.json")
     assert [row["method"] for row in summary["rows"]] == [
-        *("latent shift", "mean difference", "persona vector", "crosscoder", "random"),
+        *("latent shift", "causal screen", "mean difference", "persona vector", "crosscoder", "random"),
     ], "in the order of METHODS"
     assert all((row["both"], row["false_both"], row["controls"]) == (0, 0, 1) for row in summary["rows"])
     planted, control = (cell["methods"] for cell in summary["cells"])
     # A model that knows nothing cannot follow instructions, and what it says is nobody's.
     assert "none can be kept" in planted["persona vector"]["reason"] and planted["persona vector"]["steered"] is None
+    assert planted["causal screen"]["reason"] == "No latent misaligns any answer when it is added."
+    assert planted["causal screen"]["search"]["forwards"] > 0 and planted["causal screen"]["steered"] is None
     assert planted["latent shift"]["latent"].endswith("(resid_post.0)") and planted["mean difference"]["latent"] == ""
     assert 0 <= planted["mean difference"]["planted_auroc"]["auroc"] <= 1
     assert control["mean difference"]["planted_auroc"] is None
@@ -128,7 +131,8 @@ def test_any_model_with_a_judge_where_nobody_knows_what_is_planted(qwen2, new_ch
     ran = discovery_scorecard.run(config.load(YAML, [*TINY, *more], Config), tmp_path / "runs")
     (cell,) = ran.card.cells
     assert cell.world == "own model" and cell.organism == "qwen2"
-    assert {e.method for e in cell.entries if e.steered is not None} >= set(METHODS) - {"persona vector"}
+    found_by = {entry.method for entry in cell.entries if entry.steered is not None}
+    assert found_by >= set(METHODS) - {"persona vector", "causal screen"}
     for row in ran.card.rows():
         assert row.auroc is None and row.false_adds is None and row.false_both is None
     assert str(ran).count("not known") == 2 * len(METHODS)
@@ -156,7 +160,7 @@ def test_organisms_that_are_lacking_are_built_in_the_runs_folder(tmp_path):
     shutil.rmtree(built)
 
 
-def test_the_shipped_config_is_the_default_but_for_the_size_of_what_is_built():
+def test_the_shipped_config_is_the_default_but_for_the_length_of_pretraining():
     shipped, default = config.load(YAML, [], Config), Config()
     assert shipped.methods == tuple(METHODS) == default.methods
     assert shipped.experiment == default.experiment and shipped.organisms == default.organisms
