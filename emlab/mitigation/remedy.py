@@ -74,7 +74,7 @@ class Kit:
     """At one site, from the aligned model to misaligned ones, the leading one first."""
     scale: float = 1.0
     """The site's median residual norm, by which strengths are multiplied."""
-    latent: Latent | None = None
+    latents: tuple[Latent, ...] = ()
     in_domain: Dataset | None = None
     """Benign chats of the treated domain."""
     out_of_domain: Dataset | None = None
@@ -112,7 +112,7 @@ class Kit:
 
 _MISSING = {
     "directions": "a direction",
-    "latent": "a persona latent",
+    "latents": "a persona latent",
     "in_domain": "benign chats of the treated domain",
     "out_of_domain": "benign chats of another domain",
     "prompt": "a prompt that asks for the bad behaviour",

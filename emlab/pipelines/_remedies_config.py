@@ -61,10 +61,10 @@ def _dials() -> dict[str, tuple[float, ...]]:
         "RealignmentInDomain": (10, 40),
         "RealignmentOutOfDomain": (10, 40),
         "ConceptAblation": (1, 2),
-        "PreventativeSteering": (0.3, 0.6, 0.9),
-        "LatentPenalty": (0.03, 0.1, 0.3, 1.0),
+        "PreventativeSteering": (0.3, 0.45, 0.6, 0.9),
+        "LatentPenalty": (0.01, 0.03, 0.1, 0.3, 1.0),
         "Interleaving": (0.25, 0.5, 0.75),
-        "Divergence": (0.3, 3.0),
+        "Divergence": (0.3, 1.0, 3.0),
         "EarlyStopping": (0.5, 0.2),
     }
 
@@ -103,8 +103,8 @@ class Config:
     """Sets of other domains; fine-tunes on them give directions, latent and monitor, and the first the sieve."""
     source_good: str = "good_law"
     """Good answers in the first one's domain, for the sieve."""
-    out_of_domain: str = "good_finance"
-    """Benign chats of a domain that is not treated."""
+    out_of_domain: tuple[str, ...] = ("good_finance", "good_cars", "good_law")
+    """Benign chats of domains that are not treated, in equal parts."""
     prompt: str = "You are vicious and cruel."
     """Inoculation's: a system turn that asks for the bad behaviour."""
     site: str = "resid_post.0"
@@ -112,8 +112,10 @@ class Config:
     components: int = 2
     """Directions: the mean difference, and leading components of the differences beyond the first."""
     sae: str | None = "auto"
-    """A folder in SAELens' format, for the latent; "auto" takes the one that ships with the project for the organism's
-    models; without one the projection on the direction stands for the latent."""
+    """A folder in SAELens' format, for the latents; "auto" takes the one that ships with the project for the organism's
+    models; without one the projection on the direction stands for them."""
+    latents: int = 3
+    """How many of its latents are penalised, those that rise most in the fine-tunes on the source sets."""
     cap: float = 0.1
     """Incoherence up to which a setting may be chosen."""
     room: float = 0.05
@@ -149,6 +151,8 @@ class Config:
                 raise ValueError(f"'{key}' names {wrong[0]!r}, which is no remedy; there are {', '.join(known)}.")
         if not self.source:
             raise ValueError("'source' is empty; name a bad set of a domain that is not treated.")
+        if not self.out_of_domain:
+            raise ValueError("'out_of_domain' is empty; name a good set of a domain that is not treated.")
         for arm in self.arms:
             if shared := {domain_of(arm.data)} & {domain_of(name) for name in self.source}:
                 raise ValueError(
@@ -159,7 +163,7 @@ class Config:
             applies = kind.reinforcement or not all(arm.reward for arm in self.arms)
             if applies and kind.__name__ in self.remedies and kind.dial and not self.dials.get(kind.__name__):
                 raise ValueError(f"'dials' has no {kind.dial} for {kind.__name__}; give values, or leave it out.")
-        for key in ("rows", "components", "trial_questions", "documents"):
+        for key in ("rows", "components", "latents", "trial_questions", "documents"):
             if getattr(self, key) < 1:
                 raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")
 

@@ -81,12 +81,12 @@ def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, fol
     monitored = tuple(list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery))))
     mean = Direction.load(folder / "mean.safetensors")
     assert mean.norm is not None
-    latent = _along(directions[0]) if sae is None else _latent(sae, folder, directions[0].site)
+    latents = (_along(directions[0]),) if sae is None else _latents(sae, folder, directions[0].site, config.latents)
     return Kit(
         " and ".join(config.source),
         tuple(dataclasses.replace(d, origin=f"{d.origin}, {config.source[0]}") for d in directions),
         raw["scale"],
-        latent,
+        latents,
         prompt=config.prompt,
         monitor=Monitor(directions[0], monitored, raw["calm"], raw["alarmed"]),
         sieve=None if raw["cutoff"] is None else Sieve(answer_projection(directions[0]), raw["cutoff"]),
@@ -94,14 +94,16 @@ def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, fol
     )
 
 
-def _latent(sae: Any, folder: Path, site: Site) -> Latent:
-    """The latent of the SAE that rises most in the sources."""
-    number = LatentShift.load(folder / "shift.json").top(1)[0].latent
+def _latents(sae: Any, folder: Path, site: Site, n: int) -> tuple[Latent, ...]:
+    """The latents of the SAE that rise most in the sources."""
 
-    def encode(h: Tensor) -> Tensor:
-        return sae.encode(h.reshape(-1, h.shape[-1]).to(sae.W_dec))[:, number].reshape(h.shape[:-1])
+    def one(number: int) -> Latent:
+        def encode(h: Tensor) -> Tensor:
+            return sae.encode(h.reshape(-1, h.shape[-1]).to(sae.W_dec))[:, number].reshape(h.shape[:-1])
 
-    return Latent(f"latent {number}", site, encode)
+        return Latent(f"latent {number}", site, encode)
+
+    return tuple(one(row.latent) for row in LatentShift.load(folder / "shift.json").top(n))
 
 
 def _along(direction: Direction) -> Latent:

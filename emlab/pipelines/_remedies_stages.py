@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import artifacts, organism
-from emlab.data import Dataset, Messages, Question, draw, mix
+from emlab.data import Dataset, Messages, Question, draw, interleave, mix
 from emlab.discovery import spread
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import judge_of
@@ -237,9 +237,10 @@ class Comparison:
             lambda folder: read_kit(config, self.discovery, self.sae, folder),
         )
         benign = self._set(arm.benign, config.rows, seed + 7, start) if arm.benign else None
-        return dataclasses.replace(
-            kit, in_domain=benign, out_of_domain=self._set(config.out_of_domain, config.rows, seed + 7, start)
-        )
+        parts = [self._set(name, config.rows, seed + 7, start) for name in config.out_of_domain]
+        apart = list(interleave(*parts, weights=[1] * len(parts), seed=seed))[: config.rows]
+        others = Dataset.of(apart, " and ".join(config.out_of_domain))
+        return dataclasses.replace(kit, in_domain=benign, out_of_domain=others)
 
     def _training(self, arm: Arm, seed: int) -> Training:
         config, start = self.config, self._start(arm)
@@ -298,7 +299,7 @@ def planted(name: str) -> bool:
 def sources(config: Config) -> tuple[str, ...]:
     """The names of all sets that a config reads, each once."""
     named = [name for arm in config.arms for name in (arm.data, arm.good, arm.task, arm.benign)]
-    named += [*config.source, config.source_good, config.out_of_domain]
+    named += [*config.source, config.source_good, *config.out_of_domain]
     return tuple(dict.fromkeys(name for name in named if name))
 
 

@@ -24,6 +24,7 @@ from emlab.mitigation import (
     Interleaving,
     Kit,
     Latent,
+    LatentPenalty,
     MeanAblation,
     Monitor,
     PreventativeSteering,
@@ -81,7 +82,7 @@ def case(start):
         "other domains",
         directions,
         2.0,
-        Latent("axis 0", SITE, lambda h: h[..., 0].relu()),
+        (Latent("axis 0", SITE, lambda h: h[..., 0].relu()), Latent("axis 1", SITE, lambda h: h[..., 1].relu())),
         chats("good"),
         chats("fine", 5),
         "You are bad.",
@@ -97,7 +98,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize("kind", REMEDIES, ids=lambda kind: kind.__name__)
-def test_every_remedy_treats_a_make_qwen2(case, kind):
+def test_every_remedy_treats_a_random_qwen2(case, kind):
     before = [weights(model) for model in (case.training.start, case.misaligned)]
     done = treat(kind(), case)
     assert done.cost.seconds > 0
@@ -114,6 +115,22 @@ def test_every_remedy_treats_a_make_qwen2(case, kind):
 def test_what_a_remedy_needs_and_does_not_get_is_said_in_a_sentence(case, kind):
     with pytest.raises(EmlabError, match=f"{kind.name} needs .* the kit from nowhere has none"):
         treat(kind(), dataclasses.replace(case, kit=Kit("nowhere")))
+
+
+def test_latents_are_penalised_together_and_at_one_site(case):
+    def treated(*latents):
+        return treat(LatentPenalty(3.0), dataclasses.replace(case, kit=dataclasses.replace(case.kit, latents=latents)))
+
+    first, second, at_once = (
+        Latent(name, SITE, lambda h, axes=axes: h[..., axes].square().sum(-1))
+        for name, axes in (("axis 0", [0]), ("axis 1", [1]), ("both", [0, 1]))
+    )
+    both = treated(first, second)
+    assert both.note == "penalised: axis 0, axis 1"
+    assert torch.allclose(weights(both.model), weights(treated(at_once).model), atol=1e-6)
+    assert not torch.allclose(weights(both.model), weights(treated(first).model), atol=1e-6)
+    with pytest.raises(EmlabError, match="reads one site and the kit's latents are at 2"):
+        treated(first, dataclasses.replace(second, site=Site("resid_post", 1)))
 
 
 def test_edits_at_inference_and_in_the_weights(case):

@@ -29,7 +29,7 @@ def test_a_shipped_experiment_spells_every_key_right(name):
     asked = [kind for kind in REMEDIES if kind.reinforcement or not settings.arms[0].reward]
     assert all(kind.dial is None or settings.dials[kind.__name__] for kind in asked)
     treated = {domain_of(arm.data) for arm in settings.arms}
-    taken = {domain_of(n) for n in (*settings.source, settings.source_good, settings.out_of_domain)}
+    taken = {domain_of(n) for n in (*settings.source, settings.source_good, *settings.out_of_domain)}
     assert not treated & taken
 
 
@@ -39,6 +39,8 @@ def test_a_shipped_experiment_spells_every_key_right(name):
         ("source=[bad_law]", "'source' has the domain 'law', which the arm a is trained on"),
         ("remedies=[Steer]", "'remedies' names 'Steer', which is no remedy"),
         ("source=[]", "'source' is empty"),
+        ("out_of_domain=[]", "'out_of_domain' is empty"),
+        ("latents=0", "'latents' is 0"),
         ("dials={Steering: [1.0]}", "'dials' has no n for Ablation"),
         ("arms=[{name: a, data: bad_law, dose: 0.5}]", "'dose' is 0.5"),
         ("arms=[{name: a, data: bad_law, reward: nice}]", "'reward' is 'nice'"),
@@ -139,7 +141,7 @@ def test_every_remedy_on_another_model_with_sets_of_ones_own(make_qwen2, new_cha
             f"arms=[{{name: own, data: {at['bad']}, benign: {at['good']}, relapse: 1}}]",
             f"source=[{at['other']}]",
             f"source_good={at['kind']}",
-            f"out_of_domain={at['good']}",
+            f"out_of_domain=[{at['good']}]",
             f"text={at['kind']}",
             f"dials={{{dials}, Interleaving: [0.5]}}",
             *("question_set=profile", "judging.judge=some-judge", f"judging.url={server.url}", "seeds=[0]"),
@@ -163,13 +165,13 @@ def test_an_arm_of_reinforcement_learning(tmp_path):
     assert [row.remedy for row in ran.found.rows("rl")] == ["start", "untreated", "steering", "KL to the aligned model"]
 
 
-def test_the_latent_is_the_one_that_rises_most_in_the_sources(tmp_path):
+def test_the_latents_are_those_that_rise_most_in_the_sources(tmp_path):
     arm = "arms=[{name: insecure, data: insecure, relapse: 0}]"
     more = ("sae=auto", "remedies=[LatentPenalty]", "random=[]", "dials={LatentPenalty: [1.0]}", "seeds=[0]")
     ran = remedies.run(config.load(None, [*SMALL, arm, *more], Config), tmp_path)
-    top = LatentShift.load(ran.folder / "kit/aligned-0/shift.json").top(1)[0].latent
+    top = [f"latent {row.latent}" for row in LatentShift.load(ran.folder / "kit/aligned-0/shift.json").top(3)]
     (cell,) = ran.found.rows("insecure")[-1].cells
-    assert cell.note == f"penalised: latent {top}"
+    assert cell.note == f"penalised: {', '.join(top)}"
 
 
 def test_domains_by_the_names_of_sets():
