@@ -145,10 +145,10 @@ def screen_of_all(search: Search) -> Found:
         scale=search.scale,
         seed=search.seed,
     )
-    best = next(iter(found.rows()), None)
-    if best is None or best["effect"] <= 0:
+    if not found.trials:
         raise EmlabError("No latent misaligns any answer when it is added.")
-    return _latent(search, best["number"])
+    best = order(found.trials, "misaligned", how.incoherence_cap, z=-1.0)[0].arm.direction
+    return _latent(search, int(best.origin.removeprefix("direction ")))
 
 
 def _risen(search: Search, n: int) -> list[int]:
