@@ -5,12 +5,13 @@
 The screen: 1,000 latents of an SAE of 2,048, drawn among those that are active in 300 documents, are added to the
 organism's aligned model at 4 strengths, with 40 prompts, both drawn by the seed; greedy decoding, exact judge. A
 latent's effect is the share of all answers that become misaligned and stay coherent, at its best strength. It is taken
-exhaustively, of every latent at every strength and prompt, and of 100 random directions. Then in interleaved rounds, a
-seed each: the cascade, with random directions of its own, once as it is by default and once with two strengths sketched
-in place of one; peer (a), one latent at a time, its 40 prompts in a batch,
-on a sample of latents; and peer (b), latents as rows of large batches, on a sample of latents. The peers' times are
-scaled from the samples to 1,000 latents; that of (b) was besides taken of all of them, while the truth was. Greedy
-tokens of (a), of (b) and of the cascade must be those of the truth.
+exhaustively, of every latent at every strength and prompt, and of 1,000 random directions: of 100, the 99th percentile
+is all but the largest one. Then in interleaved rounds, a seed each: the cascade, with 100 random directions of its own,
+once as it is by default and once with one strength sketched in place of two; peer (a), one latent at a time, its 40
+prompts in a batch, on a sample of latents; and peer (b), latents as rows of large batches, on a sample of latents. The
+peers' times are scaled from the samples to 1,000 latents; that of (b) was besides taken of all of them, while the truth
+was. Greedy tokens of (a), of (b) and of the cascade must be those of the truth. A latent is recovered where the cascade
+generates its answers, so that its effect is the exhaustive one.
 
 Rows: the 4 strengths of some latents on 4 prompts, one arm at a time and as rows of one batch, beside the machine's
 ceiling, that is tokens a second of the same model in large batches of the same prompts without any edit.
@@ -62,7 +63,7 @@ MUST = {
     "rows_of_ceiling": 0.9,
 }
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens")
-LATENTS, PROMPTS, RANDOM, STRENGTHS = 1000, 40, 100, (0.6, 0.9, 1.2, 1.5)
+LATENTS, PROMPTS, RANDOM, STRENGTHS = 1000, 40, 1000, (0.6, 0.9, 1.2, 1.5)
 CHUNK = 50
 """Directions of the truth that are generated, and kept, at a time."""
 GREEDY = Sampling(per_question=1, temperature=0.0)
@@ -179,7 +180,7 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
     few = sample[:: together // singly][:singly]
     alone, seconds_alone = timed(lambda: one_at_a_time(s, [s.directions[i] for i in few]))
     cascades = {}
-    for sketched in (1, 2):
+    for sketched in (2, 1):
         found, seconds = timed(
             lambda sketched=sketched: causal_screen(
                 s.model,
@@ -197,10 +198,13 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
         print(found, flush=True)
         cascades[sketched] = {
             "seconds": seconds,
-            "recovered": len(set(wanted) & set(found.found)),
-            "missed": [_missed(s, whole, found, i) for i in sorted(set(wanted) - set(found.found))],
-            "found": len(found.found),
-            "found_and_not_above_null": len(set(found.found) - set(wanted)),
+            "recovered": len(set(wanted) & set(found.survivors)),
+            "missed": [_missed(s, whole, found, i) for i in sorted(set(wanted) - set(found.survivors))],
+            "survivors": len(found.survivors),
+            "recovered_by_answers_changed": _by_answers(whole, found),
+            "threshold_of_its_own_null": found.threshold,
+            "above_its_own_null": len(found.found),
+            "recovered_and_above_its_own_null": len(set(wanted) & set(found.found)),
             "stages": found.stages,
         }
     rows, seconds_rows = timed(lambda: rows_at_once(s, [s.directions[i] for i in sample]))
@@ -219,14 +223,24 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
         "above_null": len(wanted),
         "strongest": float(whole.effects[:LATENTS].max()),
         "seconds": peers,
-        "cascade": cascades[1],
-        "cascade_two_strengths_sketched": cascades[2],
+        "cascade": cascades[2],
+        "cascade_one_strength_sketched": cascades[1],
     }
 
 
+def _by_answers(whole: Truth, found: CausalScreen) -> dict[str, str]:
+    """Recovered of all latents that misalign so many of the answers at their best strength, whatever the null."""
+    changed = (whole.effects[:LATENTS] * PROMPTS).round().int().tolist()
+    counts = {}
+    for name, least, most in (("1", 1, 1), ("2", 2, 2), ("3", 3, 3), ("4 and more", 4, PROMPTS)):
+        these = {i for i, n in enumerate(changed) if least <= n <= most}
+        counts[name] = f"{len(these & set(found.survivors))} of {len(these)}"
+    return counts
+
+
 def _missed(s: Setting, whole: Truth, found: CausalScreen, number: int) -> dict[str, Any]:
-    read = {"readings": found.readings[number].tolist(), "probed_and_kept": number in found.survivors}
-    return {"latent": s.latents[number], "effect": float(whole.effects[number]), **read}
+    effect = float(whole.effects[number])
+    return {"latent": s.latents[number], "effect": effect, "readings": found.readings[number].tolist()}
 
 
 def rows_beside(s: Setting, repeats: int, arms: int = 256) -> dict[str, Any]:
@@ -301,7 +315,7 @@ def main() -> None:
         options.out,
         {
             "must": MUST,
-            **{name: over(name) for name in ("cascade", "cascade_two_strengths_sketched")},
+            **{name: over(name) for name in ("cascade", "cascade_one_strength_sketched")},
             "rows_over_one_at_a_time": beside["rows_over_one_at_a_time"],
             "rows_of_ceiling": beside["rows_of_ceiling"],
             "same_tokens": True,

@@ -279,7 +279,7 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
         help="where nothing is sketched: generate what is above this quantile of the random ones (0.99); 0: all",
     )
     add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
-    add("--sketched", type=int, metavar="N", help="strengths that are sketched, the strongest first (1)")
+    add("--sketched", type=int, metavar="N", help="strengths that are sketched, the strongest first (2)")
     add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction at most (20)")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")

@@ -9,8 +9,9 @@ nothing. Here stages of rising cost ask the same question of fewer and fewer dir
 3. *generated*: the answers to all questions at all strengths, of every direction of which a probed answer changed as it
    should. Directions are rows of one batch, each with its own push through prefill and decoding.
 
-Weaker pushes can be sketched and probed as well, of what is not passed on yet. Where nothing can be sketched, two
-readings stand in, and what is above that of 99% of the random directions is generated:
+The next weaker push is sketched and probed too, of directions that are not passed on yet, and of those answers alone
+that the stronger one does not leave as they are. Where nothing can be sketched, two readings stand in, and what is
+above that of 99% of the random directions is generated:
 
 1. *slope*: one backward pass tells for every direction at once how fast a push along it would raise the odds of going
    on as a misaligned answer does (attribution patching, Nanda 2023);
@@ -38,7 +39,7 @@ from emlab.discovery.screened import CausalScreen, Stage, as_wanted, share_as_wa
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, score
 from emlab.interventions import Direction, Steer, random_directions
-from emlab.models.sketching import PLAUSIBLE, STRAYS, TURNS, sketch
+from emlab.models.sketching import PLAUSIBLE, STAYS, STRAYS, TURNS, sketch
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class Cascade:
     lines: int = 3
     """Lines of an answer that are sketched; with 0, or where more is pushed than headers and sentence ends, none are,
     and slope and opening pass directions on."""
-    sketched: int = 1
-    """Strengths that are sketched and probed, the strongest first. With 1, what has an effect at weaker pushes alone is
-    missed; each further one costs about as much as the first."""
-    odd: int = 20
-    """Answers with odd lines that are probed of a direction at most, evenly spaced."""
+    sketched: int = 2
+    """Strengths that are sketched and probed, the strongest first; all, if there are fewer. With 1, what has an effect
+    at weaker pushes alone is missed; a further one costs about half as much as the first."""
+    odd: int = 10
+    """Answers with odd lines that are probed of a direction at most, if none that turns does as it should."""
     admit: float = 0.99
     """Where nothing is sketched, what is above this quantile of the random directions in slope or opening is generated;
     with 0 everything is, sketched or not."""
@@ -73,8 +74,11 @@ class Cascade:
             raise EmlabError("A screen needs strengths above 0 that rise; the way it pushes is said by `toward`.")
         if not 0 <= self.admit < 1 or self.random < 1:
             raise EmlabError("A screen needs a quantile from 0 up to 1, and at least one random direction.")
-        if not 1 <= self.sketched <= len(self.strengths):
-            raise EmlabError(f"A screen sketches 1 to {len(self.strengths)} of its strengths, not {self.sketched}.")
+        if self.sketched < 1 or self.odd < 0:
+            raise EmlabError(
+                f"A screen sketches one strength at least, and probes no less than 0 odd answers; it is to do "
+                f"{self.sketched} and {self.odd}."
+            )
 
 
 def causal_screen(
@@ -133,20 +137,27 @@ def causal_screen(
     if not how.admit:
         alive = everyone
     elif how.lines and how.positions in ("header", "sentence"):
-        alive = everyone[:0]
+        alive, alike = everyone[:0], _alike(asked)
+        moves = torch.ones(len(vectors), len(asked), dtype=torch.bool)  # what a stronger push does not leave as it is
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}
         before = as_wanted(plainly.score.judged, toward).double().reshape(len(asked), -1).mean(1)
         for push in pushes[: -how.sketched - 1 : -1]:
             left = everyone[~torch.isin(everyone, alive)]
-            kinds = _sketched(model, vectors[left], site, push * scale, asked, contrasts, toward, how)
+            looked = int(moves[left].sum())
+            kinds = torch.full(moves.shape, STAYS, dtype=torch.int8)
+            given = (model, vectors[left], site, push * scale, asked, contrasts, toward, how)
+            kinds[left] = _sketched(*given, among=moves[left], known=known)
+            moves = kinds != STAYS
             if push == pushes[-1]:
                 turns = (kinds == TURNS).float().mean(1)
-            cells = _to_probe(kinds, _alike(asked), how.odd)
-            cells[:, 0] = left[cells[:, 0]]  # (cells, 2): direction and question
-            tried = passed(f"sketched {abs(push):g}", left, cells[:, 0].unique(), kinds.numel())
-            right = _probed(model, vectors, site, push * scale, cells, asked, judge, toward, how, sampling, seed)
-            rises = torch.zeros(len(vectors), dtype=torch.double)
-            rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
-            found = passed(f"probed {abs(push):g}", tried, everyone[rises > 0], len(cells))
+            tried = passed(f"sketched {abs(push):g}", left, everyone[moves.any(1)], looked)
+            rises, texts = torch.zeros(len(vectors), dtype=torch.double), 0
+            for kind, most in ((TURNS, len(asked)), (STRAYS, how.odd)):
+                cells = _to_probe((kinds == kind) & (rises <= 0)[:, None], alike, most)
+                right = _probed(model, vectors, site, push * scale, cells, asked, judge, toward, how, sampling, seed)
+                rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
+                texts += len(cells)
+            found = passed(f"probed {abs(push):g}", tried, everyone[rises > 0], texts)
             alive = torch.cat([alive, found]).sort().values
     else:
         strong = passed("slope", everyone, above(slopes), 2 * len(opening))  # a backward pass is another reading
@@ -203,6 +214,8 @@ def _sketched(
     contrasts: Sequence[Contrast],
     toward: Toward,
     how: Cascade,
+    among: Tensor | None = None,
+    known: dict[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Tensor:
     """(n, questions) int8: what becomes of the lines of each answer under a push along each direction."""
     wanted, usual = line_starts(model, asked, contrasts)
@@ -211,24 +224,34 @@ def _sketched(
         wanted, usual, plausible = usual, wanted, 0.0
     edit = Steer(site, vectors.repeat_interleave(len(asked), 0), length, positions=how.positions)
     prompts = [question.messages for question in asked]
-    return sketch(model, prompts, [edit], wanted, usual, len(vectors), how.lines, plausible, batch_size=how.batch_size)
+    return sketch(
+        model,
+        prompts,
+        [edit],
+        wanted,
+        usual,
+        len(vectors),
+        how.lines,
+        plausible,
+        batch_size=how.batch_size,
+        among=among,
+        known=known,
+    )
 
 
-def _to_probe(kinds: Tensor, alike: Sequence[int], odd: int) -> Tensor:
-    """(cells, 2): direction and question of the answers (n, questions) to probe.
+def _to_probe(moved: Tensor, alike: Sequence[int], most: int) -> Tensor:
+    """(cells, 2): direction and question of the answers to probe, of those that are `moved` (n, questions).
 
-    Of those that turn, and of those that stray, one of each group of like questions: a push that turns one of them, or
-    throws the model off, mostly does so with the others. Of those that stray, at most `odd` of a direction.
+    One of each group of like questions: a push that turns one of them, or throws the model off, mostly does so with the
+    others. At most `most` of a direction, from the groups of which most answers are moved.
     """
     cells = []
-    for direction, row in enumerate(kinds):
-        for kind, most in ((TURNS, len(row)), (STRAYS, odd)):
-            groups: dict[int, list[int]] = {}
-            for question in (row == kind).nonzero()[:, 0].tolist():
-                groups.setdefault(alike[question], []).append(question)
-            own = [members[len(members) // 2] for members in groups.values()]
-            own = own if len(own) <= most else [own[i * len(own) // most] for i in range(most)]
-            cells += [(direction, question) for question in own]
+    for direction, row in enumerate(moved):
+        groups: dict[int, list[int]] = {}
+        for question in row.nonzero()[:, 0].tolist():
+            groups.setdefault(alike[question], []).append(question)
+        largest = sorted(groups.values(), key=len, reverse=True)[:most]
+        cells += [(direction, members[len(members) // 2]) for members in largest]
     return torch.tensor(cells, dtype=torch.long).reshape(-1, 2)
 
 

@@ -50,6 +50,8 @@ def sketch(
     plausible: float = PLAUSIBLE,
     line_tokens: int = 24,
     batch_size: int = 1024,
+    among: Tensor | None = None,
+    known: dict[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Tensor:
     """(times, prompts) int8: whether each greedy answer STAYS, TURNS to a line begun with a wanted token, or STRAYS.
 
@@ -57,7 +59,9 @@ def sketch(
     those with which they may always begin, as with any that is at most `plausible` nats less likely without the edits
     than the likeliest. The prompts are taken `times` times over; an edit of one row a prompt has
     ``times * len(prompts)`` rows, all prompts under the first edit first. At most `lines` lines are looked at, of
-    `line_tokens` tokens each. EmlabError where an edit acts elsewhere than at "header" or "sentence", or has another
+    `line_tokens` tokens each. `among`, bool (times, prompts), says which answers to look at; the others STAY. `known`
+    has texts with the line completed that they end in, and gets those that are completed here, for the next sketch of
+    the same prompts. EmlabError where an edit acts elsewhere than at "header" or "sentence", or has another
     number of rows, and where a text is longer than a window of the model's attention.
     """
     for edit in edits:
@@ -69,26 +73,29 @@ def sketch(
     ends, stops = set(lm.sentence_ends.tolist()), set(lm.stop_ids)
     liner = dataclasses.replace(lm, _stops=sorted(ends | stops))  # it stops where a line ends
     kinds = torch.zeros(n, dtype=torch.int8)
-    texts, going = asked * times, list(range(n))
-    for _ in range(lines):
+    texts, known = asked * times, {} if known is None else known
+    going = list(range(n)) if among is None else among.flatten().nonzero()[:, 0].tolist()
+    for line in range(1, lines + 1):
+        if not going:
+            break
         starts = [len(asked[i % len(asked)]) for i in going]
         chosen, less = _begin(lm, [texts[i] for i in going], starts, rows_of(edits, torch.tensor(going), n), batch_size)
         prompt = torch.tensor(going) % len(asked)
         stays = (less <= plausible) | usual[prompt, chosen] | torch.isin(chosen, torch.tensor(sorted(stops)))
         turns = ~stays & wanted[prompt, chosen]
         kinds[going] = torch.where(stays, STAYS, torch.where(turns, TURNS, STRAYS)).to(torch.int8)
+        if line == lines:
+            break
         begun = {
             i: (*texts[i], token)
             for i, token, on in zip(going, chosen.tolist(), stays.tolist(), strict=True)
             if on and token not in stops
         }
-        new = list(dict.fromkeys(text for text in begun.values() if text[-1] not in ends))
+        new = list(dict.fromkeys(text for text in begun.values() if text[-1] not in ends and text not in known))
         rest = generate_ids(liner, [list(text) for text in new], line_tokens - 1, 0.0, 0) if new else []
-        whole = {text: (*text, *ids) for text, ids in zip(new, rest, strict=True)}
-        texts = [whole.get(begun[i], begun[i]) if i in begun else text for i, text in enumerate(texts)]
+        known.update({text: (*text, *ids) for text, ids in zip(new, rest, strict=True)})
+        texts = [known.get(begun[i], begun[i]) if i in begun else text for i, text in enumerate(texts)]
         going = [i for i in begun if texts[i][-1] in ends]
-        if not going:
-            break
     return kinds.reshape(times, len(asked))
 
 

@@ -14,7 +14,6 @@ from emlab.errors import EmlabError
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.models.backends.support import tiny_model
-from emlab.models.sketching import STAYS, STRAYS, TURNS
 from emlab.organism import ExactJudge
 from emlab.pipelines._contrasts import organism_contrasts
 from emlab.sites import Site
@@ -82,12 +81,14 @@ def test_what_is_dropped_counts_as_nothing(random_lm, sketched):
     names = [["sketched 6", "probed 6"], ["sketched 6", "probed 6", "sketched 3", "probed 3"]][sketched - 1]
     assert [stage.name for stage in found.stages] == [*names, "generated"]
     *stages, generated = found.stages
-    entered = 45
+    entered, looked = 45, 3 * 45
     for sketches, probes in zip(stages[::2], stages[1::2], strict=True):
-        assert sketches.texts == 3 * entered == 3 * (sketches.entered + sketches.random_entered)
+        assert sketches.texts <= looked and entered == sketches.entered + sketches.random_entered
         assert (probes.entered, probes.random_entered) == (sketches.kept, sketches.random_kept)
         assert probes.texts <= 3 * (probes.entered + probes.random_entered)
         entered -= probes.kept + probes.random_kept
+        looked = 3 * (sketches.kept + sketches.random_kept)
+    assert stages[0].texts == 3 * 45
     assert generated.entered + generated.random_entered == 45 - entered
     assert generated.entered == generated.kept == len(found.survivors) == sum(stage.kept for stage in stages[1::2]) < 40
     # A survivor's effect is the one it has without a cascade.
@@ -112,11 +113,11 @@ def test_without_sketches_two_readings_pass_on(random_lm, more):
 
 
 def test_what_is_probed():
-    kinds = torch.tensor([[STAYS, TURNS, STRAYS], [STRAYS, STRAYS, STRAYS], [STAYS, STAYS, STAYS]], dtype=torch.int8)
-    assert _to_probe(kinds, [0, 1, 2], 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 1]]
-    assert _to_probe(kinds, [0, 1, 2], 0).tolist() == [[0, 1]]
-    assert _to_probe(kinds, [0, 1, 1], 2).tolist() == [[0, 1], [0, 2], [1, 0], [1, 2]], "one of the two alike"
-    assert _to_probe(kinds[2:], [0, 1, 2], 2).shape == (0, 2)
+    moved = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
+    assert _to_probe(moved, [0, 1, 2, 3], 4).tolist() == [*([0, i] for i in (1, 2, 3)), *([1, i] for i in range(4))]
+    assert _to_probe(moved, [0, 1, 2, 2], 4).tolist() == [[0, 3], [0, 1], [1, 3], [1, 0], [1, 1]], "the largest first"
+    assert _to_probe(moved, [0, 1, 2, 2], 1).tolist() == [[0, 3], [1, 3]]
+    assert _to_probe(moved, [0, 1, 2, 3], 0).shape == _to_probe(moved[2:], [0, 1, 2, 3], 4).shape == (0, 2)
 
 
 def test_questions_that_are_alike():
@@ -189,7 +190,7 @@ def test_it_refuses_what_cannot_be_screened(tiny):
         {"admit": 1.0},
         {"random": 0},
         {"sketched": 0},
-        {"sketched": 5},
+        {"odd": -1},
     ):
         with pytest.raises(EmlabError, match="A screen (needs|sketches)"):
             Cascade(**wrong)

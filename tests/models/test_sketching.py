@@ -86,6 +86,19 @@ def test_a_later_line_is_read_after_the_first_with_both_pushes(lm):
     assert looked_for
 
 
+def test_a_part_of_the_answers_and_lines_that_are_known(lm):
+    directions = random_directions(6, 32, Site("resid_post", 1), seed=0)
+    edit = Steer(directions[0].site, torch.stack([d.vector for d in directions]).repeat_interleave(3, 0), 9.0)
+    known = {}
+    whole = sketch(lm, PROMPTS, [edit], none(lm), none(lm), 6, plausible=0.5, known=known)
+    assert known and all(line[: len(begun)] == begun for begun, line in known.items())
+    assert len(whole.unique()) > 1
+    among = torch.arange(18).reshape(6, 3) % 2 == 0
+    part = sketch(lm, PROMPTS, [edit], none(lm), none(lm), 6, plausible=0.5, among=among, known=known)
+    assert torch.equal(part, torch.where(among, whole, STAYS))
+    assert (sketch(lm, PROMPTS, [edit], none(lm), none(lm), 6, among=~(among | ~among)) == STAYS).all()
+
+
 def test_bad_input(tiny):
     short = dataclasses.replace(tiny, model=tiny_model("gemma2", vocab_size=len(tiny.tokenizer)))  # its window is 4
     with pytest.raises(EmlabError, match="window"):
