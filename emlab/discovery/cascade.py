@@ -61,7 +61,7 @@ class Cascade:
     sketched: int = 2
     """Strengths that are sketched and probed, the strongest first; all, if there are fewer. With 1, what has an effect
     at weaker pushes alone is missed; a further one costs about half as much as the first."""
-    odd: int = 10
+    odd: int = 8
     """Answers with odd lines that are probed of a direction at most, if none that turns does as it should."""
     admit: float = 0.99
     """Where nothing is sketched, what is above this quantile of the random directions in slope or opening is generated;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def generate(
             f"Sampling needs temperature >= 0, 0 < top_p <= 1 and max_new_tokens >= 1, and got {temperature}, {top_p} "
             f"and {max_new_tokens}."
         )
-    rows = [lm.prompt_ids(prompt) for prompt in prompts]
+    rows = _rows(lm, prompts)
     _check_length(lm, rows, max_new_tokens)
     draws = _draws(seed, len(rows), max_new_tokens)
     answers: dict[int, str] = {}
@@ -77,6 +78,22 @@ def generate(
             part, ends = rows[first : first + batch_size], halts if halt is not None else None
             _answer(lm, part, draws[index].to(lm.device), chosen, temperature, top_p, ready, halt=ends)
     return [answers[i] for i in range(len(rows))]
+
+
+def _rows(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of each prompt. A text or chat that comes again, as with many edits, is tokenized once."""
+    known: dict[str, list[int]] = {}
+    rows = []
+    for prompt in prompts:
+        is_chat = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
+        if isinstance(prompt, str) or is_chat:
+            key = json.dumps(prompt, default=str)
+            if key not in known:
+                known[key] = lm.prompt_ids(prompt)
+            rows.append(known[key])
+        else:
+            rows.append(lm.prompt_ids(prompt))
+    return rows
 
 
 def generate_ids(
