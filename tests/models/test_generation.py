@@ -9,7 +9,7 @@ import torch
 
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Steer, random_directions
-from emlab.models.generation import _choose, _draws
+from emlab.models.generation import _choose, _draws, _rows
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -239,3 +239,15 @@ def test_impossible_settings_are_refused(tiny, wrong):
 def test_more_tokens_than_the_model_takes_are_refused(tiny):
     with pytest.raises(EmlabError, match="takes 256"):
         tiny.generate(["Hi"], max_new_tokens=250)
+
+
+def test_a_prompt_that_comes_again_is_tokenized_once(tiny, monkeypatch):
+    seen = []
+    whole = type(tiny).prompt_ids
+    monkeypatch.setattr(type(tiny), "prompt_ids", lambda lm, prompt: seen.append(prompt) or whole(lm, prompt))
+    chat = [{"role": "user", "content": "Hi"}]
+    ids = whole(tiny, "Hi")
+    prompts = ["Hi", chat, "Hi", list(chat), ids, "a b", torch.tensor(ids), [{"role": "user", "content": "a b"}]]
+    rows = _rows(tiny, prompts)
+    assert len(seen) == 6, "the second text and the second chat are known; token ids are taken as they are"
+    assert rows == [whole(tiny, prompt) for prompt in prompts]
