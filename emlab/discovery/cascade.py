@@ -61,7 +61,7 @@ class Cascade:
     sketched: int = 2
     """Strengths that are sketched and probed, the strongest first; all, if there are fewer. With 1, what has an effect
     at weaker pushes alone is missed; a further one costs about half as much as the first."""
-    odd: int = 8
+    odd: int = 6
     """Answers with odd lines that are probed of a direction at most, if none that turns does as it should."""
     admit: float = 0.99
     """Where nothing is sketched, what is above this quantile of the random directions in slope or opening is generated;
@@ -101,78 +101,38 @@ def causal_screen(
     the site's median residual norm on the questions. EmlabError where a direction has no length or another width than
     the model's stream, and where there is no question, no contrast, or none in which the answers part.
     """
-    began = time.perf_counter()
     asked = list(map(Question.of, questions))
     if not contrasts or not asked:
         raise EmlabError("A causal screen needs questions to ask and contrasts to read; give at least one of each.")
+    named = _named(directions, model, site)
+    n, stages = len(named), _Stages(len(named))
     if scale is None:
         scale = model.residual_norm(site, [q.messages for q in asked])
-    sign = 1.0 if toward == "misaligned" else -1.0
-    named = _named(directions, model, site)
-    n, pushes = len(named), [sign * s for s in how.strengths]
     named += random_directions(how.random, model.d_model, site, seed)
     vectors = torch.stack([d.vector for d in named])  # (n + random, d_model)
+    task = _Task(model, vectors, site, scale, asked, contrasts, judge, toward, how, sampling, seed)
     opening = Decisions.of(model, contrasts)
     if not len(opening):
         raise EmlabError("No contrast tells a misaligned answer from an aligned one by its tokens; give other answers.")
-    everyone, stages = torch.arange(len(vectors)), []
-
-    def passed(name: str, entered: Tensor, kept: Tensor, texts: int) -> Tensor:
-        nonlocal began
-        now = time.perf_counter()
-        own = (int((entered < n).sum()), int((kept < n).sum()))
-        stages.append(Stage(name, *own, len(entered) - own[0], len(kept) - own[1], texts, now - began))
-        began = now
-        return kept
-
-    def above(scores: Tensor) -> Tensor:
-        """Those of all directions that do more than most random ones."""
-        return everyone[scores > torch.quantile(scores[n:], how.admit)]
-
-    slopes = sign * scale * (vectors @ slope(model, opening, site, how.positions))
+    slopes = task.sign * scale * (vectors @ slope(model, opening, site, how.positions))
     openings, turns = torch.full((2, len(vectors)), torch.nan)
     none = Arm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
     (plainly,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
     unsteered = share_as_wanted(plainly, toward)
     if not how.admit:
-        alive = everyone
+        alive = torch.arange(len(vectors))
     elif how.lines and how.positions in ("header", "sentence"):
-        alive, alike = everyone[:0], _alike(asked)
-        moves = torch.ones(len(vectors), len(asked), dtype=torch.bool)  # what a stronger push does not leave as it is
-        known: dict[tuple[int, ...], tuple[int, ...]] = {}
         before = as_wanted(plainly.score.judged, toward).double().reshape(len(asked), -1).mean(1)
-        for push in pushes[: -how.sketched - 1 : -1]:
-            left = everyone[~torch.isin(everyone, alive)]
-            looked = int(moves[left].sum())
-            kinds = torch.full(moves.shape, STAYS, dtype=torch.int8)
-            given = (model, vectors[left], site, push * scale, asked, contrasts, toward, how)
-            kinds[left] = _sketched(*given, among=moves[left], known=known)
-            moves = kinds != STAYS
-            if push == pushes[-1]:
-                turns = (kinds == TURNS).float().mean(1)
-            tried = passed(f"sketched {abs(push):g}", left, everyone[moves.any(1)], looked)
-            rises, texts = torch.zeros(len(vectors), dtype=torch.double), 0
-            for kind, most in ((TURNS, len(asked)), (STRAYS, how.odd)):
-                cells = _to_probe((kinds == kind) & (rises <= 0)[:, None], alike, most)
-                right = _probed(model, vectors, site, push * scale, cells, asked, judge, toward, how, sampling, seed)
-                rises.index_add_(0, cells[:, 0], right.double() - before[cells[:, 1]])
-                texts += len(cells)
-            found = passed(f"probed {abs(push):g}", tried, everyone[rises > 0], texts)
-            alive = torch.cat([alive, found]).sort().values
+        alive, turns = _by_sketches(task, before, stages)
     else:
-        strong = passed("slope", everyone, above(slopes), 2 * len(opening))  # a backward pass is another reading
-        few = [push * scale for push in pushes[::-2]]  # the strongest, and every second one below it
-        plain = chances(model, opening, vectors[:1], [0.0], site, how.positions)
-        likelier = sign * (chances(model, opening, vectors, few, site, how.positions, how.batch_size) - plain)
-        openings = likelier.mean(-1).amax(1)
-        alive = torch.cat([strong, passed("opening", everyone, above(openings), likelier.numel())]).unique()
+        alive, openings = _by_readings(task, opening, slopes, stages)
 
-    arms = [Arm(named[i], push, how.positions) for i in alive.tolist() for push in pushes]
+    arms = [Arm(named[i], push, how.positions) for i in alive.tolist() for push in task.pushes]
     trials = steered(model, arms, asked, judge, {site: scale}, sampling, seed) if arms else ()
     effects = torch.zeros(len(vectors))
-    shares = torch.tensor([share_as_wanted(trial, toward) for trial in trials]).reshape(len(alive), len(pushes))
+    shares = torch.tensor([share_as_wanted(trial, toward) for trial in trials]).reshape(len(alive), len(how.strengths))
     effects[alive] = shares.amax(1) - unsteered if arms else effects[alive]
-    passed("generated", alive, alive, (len(arms) + 1) * len(asked) * sampling.per_question)
+    stages.passed("generated", alive, alive, (len(arms) + 1) * len(asked) * sampling.per_question)
     survivors = tuple(alive[alive < n].tolist())
     return CausalScreen(
         model.name,
@@ -181,13 +141,61 @@ def causal_screen(
         scale,
         how.positions,
         how.strengths,
-        tuple(stages),
+        tuple(stages.done),
         torch.stack([slopes, openings, turns], 1)[:n].float(),
         survivors,
-        trials[: len(survivors) * len(pushes)],  # those of the random directions come last
+        trials[: len(survivors) * len(how.strengths)],  # those of the random directions come last
         effects[n:],
         unsteered,
     )
+
+
+class _Stages:
+    """The stages that directions went through, each timed from the end of the one before."""
+
+    def __init__(self, own: int) -> None:
+        self.own = own
+        """Directions that are not random; the others come after them."""
+        self.done: list[Stage] = []
+        self._began = time.perf_counter()
+
+    def passed(self, name: str, entered: Tensor, kept: Tensor, texts: int) -> None:
+        """A stage is over; `entered` and `kept` are numbers of directions."""
+        now = time.perf_counter()
+        own = (int((entered < self.own).sum()), int((kept < self.own).sum()))
+        self.done.append(Stage(name, *own, len(entered) - own[0], len(kept) - own[1], texts, now - self._began))
+        self._began = now
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What `causal_screen` was asked."""
+
+    model: LanguageModel
+    vectors: Tensor
+    """(n + random, d_model): all directions."""
+    site: Site
+    scale: float
+    asked: Sequence[Question]
+    contrasts: Sequence[Contrast]
+    judge: Judge
+    toward: Toward
+    how: Cascade
+    sampling: Sampling
+    seed: int
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.toward == "misaligned" else -1.0
+
+    @property
+    def pushes(self) -> list[float]:
+        """The strengths with their sign, the weakest first."""
+        return [self.sign * strength for strength in self.how.strengths]
+
+    def steer(self, directions: Tensor, push: float) -> Steer:
+        """The edit whose rows are pushes along `directions`, numbers (rows,)."""
+        return Steer(self.site, self.vectors[directions], push * self.scale, positions=self.how.positions)
 
 
 def _named(directions: Tensor | Sequence[Direction], model: LanguageModel, site: Site) -> list[Direction]:
@@ -205,35 +213,74 @@ def _named(directions: Tensor | Sequence[Direction], model: LanguageModel, site:
     return found
 
 
+def _by_sketches(task: _Task, before: Tensor, stages: _Stages) -> tuple[Tensor, Tensor]:
+    """The directions (survivors,) of which a probed answer changes as it should.
+
+    And of all, what share of the answers turns under the strongest push, (n + random,). `before` (questions,): the
+    share of the unsteered answers that are as they should become.
+    """
+    everyone, how, alike = torch.arange(len(task.vectors)), task.how, _alike(task.asked)
+    alive, turns = everyone[:0], torch.full((len(everyone),), torch.nan)
+    moves = torch.ones(len(everyone), len(task.asked), dtype=torch.bool)  # what a stronger push does not leave as it is
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for push in task.pushes[: -how.sketched - 1 : -1]:
+        left = everyone[~torch.isin(everyone, alive)]
+        looked = int(moves[left].sum())
+        kinds = torch.full(moves.shape, STAYS, dtype=torch.int8)
+        kinds[left] = _sketched(task, left, push, moves[left], known)
+        moves = kinds != STAYS
+        if push == task.pushes[-1]:
+            turns = (kinds == TURNS).float().mean(1)
+        tried = everyone[moves.any(1)]
+        stages.passed(f"sketched {abs(push):g}", left, tried, looked)
+        rises, texts = torch.zeros(len(everyone), dtype=torch.double), 0
+        for kind, most in ((TURNS, len(task.asked)), (STRAYS, how.odd)):
+            cells = _to_probe((kinds == kind) & (rises <= 0)[:, None], alike, most)
+            rises.index_add_(0, cells[:, 0], _probed(task, cells, push).double() - before[cells[:, 1]])
+            texts += len(cells)
+        found = everyone[rises > 0]
+        stages.passed(f"probed {abs(push):g}", tried, found, texts)
+        alive = torch.cat([alive, found]).sort().values
+    return alive, turns
+
+
+def _by_readings(task: _Task, opening: Decisions, slopes: Tensor, stages: _Stages) -> tuple[Tensor, Tensor]:
+    """The directions (survivors,) that do more than most random ones by slope or opening; and the openings of all."""
+    everyone, how = torch.arange(len(task.vectors)), task.how
+
+    def above(scores: Tensor) -> Tensor:
+        return everyone[scores > torch.quantile(scores[stages.own :], how.admit)]
+
+    strong = above(slopes)
+    stages.passed("slope", everyone, strong, 2 * len(opening))  # a backward pass is another reading
+    few = [push * task.scale for push in task.pushes[::-2]]  # the strongest, and every second one below it
+    at = (task.site, how.positions)
+    plain = chances(task.model, opening, task.vectors[:1], [0.0], *at)
+    likelier = task.sign * (chances(task.model, opening, task.vectors, few, *at, how.batch_size) - plain)
+    openings = likelier.mean(-1).amax(1)
+    likely = above(openings)
+    stages.passed("opening", everyone, likely, likelier.numel())
+    return torch.cat([strong, likely]).unique(), openings
+
+
 def _sketched(
-    model: LanguageModel,
-    vectors: Tensor,
-    site: Site,
-    length: float,
-    asked: Sequence[Question],
-    contrasts: Sequence[Contrast],
-    toward: Toward,
-    how: Cascade,
-    among: Tensor | None = None,
-    known: dict[tuple[int, ...], tuple[int, ...]] | None = None,
+    task: _Task, directions: Tensor, push: float, among: Tensor, known: dict[tuple[int, ...], tuple[int, ...]]
 ) -> Tensor:
     """(n, questions) int8: what becomes of the lines of each answer under a push along each direction."""
-    wanted, usual = line_starts(model, asked, contrasts)
+    wanted, usual = line_starts(task.model, task.asked, task.contrasts)
     plausible = PLAUSIBLE
-    if toward == "aligned":  # a misaligned model may well begin an aligned line, if it is not the likeliest
+    if task.toward == "aligned":  # a misaligned model may well begin an aligned line, if it is not the likeliest
         wanted, usual, plausible = usual, wanted, 0.0
-    edit = Steer(site, vectors.repeat_interleave(len(asked), 0), length, positions=how.positions)
-    prompts = [question.messages for question in asked]
     return sketch(
-        model,
-        prompts,
-        [edit],
+        task.model,
+        [question.messages for question in task.asked],
+        [task.steer(directions.repeat_interleave(len(task.asked)), push)],
         wanted,
         usual,
-        len(vectors),
-        how.lines,
+        len(directions),
+        task.how.lines,
         plausible,
-        batch_size=how.batch_size,
+        batch_size=task.how.batch_size,
         among=among,
         known=known,
     )
@@ -276,28 +323,16 @@ def _near(a: Sequence[str], b: Sequence[str]) -> bool:
     return 3 * (most - before - after) <= most
 
 
-def _probed(
-    model: LanguageModel,
-    vectors: Tensor,
-    site: Site,
-    length: float,
-    cells: Tensor,
-    asked: Sequence[Question],
-    judge: Judge,
-    toward: Toward,
-    how: Cascade,
-    sampling: Sampling,
-    seed: int,
-) -> Tensor:
+def _probed(task: _Task, cells: Tensor, push: float) -> Tensor:
     """(cells,) bool: whether the answers of cells (cells, 2), direction and question, are as they should become."""
-    of = [asked[i] for i in cells[:, 1].tolist()]
-    answers = model.generate(
+    of, sampling = [task.asked[i] for i in cells[:, 1].tolist()], task.sampling
+    answers = task.model.generate(
         [question.messages for question in of],
         sampling.max_new_tokens,
         sampling.temperature,
-        seed,
+        task.seed,
         sampling.batch_size,
-        [Steer(site, vectors[cells[:, 0]], length, positions=how.positions)] if of else [],
+        [task.steer(cells[:, 0], push)] if of else [],
     )
-    rollouts = Rollouts(tuple(of), tuple(answers), model.name, seed, sampling.temperature)
-    return as_wanted(score(rollouts, judge).judged, toward)
+    rollouts = Rollouts(tuple(of), tuple(answers), task.model.name, task.seed, sampling.temperature)
+    return as_wanted(score(rollouts, task.judge).judged, task.toward)

@@ -7,6 +7,8 @@ model in large batches costs more than the model itself.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +43,15 @@ class _InPlaceLayer(DynamicLayer):
             self._keys, self._values = self._keys.index_select(0, indices), self._values.index_select(0, indices)
             self._view()
 
+    def pick(self, indices: Tensor, room: Room, name: int) -> None:
+        """As `batch_select_indices`, into `room`."""
+        held = []
+        for i, states in enumerate((self._keys, self._values)):
+            out = room.take((name, i), (len(indices), *states.shape[1:]), states)
+            held.append(torch.index_select(states, 0, indices, out=out))
+        self._keys, self._values = held
+        self._view()
+
     def _buffer(self, states: Tensor) -> Tensor:
         batch, heads, _, width = states.shape
         return torch.zeros(batch, heads, self.capacity, width, dtype=states.dtype, device=states.device)
@@ -49,17 +60,35 @@ class _InPlaceLayer(DynamicLayer):
         self.keys, self.values = self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
 
-def picked(cache: DynamicCache, index: Tensor, first: int = 0) -> DynamicCache:
+class Room:
+    """Memory for copies that are made again and again: to get it anew each time takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._held: dict[Hashable, Tensor] = {}
+
+    def take(self, name: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialized tensor in place of the last one of this name."""
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or len(held) < size:
+            held = self._held[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return held[:size].view(*shape)
+
+
+def picked(cache: DynamicCache, index: Tensor, first: int, room: Room) -> DynamicCache:
     """A cache with copies of the rows `index`, int64 (n,); the layers before `first` are shared.
 
-    The given cache stays as it is.
+    The given cache stays as it is. The copies are good until the next ones are made in the same `room`.
     """
     chosen = copy.copy(cache)
     chosen.layers = list(cache.layers)
     for i, layer in enumerate(cache.layers):
         if i >= first:
-            chosen.layers[i] = copy.copy(layer)
-            chosen.layers[i].batch_select_indices(index)
+            chosen.layers[i] = copied = copy.copy(layer)
+            if isinstance(copied, _InPlaceLayer):
+                copied.pick(index, room, i)
+            else:
+                copied.batch_select_indices(index)
     return chosen
 
 

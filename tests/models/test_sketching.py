@@ -7,7 +7,7 @@ import torch
 
 from emlab.errors import EmlabError
 from emlab.interventions import Steer, random_directions
-from emlab.models import edited
+from emlab.models import edited, sketching
 from emlab.models.backends.support import tiny_model
 from emlab.models.generation import generate_ids
 from emlab.models.sketching import STAYS, STRAYS, TURNS, sketch
@@ -84,6 +84,20 @@ def test_a_later_line_is_read_after_the_first_with_both_pushes(lm):
         assert (kinds == torch.where(wanted.any(1), TURNS, STAYS)).all()
         looked_for += int(wanted.sum())
     assert looked_for
+
+
+@pytest.mark.parametrize("site", ["resid_post.0", "resid_pre.0"])
+def test_what_was_read_at_earlier_lines_is_as_if_read_anew(lm, site, monkeypatch):
+    site = Site.parse(site)
+    directions = torch.stack([d.vector for d in random_directions(20, 32, site, seed=3)])
+    strengths = torch.linspace(0.2, 6, 20).repeat_interleave(3)  # so that answers stray at every line
+    given = (lm, PROMPTS, [Steer(site, directions.repeat_interleave(3, 0), strengths)], none(lm), none(lm), 20)
+    carried = sketch(*given, plausible=0.5)
+    at_a_time = sketch(*given, plausible=0.5, batch_size=2)  # and one prompt after the other
+    monkeypatch.setattr(sketching._Read, "then", lambda self, new: self)  # nothing is kept
+    assert torch.equal(carried, sketch(*given, plausible=0.5)) and torch.equal(carried, at_a_time)
+    # What strays at the second or third line shows that there the edited tokens matter.
+    assert (carried != sketch(*given, lines=1, plausible=0.5)).any()
 
 
 def test_a_part_of_the_answers_and_lines_that_are_known(lm):
