@@ -302,9 +302,7 @@ def rows_beside(s: Setting, repeats: int, arms: int = 256) -> dict[str, Any]:
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[*range(6)], metavar="N", help="one round each (0 to 5)"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(6)], metavar="N", help="a round each (0 to 5)")
     parser.add_argument("--keep", type=Path, required=True, metavar="DIR", help="where the truth is kept")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds of rows beside one at a time (7)")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "screen.json", metavar="FILE")
