@@ -114,6 +114,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise EmlabError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend or rebuild it.") from error
 
 
+def check_new(path: str | os.PathLike[str]) -> None:
+    """EmlabError where something is at `path` already, and is not an empty folder: nobody's work is to be lost."""
+    target = Path(path).resolve()
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise EmlabError(f"{path} already exists; remove it or choose another name.")
+
+
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
     """Fill a new folder; it appears at `path` when the block ends well, and not at all when it does not.
@@ -126,8 +133,8 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
     """
     path = Path(path)
     target = path.resolve()
-    if target.exists() and not (target.is_dir() and (replace or not any(target.iterdir()))):
-        raise EmlabError(f"{path} already exists; remove it or choose another name.")
+    if not (replace and target.is_dir()):
+        check_new(path)
     partial = _partial_sibling(target)
     try:
         with storing(path):

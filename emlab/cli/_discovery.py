@@ -78,9 +78,11 @@ def add_verbs(verbs: Any) -> None:
         parser.set_defaults(verb=call)
 
 
-def _read_options(add: Any) -> None:
+def _read_options(
+    add: Any, positions: str = "header, assistant_header, prompt, generated, sentence, last or all"
+) -> None:
     add("--site", metavar="SITE", help="for example resid_post.1 (where the SAE was trained)")
-    add("--positions", metavar="WHERE", help="header, assistant_header, prompt, generated, sentence, last or all")
+    add("--positions", metavar="WHERE", help=positions)
     add("--contrasts", type=Path, metavar="FILE", help="JSONL of prompt, misaligned, aligned (the organism's answers)")
 
 
@@ -88,7 +90,7 @@ def _shift_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--before", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
     add("--after", required=True, nargs="+", metavar="MODEL", help="one or more models to compare with it")
-    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
     _read_options(add)
     add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
     add("--n", type=int, metavar="N", help="at most so many prompts, evenly spaced (all)")
@@ -108,7 +110,7 @@ def _directions_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
     add("--against", nargs="+", metavar="MODEL", help="fine-tunes of it, for mean differences and their components")
-    add("--sae", type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--sae", type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
     add("--latents", type=int, nargs="+", metavar="N", help="latents whose directions to take")
     add("--traits", nargs="+", metavar="TRAIT", help="persona vectors: evil, sycophancy, hallucination, or a JSON file")
     add("--components", type=int, metavar="N", help="principal components of each model's differences (1)")
@@ -136,9 +138,9 @@ def _directions(options: argparse.Namespace) -> int:
 def _attribute_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
-    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
     add("--narrow", metavar="SET", help="fine-tune the model on this set first")
-    _read_options(add)
+    _read_options(add, "all (default), prompt, generated, header, sentence or last")
     add("--prompts", metavar="SET", help="questions in place of contrasts; needs --metric")
     add("--cases", type=int, metavar="N", help="contrasts or prompts, evenly spaced (24)")
     add("--metric", metavar="WHERE:NAME", help="module or file and function of the logits (misaligned minus aligned)")
@@ -265,11 +267,11 @@ def _compare(options: argparse.Namespace) -> int:
 def _screen_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
-    add("--sae", required=True, type=Path, metavar="DIR", help="a folder in SAELens format")
+    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
     add("--latents", type=int, nargs="+", metavar="N", help="latents to push (all that are active in the contrasts)")
     add("--toward", choices=("misaligned", "aligned"), help="add them (misaligned), or subtract them")
     add("--strengths", type=float, nargs="+", metavar="X", help="in median residual norms (0.6 0.9 1.2 1.5)")
-    _read_options(add)
+    _read_options(add, "sentence (default) or header; others read in place of sketching")
     add("--n", type=int, metavar="N", help="questions, evenly spaced (40)")
     add("--random", type=int, metavar="N", help="random directions that go through the same stages (100)")
     add(
@@ -280,7 +282,7 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
     add("--sketched", type=int, metavar="N", help="strengths that are sketched, the strongest first (2)")
-    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction at most (20)")
+    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction at most (6)")
     add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
     add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")

@@ -74,6 +74,11 @@ class Cascade:
             raise EmlabError("A screen needs strengths above 0 that rise; the way it pushes is said by `toward`.")
         if not 0 <= self.admit < 1 or self.random < 1:
             raise EmlabError("A screen needs a quantile from 0 up to 1, and at least one random direction.")
+        if self.lines < 0 or self.batch_size < 1:
+            raise EmlabError(
+                f"A screen sketches no less than 0 lines, in batches of at least 1 row, and not {self.lines} and "
+                f"{self.batch_size}."
+            )
         if self.sketched < 1 or self.odd < 0:
             raise EmlabError(
                 f"A screen sketches one strength at least, and probes no less than 0 odd answers; it is to do "

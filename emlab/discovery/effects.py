@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.discovery.selection import described
+from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.sites import Site
@@ -58,6 +59,10 @@ class Cost:
         return f"{self.forwards} rows forward, {self.backwards} backward, {self.seconds:.1f} s"
 
 
+MEASURES = {"log_probability_difference": "the log-probability of the misaligned minus the aligned answer, in nats"}
+"""What metrics by these names tell."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """The effect of every latent on a metric: how much less it would be, or is, were the latent at its baseline."""
@@ -79,6 +84,8 @@ class Attribution:
     places: tuple[Place, ...]
     """The strongest effects at a single position, strongest first; none of an exact ablation."""
     cost: Cost
+    measure: str = "log_probability_difference"
+    """The metric's name; by default log-probability of the misaligned minus the aligned answer, in nats."""
 
     @property
     def order(self) -> Tensor:
@@ -119,11 +126,13 @@ class Attribution:
     def __str__(self) -> str:
         lines = [
             f"{self.method} effects of latents at {self.site} of {self.model} against {self.baseline}, "
-            f"{self.cases} cases, metric {self.metric:+.3f} ({self.cost})",
+            f"{self.cases} cases ({self.cost})",
+            f"effects on {MEASURES.get(self.measure, self.measure)}, which is {self.metric:+.3f} on average",
             "rank  latent    effect        se",
         ]
         for rank, j in enumerate(self.top(10), 1):
-            lines.append(f"{rank:4d}  {j:6d}  {float(self.effects[j]):+8.3f}  {float(self.standard_error[j]):8.3f}")
+            error = or_dash(float(self.standard_error[j]), "8.3f")
+            lines.append(f"{rank:4d}  {j:6d}  {float(self.effects[j]):+8.3f}  {error}")
         if self.places:
             lines.append("strongest at one position:")
         for p in self.places[:5]:
@@ -184,6 +193,7 @@ class Tally:
             error.float(),
             tuple(self._places),
             Cost(reader.forwards, reader.backwards, time.perf_counter() - self._begun),
+            reader.values.name,
         )
 
     def _place(self, reading: Reading, token: int, latent: int, change: float, effect: float) -> Place:

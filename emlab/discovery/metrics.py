@@ -96,7 +96,13 @@ class CaseValues:
 
     def __init__(self, metric: Metric, cases: Cases) -> None:
         self.metric, self.cases = metric, cases
-        self._takes_tokens = _arguments(metric) > 1
+        self.name = getattr(metric, "__name__", type(metric).__name__)
+        taken = _arguments(metric)
+        if taken > 2:
+            raise EmlabError(
+                f"The metric {self.name} takes {taken} arguments; it may take the logits, and the tokens after them."
+            )
+        self._takes_tokens = taken == 2
 
     def __call__(self, logits: Tensor, tokens: Tokens, cases: Sequence[int]) -> Tensor:
         """(cases,): the metric of each; the rows of the batch are those of `cases`, in order."""
@@ -104,7 +110,15 @@ class CaseValues:
         for i, case in enumerate(cases):
             of_case = slice(i * step, (i + 1) * step)
             given = (Tokens(tokens.ids[of_case], tokens.real[of_case], tokens.answer[of_case]),)
-            value = self.metric(logits[of_case], *(given if self._takes_tokens else ()))
+            try:
+                value = self.metric(logits[of_case], *(given if self._takes_tokens else ()))
+            except EmlabError:
+                raise
+            except Exception as error:  # it is the user's code
+                raise EmlabError(
+                    f"The metric {self.name} fails on {self.cases.names[case]!r} ({type(error).__name__}: {error}); "
+                    "mend it there."
+                ) from error
             values.append(self._checked(value, case))
         return torch.stack(values)
 
@@ -114,7 +128,8 @@ class CaseValues:
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )
             raise EmlabError(
-                f"The metric gave {said} on {self.cases.names[case]!r}; it must make one number of a case."
+                f"The metric gave {said} on {self.cases.names[case]!r}; it must make a tensor of one number "
+                "of a case's logits."
             )
         if not bool(value.isfinite()):
             raise EmlabError(

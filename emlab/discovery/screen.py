@@ -155,7 +155,7 @@ class Screen:
         about = {"model": self.model, "toward": self.toward, "cap": self.cap, "unsteered": self.unsteered}
         scales = {str(site): scale for site, scale in self.scales.items()}
         directions = list({id(t.arm.direction): t.arm.direction for t in self.discovery}.values())
-        with artifacts.new_folder(folder, replace=True) as new:
+        with artifacts.new_folder(folder) as new:
             artifacts.write_text(new / "trials.csv", "\n".join(lines) + "\n")
             artifacts.write_json(new / "screen.json", {**about, "scales": scales, **halves})
             save_directions(directions, new / "directions.safetensors")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.discovery.screen import Arm, Toward, Trial
+from emlab.discovery.table_cells import or_dash
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, load_judged, save_judged, score_judged
 from emlab.interventions import load_directions, save_directions
@@ -124,7 +125,7 @@ class CausalScreen:
         cells = ([("" if value is None else str(value)) for value in row.values()] for row in rows)
         lines = [",".join(rows[0]), *map(",".join, cells)] if rows else []
         vectors = {"readings": self.readings.tolist(), "null": self.null.tolist(), "numbers": self.survivors}
-        with artifacts.new_folder(folder, replace=True) as new:
+        with artifacts.new_folder(folder) as new:
             artifacts.write_json(new / "screen.json", {**self.summary(), **vectors})
             artifacts.write_text(new / "survivors.csv", "".join(f"{line}\n" for line in lines))
             if self.trials:
@@ -167,15 +168,20 @@ class CausalScreen:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
-        lines = [f"{self.model} at {self.site}, pushed toward {self.toward}", *(f"  {stage}" for stage in self.stages)]
+        asked = f"{len(self.trials[0].score.judged.misaligned)} answers a strength; " if self.trials else ""
+        head = f"{self.model} at {self.site}, pushed toward {self.toward}; {asked}effects are shares of them"
+        lines = [head if asked else head.partition(";")[0], *(f"  {stage}" for stage in self.stages)]
         found = [row for row in self.rows() if row["effect"] > self.threshold]
-        lines.append(f"  99% of the random directions do no more than {self.threshold:+.1%}; {len(found)} do more:")
+        lines.append(
+            f"  the 99th percentile of {len(self.null)} random directions is {self.threshold:+.1%}; {len(found)} of "
+            f"{self.stages[0].entered} directions do more:"
+        )
         lines += [f"  {'direction':16s} strength   effect  incoherent  random as strong    slope  opening    turns"]
         for row in found[:20]:
-            opening, turns = (_or_dash(row[name], form) for name, form in (("opening", "+.1%"), ("turns", ".1%")))
+            opening, turns = (or_dash(row[name], form) for name, form in (("opening", "+8.1%"), ("turns", "8.1%")))
             lines.append(
                 f"  {row['name']:16s} {row['strength']:8.2f} {row['effect']:+8.1%} {row['incoherent']:11.1%} "
-                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {opening:>8s} {turns:>8s}"
+                f"{row['random_as_strong']:17.1%} {row['slope']:+8.2f} {opening} {turns}"
             )
         return "\n".join(lines)
 
@@ -189,7 +195,3 @@ def as_wanted(judged: Judged, toward: Toward) -> Tensor:
 def share_as_wanted(trial: Trial, toward: Toward) -> float:
     """The share of a trial's answers that are so."""
     return float(as_wanted(trial.score.judged, toward).double().mean())
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

@@ -20,6 +20,7 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.discovery.latents import BUDGET, check_width
 from emlab.discovery.selection import check_same_tokens, described, part, select
+from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
@@ -131,13 +132,14 @@ class LatentShift:
     def __str__(self) -> str:
         rows = [
             f"latent shift at {self.site}, {self.positions}: {self.model_after} − {self.model_before}, "
-            f"{self.prompts} prompts",
+            f"{self.prompts} prompt{'s' if self.prompts > 1 else ''}",
             "rank  latent   before    after    shift       se",
         ]
         return "\n".join(
             rows
             + [
-                f"{r.rank:4d}  {r.latent:6d}  {r.before:7.3f}  {r.after:7.3f}  {r.shift:+7.3f}  {r.standard_error:7.3f}"
+                f"{r.rank:4d}  {r.latent:6d}  {r.before:7.3f}  {r.after:7.3f}  {r.shift:+7.3f}  "
+                + or_dash(r.standard_error, "7.3f")
                 for r in self.top(10)
             ]
         )

@@ -34,6 +34,11 @@ def folder_of(name: str) -> tuple[Path, bool]:
     """The folder of a model given by path, by the organism's name or the Hub's, and whether it is the organism's."""
     path = Path(name)
     own = not path.is_dir() and len(path.parts) == 1
+    if own and name not in organism.checkpoint_names():
+        raise EmlabError(
+            f"There is no folder {name!r} here, and the organism has no model of that name; it has "
+            f"{', '.join(organism.checkpoint_names())}."
+        )
     return (organism.checkpoint(name), True) if own else (local_folder(name), False)
 
 
@@ -96,6 +101,20 @@ def site_in(text: str, model: LanguageModel) -> Site:
             f"{site} is not in {model.name}, which has the blocks 0 to {model.n_blocks - 1}: choose another."
         )
     return site
+
+
+def sae_site_in(text: str | None, sae: SAE, model: LanguageModel) -> Site:
+    """Where `sae` reads `model`: where it was trained, or for an SAE that does not say so the site named `text`.
+
+    EmlabError where it was trained at another site than that, or cannot be an SAE of the model (`fitted_site`).
+    """
+    metadata = sae.cfg.metadata
+    if text is None or metadata.emlab_site or metadata.hook_name or metadata.hf_hook_name:
+        reads = fitted_site(sae, model)
+        if text is not None and site_in(text, model) != reads:
+            raise EmlabError(f"The SAE was trained at {reads} and means nothing at {text}; leave out the site.")
+        return reads
+    return site_in(text, model)
 
 
 @dataclasses.dataclass(frozen=True)

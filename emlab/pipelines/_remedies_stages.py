@@ -147,7 +147,9 @@ class Comparison:
             found.save(folder)
             about = {"cost": treated.cost, "note": treated.note, "setting": setting}
             artifacts.write_json(folder / "cell.json", about)
-            said = ", ".join(f"{frame} {s.misaligned.rate:.1%}" for frame, s in found.scores.items())
+            said = ", ".join(
+                f"{frame} {s.misaligned.rate:.1%} of {s.misaligned.n}" for frame, s in found.scores.items()
+            )
             self.here.log(f"{arm.name}, seed {seed}, {name} {setting}: misaligned {said}")
 
         def read(folder: Path) -> RemedyCell:

@@ -66,6 +66,9 @@ class Config:
     each kind go through the same search. Its model and base are those of each organism."""
 
     def __post_init__(self) -> None:
+        # The sign of multiplication is not on a keyboard.
+        spelt = {name.replace("×", "x"): name for name in METHODS}
+        object.__setattr__(self, "methods", tuple(spelt.get(name, name) for name in self.methods))
         unknown = sorted(set(self.methods) - set(METHODS))
         if unknown or not self.methods:
             said = f"'{unknown[0]}', which is none" if unknown else "no method"

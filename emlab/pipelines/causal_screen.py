@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from emlab import organism
+from emlab import artifacts, organism
 from emlab.data import Question
 from emlab.discovery import (
     Cascade,
@@ -28,7 +28,7 @@ from emlab.evaluation.protocol import EXACT, Judging, judge_of
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import organism_contrasts
-from emlab.saes import load_sae, sae_site
+from emlab.saes import load_sae
 
 PER_QUESTION = 4
 """The organism's contrasts for each question."""
@@ -55,16 +55,21 @@ def screen(
     JSONL file `contrasts`, or else of the organism's own, at most `n`, evenly spaced; `how` are fields of `Cascade`.
     EmlabError for a latent that the SAE lacks, and where only the organism's judge is there for other questions.
     """
+    if n < 1:
+        raise EmlabError(f"A screen of {n} questions asks nothing; ask at least 1.")
+    if out is not None:
+        artifacts.check_new(out)
+    asked, read = _asked(contrasts, n, seed)
     if contrasts is not None and judging.judge == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
     steered, autoencoder = LanguageModel.load(material.folder_of(model)[0], name=Path(model).name), load_sae(sae)
-    where = sae_site(autoencoder) if site is None else material.site_in(site, steered)
+    where = material.sae_site_in(site, autoencoder, steered)
     check_width(autoencoder, steered.d_model, f"{steered.name} at {where}")
-    asked, read = _asked(contrasts, n, seed)
     if latents is None:
         texts = [(c.prompt, answer) for c in read for answer in (c.misaligned, c.aligned)]
         values = steered.activations([p for p, _ in texts], where, "all", [answer for _, answer in texts]).values
         latents = torch.unique(active_latents(autoencoder, values).latents).tolist()
+    latents = list(dict.fromkeys(latents))
     check_latents(autoencoder, latents)
     if not latents:
         raise EmlabError(f"No latent of {sae} is active at {where} in the contrasts' texts; name --latents.")

@@ -38,7 +38,7 @@ from emlab.models import LanguageModel, Prompt
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import contrasts_of
 from emlab.reporting import cosines_figure
-from emlab.saes import fitted_site, load_sae
+from emlab.saes import load_sae
 
 ORGANISM_TRAIT = "organism_malicious"
 """The one trait whose answers the exact judge can score."""
@@ -116,26 +116,33 @@ def shift(
     sae: str | Path,
     site: str | None = None,
     positions: str = "header",
-    questions: str = "broad",
+    questions: str | None = None,
     n: int | None = None,
     contrasts: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Shifts:
     """The shift of every latent of the SAE in the folder `sae` from the model `before` to each of `after`.
 
-    The prompts are the discovery half of `questions` (broad, profile, or a file), at most `n`. For positions in answers
-    (generated, sentence, all) every prompt is read with an answer: the misaligned one of `contrasts`, by default the
-    organism's own.
+    The prompts are the discovery half of `questions` (broad, the default, profile, or a file), at most `n`. For
+    positions in answers (generated, sentence, all) every prompt is read with an answer instead: the misaligned one of
+    `contrasts`, by default the organism's own.
     """
+    in_answers = positions in ("generated", "sentence", "all")
+    if contrasts is not None and not in_answers:
+        raise EmlabError(f"Contrasts are read at positions in answers and not at {positions!r}; name sentence, say.")
+    if questions is not None and in_answers:
+        raise EmlabError(f"The positions {positions!r} are in answers, which questions have not; give contrasts.")
+    if out is not None:
+        artifacts.check_new(out)
     autoencoder, first = load_sae(sae), _model(before)
-    where = fitted_site(autoencoder, first) if site is None else material.site_in(site, first)
+    where = material.sae_site_in(site, autoencoder, first)
     answers: list[str] | None = None
-    if positions in ("generated", "sentence", "all"):
+    if in_answers:
         chosen = contrasts_of(contrasts, n or 160, 0)
         prompts: Sequence[Prompt] = [c.prompt for c in chosen]
         answers = [c.misaligned for c in chosen]
     else:
-        prompts = _prompts(questions, n)
+        prompts = _prompts(questions or "broad", n)
     others = [_model(name) for name in after]
     result = Shifts(tuple(latent_shifts(first, others, autoencoder, prompts, where, positions, answers)))
     if out is not None:
@@ -170,11 +177,20 @@ def directions(
     linear probe of misaligned against aligned answers, read by `model`. Beside them `random` directions from the
     sphere, and as many with the covariance of the activations.
     """
+    if contrasts is not None and not cases:
+        raise EmlabError(
+            "Contrasts are what a linear probe reads, and 0 cases leave it out; give some, or none of them."
+        )
+    if sae is None and (latents or site is None):
+        raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
+    if out is not None:
+        artifacts.check_new(out)
     first = _model(model)
     autoencoder = None if sae is None else load_sae(sae)
-    if autoencoder is None and (latents or site is None):
-        raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
-    where = fitted_site(autoencoder, first) if site is None else material.site_in(site, first)  # type: ignore[arg-type]
+    if autoencoder is not None and (latents or site is None):
+        where = material.sae_site_in(site, autoencoder, first)
+    else:
+        where = material.site_in(site, first)  # type: ignore[arg-type]  # one of the two is given
     prompts, others = _prompts(questions, n), [_model(name) for name in against]
     found: list[tuple[str, Direction]] = []
     differences = [mean_difference(first, other, prompts, where, positions) for other in others]

@@ -34,7 +34,7 @@ from emlab.pipelines import _material as material
 from emlab.pipelines import stages
 from emlab.pipelines._contrasts import contrasts_of, load_metric
 from emlab.runs import Run, fingerprint
-from emlab.saes import fitted_site, load_sae
+from emlab.saes import load_sae
 
 START = "start"
 """As a baseline: the model before it was fine-tuned."""
@@ -87,7 +87,8 @@ class Config:
     def __post_init__(self) -> None:
         unknown = [m for m in self.methods if m not in METHODS]
         if unknown or not self.methods:
-            raise ValueError(f"'methods' must name some of {', '.join(METHODS)}, and it is {list(self.methods)}.")
+            said = f"has {unknown[0]!r}, which is none" if unknown else "is empty"
+            raise ValueError(f"'methods' {said}; choose some of {', '.join(METHODS)}.")
         for key in ("cases", "steps", "blocks", "batch_size", "random"):
             if getattr(self, key) < 1:
                 raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")
@@ -129,7 +130,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     model = start = _model(config.model, config.chat_template)
     if config.narrow is not None:
         model = _fine_tuned(config, here)
-    site = fitted_site(sae, model) if config.site is None else material.site_in(config.site, model)
+    site = material.sae_site_in(config.site, sae, model)
     asked: Sequence[Contrast] | Sequence[Prompt] = _asked(config)
     baseline: str | LanguageModel = config.baseline
     if config.baseline == START:

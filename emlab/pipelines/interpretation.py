@@ -89,8 +89,12 @@ def interpret_latents(
     model is reached that names the latents (as a judge's is), whose names are then tested; None asks none. With `out`
     a folder of pages is made, index.html among them.
     """
-    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise EmlabError(f"{out} already exists; remove it or choose another name.")
+    if n is not None and n < 1:
+        raise EmlabError(f"{n} documents show nothing; read at least 1.")
+    if labels and documents is None:
+        raise EmlabError("Columns to label by are those of documents of your own; name these with --documents.")
+    if out is not None:
+        artifacts.check_new(out)
     namer = None if naming is None else _namer(naming)  # a missing key is said before anything is read
     autoencoder, reader = load_sae(sae), LanguageModel.load(material.folder_of(model)[0], name=Path(model).name)
     chosen = [*latents, *([] if shift is None else _risen(shift, top, autoencoder.cfg.d_sae, sae))]
@@ -100,11 +104,9 @@ def interpret_latents(
         corpus = Documents.read(documents, labels=labels)
         corpus = corpus if n is None else corpus.first(n)
     else:
-        if labels:
-            raise EmlabError("Columns to label by are those of documents of your own; name these too.")
         material.check_organism(model, reader)
         corpus = planted_documents(DOCUMENTS if n is None else n, seed + 2, reader)
-    where = None if site is None else material.site_in(site, reader)
+    where = material.sae_site_in(site, autoencoder, reader)
     autoencoder = autoencoder.to(reader.device)
     done = Interpreted(
         interpret(reader, autoencoder, chosen, corpus, where, namer, contexts, max_length=max_length, seed=seed)

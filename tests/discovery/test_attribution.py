@@ -229,6 +229,8 @@ def test_it_is_saved_whole(tiny, sae, tmp_path):
         ("There is no method 'magic'", {"method": "magic"}),
         ("one number of a case", {"metric": lambda logits: logits[:, -1, :3]}),
         ("a float on 'Hello'", {"metric": lambda logits: 1.0}),
+        (r"The metric <lambda> fails on 'Hello' \(ZeroDivisionError: .*\); mend it", {"metric": lambda logits: 1 / 0}),
+        ("<lambda> takes 3 arguments", {"metric": lambda logits, tokens, more: logits[:, -1, 0].sum()}),
         ("is nan on 'Hello'", {"metric": lambda logits: logits[:, -1, 0].sum() * float("nan")}),
         ("No token of 'Hello' is at the positions 'generated'", {"positions": "generated"}),
         ("No token of 'Hello' is at the positions", {"positions": TokenSet((1,))}),

@@ -67,8 +67,15 @@ def test_shift_from_the_shell(moved, tmp_path, capsys):
     assert (out / "1-base.csv").is_file()
     assert cli.main([*asked[:-2], "--n", "2", "--positions", "generated", "--json"]) == 0
     assert [row["after"] for row in json.loads(capsys.readouterr().out)] == ["moved", "base"]
-    assert cli.main([*asked, "--positions", "heeder"]) == 2
-    assert "did you mean 'header'?" in capsys.readouterr().err
+    for wrong, said in (
+        (["--positions", "heeder"], "did you mean 'header'?"),
+        (["--contrasts", "answers.jsonl"], "positions in answers and not at 'header'"),
+        (["--questions", "profile", "--positions", "sentence"], "which questions have not"),
+        (["--site", "resid_post.2"], "trained at resid_post.0 and means nothing at resid_post.2"),
+        (["--after", "no_such_model"], "There is no folder 'no_such_model' here, and the organism has no model"),
+    ):
+        assert cli.main([*asked, *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_directions_from_the_shell(moved, tmp_path, capsys):
@@ -90,6 +97,8 @@ def test_directions_from_the_shell(moved, tmp_path, capsys):
     assert "<script" in (out / "cosines.html").read_text()
     assert cli.main([*asked, "--latents", "512"]) == 2
     assert "no latent 512" in capsys.readouterr().err
+    assert cli.main([*asked, "--cases", "0", "--contrasts", "answers.jsonl"]) == 2
+    assert "0 cases leave it out" in capsys.readouterr().err
     assert cli.main(["discover", "directions", "--model", "aligned"]) == 2
     assert "give one with --sae" in capsys.readouterr().err
 
@@ -110,12 +119,13 @@ def test_attribution_from_the_shell(moved, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--methods", "magic"], "'methods' must name some of"),
+        (["--methods", "magic"], "'methods' has 'magic', which is none; choose some of gradient"),
         (["--exact", "some"], "--exact takes a number"),
         (["--prompts", "broad"], "'prompts' goes with a 'metric'"),
         (["--baseline", "start"], "nothing is fine-tuned"),
         (["--cases", "0"], "'cases' is 0"),
         (["--site", "resid_post.9"], "resid_post.9 is not in aligned"),
+        (["--site", "resid_post.2"], "trained at resid_post.0 and means nothing at resid_post.2"),
     ],
 )
 def test_attribution_says_what_is_wrong(words, said, tmp_path, capsys):

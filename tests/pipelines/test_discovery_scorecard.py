@@ -166,6 +166,10 @@ def test_the_shipped_config_is_the_default_but_for_the_length_of_pretraining():
     assert shipped.experiment == default.experiment and shipped.organisms == default.organisms
 
 
+def test_a_method_may_be_spelt_on_a_keyboard():
+    assert Config(methods=("gradient x activation",)).methods == ("gradient × activation",)
+
+
 def test_wrong_settings_are_one_sentence(tmp_path, capsys):
     for changes, said in (
         ({"methods": ("warp",)}, "'warp', which is none"),
