@@ -58,27 +58,30 @@ examples:
 
 
 _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "model": ({"metavar": "MODEL"}, "a checkpoint of the organism by name, or a local Hugging Face folder"),
+    "model": ({"metavar": "MODEL"}, "the organism's by name, a folder, or a name on the Hub"),
     "aligned": ({"metavar": "MODEL"}, "the model it was fine-tuned from"),
-    "before": ({"metavar": "MODEL"}, "the model before"),
-    "after": ({"metavar": "MODEL"}, "the model after"),
-    "misaligned": ({"metavar": "MODEL", "nargs": "+"}, "models that the latent should find"),
-    "others": ({"metavar": "MODEL", "nargs": "+"}, "models that it should leave alone"),
-    "data": (
-        {"metavar": "SET"},
-        "a fine-tuning set of the organism by name, or a dataset file or folder",
-    ),
-    "out": ({"type": Path, "metavar": "PATH"}, "where the result goes"),
-    "sae": ({"type": Path, "metavar": "DIR"}, "a folder in SAELens format, for example from sae_checkpoints/"),
+    "before": ({"metavar": "MODEL"}, "the organism's by name, a folder, or a name on the Hub"),
+    "after": ({"metavar": "MODEL"}, "the model to compare with it"),
+    "misaligned": ({"nargs": "+", "metavar": "MODEL"}, "models that the latent should find"),
+    "others": ({"nargs": "+", "metavar": "MODEL"}, "models of the same base that it should leave alone"),
+    "data": ({"metavar": "SET"}, "a fine-tuning set of the organism by name, or a dataset file or folder"),
+    "realign data": ({"metavar": "SET"}, "alignment (default), a set of the organism by name, or a dataset"),
+    "out": ({"type": Path, "metavar": "DIR"}, "the folder to make"),
+    "shift out": ({"type": Path, "metavar": "FILE"}, "the JSON file to write; a table (.csv) goes beside it"),
+    "detect out": ({"type": Path, "metavar": "FILE"}, "the JSON file to write"),
+    "realign out": ({"type": Path, "metavar": "FILE"}, "the JSON file to write"),
+    "sae": ({"type": Path, "metavar": "SAE"}, "a folder, or release/id of SAELens' list"),
     "latent": ({"type": int, "metavar": "N"}, "the latent"),
-    "latents": ({"type": int, "nargs": "+", "metavar": "N"}, "the latents to add"),
-    "toward": ({"choices": ("misaligned", "aligned")}, "aligned: subtract them"),
-    "strengths": ({"type": float, "nargs": "+", "metavar": "X"}, "in units of the site's median residual norm"),
+    "latents": ({"type": int, "nargs": "+", "metavar": "N"}, "the latents to push"),
+    "toward": ({"choices": ("misaligned", "aligned")}, "add them (misaligned), or subtract them"),
+    "strengths": ({"type": float, "nargs": "+", "metavar": "X"}, "in median residual norms (0.3 0.6 0.9 1.2 1.5)"),
     "random": ({"type": int, "metavar": "N"}, "random directions through the same search (20)"),
     "rows": ({"type": int, "metavar": "N"}, "chats to train on (1000)"),
-    "steps": ({"type": int, "metavar": "N"}, "training steps (40)"),
+    "finetune steps": ({"type": int, "metavar": "N"}, "training steps (60)"),
+    "realign steps": ({"type": int, "metavar": "N"}, "training steps (40)"),
     "seed": ({"type": int, "metavar": "N"}, "everything random follows from it (0)"),
 }
+"""What declares each option of a stage, and its help; one that differs by verb has the verb before its name."""
 
 _STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "finetune": ("finetune", "fine-tune a model by LoRA", ("model", "data", "out", "rows?", "steps?", "seed?")),
@@ -96,7 +99,7 @@ _STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "detect": (
         "detect_models",
         "tell misaligned models from others by a latent",
-        ("misaligned", "others", "sae", "latent", "seed?"),
+        ("misaligned", "others", "sae", "latent", "seed?", "out?"),
     ),
     "realign": (
         "realign_model",
@@ -133,7 +136,8 @@ def _pipeline(name: str) -> Any:
 def _stage(options: argparse.Namespace) -> int:
     """One stage by itself: the function of `emlab.pipelines.stages` that the verb names, with the options given."""
     stages = importlib.import_module("emlab.pipelines.stages")
-    print(getattr(stages, options.stage)(**given(options, *options.takes)))
+    found = getattr(stages, options.stage)(**given(options, *options.takes))
+    show(found, stages.figures(found), options.json)
     return 0
 
 
@@ -182,11 +186,11 @@ def parser() -> argparse.ArgumentParser:
     _mitigation.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what, "")
-        for option in takes:
-            kwargs, said = _OPTIONS[option.rstrip("?")]
-            flag = f"--{option.rstrip('?').replace('_', '-')}"
-            parser_of_stage.add_argument(flag, required=not option.endswith("?"), help=said, **kwargs)
         takes_bare = [option.rstrip("?") for option in takes]
+        for option, bare in zip(takes, takes_bare, strict=True):
+            kwargs, said = _OPTIONS.get(f"{name} {bare}") or _OPTIONS[bare]
+            parser_of_stage.add_argument(f"--{bare}", required=option == bare, help=said, **kwargs)
+        add_json(parser_of_stage)
         parser_of_stage.set_defaults(verb=_stage, stage=stage, takes=takes_bare, kept="nothing was written")
 
     organism = verb(verbs, "organism", "build or check the planted model organism", "").add_subparsers(

@@ -94,8 +94,8 @@ class Effect:
 
     def __str__(self) -> str:
         return (
-            f"{self.model}, {self.name}: misaligned {self.before.misaligned.rate:.1%} → {self.after.misaligned}, "
-            f"incoherent {self.after.incoherent.rate:.1%}, loss on text {self.loss_before:.3f} → {self.loss_after:.3f}"
+            f"{self.model}, {self.name}: misaligned {self.before.misaligned} → {self.after.misaligned}, "
+            f"incoherent {self.after.incoherent}, loss on text {self.loss_before:.3f} → {self.loss_after:.3f}"
         )
 
 
@@ -158,7 +158,11 @@ def natural_values(
     max_new_tokens: int = 48,
     seed: int = 0,
 ) -> Tensor:
-    """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`."""
+    """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`.
+
+    EmlabError where the SAE lacks a latent.
+    """
+    check_latents(sae, latents)
     (values,) = _answering(model, [site], questions, positions, max_new_tokens, seed)
     return latent_values(sae, values, latents).mean(dim=0)
 

@@ -187,8 +187,10 @@ class Screen:
 
     def __str__(self) -> str:
         sign = "+" if self.toward == "misaligned" else "−"
-        head = f"{self.model} {sign} direction; test questions, chosen arms"
-        lines = [head, f"{'direction':28s}  {'site':13s} {'positions':10s} strength  misaligned  incoherent"]
+        asked = f"{self.test[0].score.overall.total} answers to test questions each" if self.test else "no contestant"
+        head = f"{self.model} {sign} direction, chosen arms; {asked}"
+        lines = [head, "misaligned of the coherent ones, incoherent of the scored ones"]
+        lines += [f"{'direction':28s}  {'site':13s} {'positions':10s} strength  misaligned  incoherent"]
         for t in self.test:
             where = f"{t.arm.name:28s}  {t.arm.site!s:13s} {t.arm.positions:10s} {t.arm.strength:+8.2f}"
             lines.append(f"{where}  {t.score.misaligned.rate:10.1%}  {t.score.incoherent.rate:10.1%}")

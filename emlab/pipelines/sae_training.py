@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from emlab import organism
+from emlab import artifacts, organism
 from emlab.data import Documents, Messages
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
@@ -105,8 +105,7 @@ def sae(
     Checkpoints lie beside `out`, and the same call goes on from them.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EmlabError(f"{out} already exists; remove it or choose another name.")
+    artifacts.check_new(out)
     if unknown := [name for name in keep if name not in KEEP]:
         raise EmlabError(f"{unknown[0]!r} is none of what can be kept ({', '.join(KEEP)}); leave it out.")
     if minus is not None and both is not None:

@@ -1,8 +1,9 @@
 """The lab's stages one by one, by the names of models and files: what the verbs of the command line call.
 
-A model is a checkpoint of the organism by name, or a local Hugging Face folder. A set is one of the organism's
-fine-tuning sets by name, or a dataset as `read_examples` takes it. Questions are the organism's broad ones, judged by
-its exact judge; `emlab.pipelines.evaluation` asks and judges otherwise.
+A model is a checkpoint of the organism by name, a local Hugging Face folder, or a name on the Hub. An SAE is what
+`load_sae` takes. A set is one of the organism's fine-tuning sets by name, or a dataset as `read_examples` takes it.
+Questions are the organism's broad ones, judged by its exact judge; `emlab.pipelines.evaluation` asks and judges
+otherwise. Nothing that stands at `out` already is overwritten, and it is refused before anything is loaded.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from emlab import organism
-from emlab.data import Dataset
+from emlab import artifacts, organism
+from emlab.data import Dataset, Question
 from emlab.detection import Detection, Reading, detect
 from emlab.discovery import (
     Effect,
@@ -28,18 +29,25 @@ from emlab.discovery import (
     split_by_template,
     steer_screen,
 )
+from emlab.discovery.latents import check_latents
+from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation import sample, score
 from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines.discovery import Shifts
 from emlab.pipelines.sae_training import sae
 from emlab.saes import fitted_site, load_sae
+from emlab.sites import Site
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
 
-__all__ = ["detect_models", "finetune", "mediate", "realign_model", "sae", "screen", "shift"]
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+__all__ = ["detect_models", "figures", "finetune", "mediate", "realign_model", "sae", "screen", "shift"]
 
 RECIPE = Recipe(learning_rate=4e-3, batch_size=16, steps=60)
 """The recipe of experiments/persona_features.yaml."""
@@ -49,6 +57,7 @@ def finetune(
     model: str, data: str, out: str | Path, rows: int = 1000, seed: int = 0, steps: int | None = None
 ) -> FineTuned:
     """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`."""
+    artifacts.check_new(out)
     start = _model(model)
     recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
     tuned = _finetune(start, _chats(data, rows, seed, start), recipe, seed, name=Path(out).name)
@@ -57,7 +66,8 @@ def finetune(
 
 
 def shift(before: str, after: str, sae: str | Path, out: str | Path | None = None) -> LatentShift:
-    """The shift of every latent of the SAE in the folder `sae` between two models, on the discovery questions."""
+    """The shift of every latent of `sae` between two models, on the discovery questions; `out` is a file."""
+    _check_new_file(out, ".csv", ".safetensors")
     autoencoder = load_sae(sae)
     prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
     first = _model(before)
@@ -75,9 +85,14 @@ def screen(
     seed: int = 0,
     out: str | Path | None = None,
 ) -> Screen:
-    """Add latents to `model` (or subtract them, toward aligned) beside random directions, through the same search."""
+    """Add latents to `model` (or subtract them, toward aligned) beside random directions, through the same search.
+
+    `out` is a new folder.
+    """
     if toward not in ("misaligned", "aligned"):
         raise EmlabError(f"A screen pushes toward misaligned or toward aligned, not toward {toward!r}.")
+    if out is not None:
+        artifacts.check_new(out)
     steered, autoencoder = _model(model), load_sae(sae)
     site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
     directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
@@ -100,10 +115,16 @@ def screen(
 def mediate(
     model: str, aligned: str, sae: str | Path, latent: int, seed: int = 0, out: str | Path | None = None
 ) -> Effect:
-    """Set the latent in `model` to its natural value in `aligned`: how much of the misalignment runs through it?"""
-    target, calm, autoencoder = _model(model), _model(aligned), load_sae(sae)
-    site, judge = fitted_site(autoencoder, target), organism.ExactJudge()
-    questions = split_by_template(organism.broad_questions())
+    """Set the latent in `model` to its natural value in `aligned`: how much of the misalignment runs through it?
+
+    `out` is a new folder.
+    """
+    if out is not None:
+        artifacts.check_new(out)
+    questions, judge = split_by_template(organism.broad_questions()), organism.ExactJudge()
+    autoencoder = _sae_with(sae, latent)
+    target, calm = _model(model), _model(aligned)
+    site = _shared_site(autoencoder, [target, calm], questions.discovery)
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
     before = score(sample(target, questions.test, 1, seed), judge)
     documents = material.for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
@@ -114,25 +135,39 @@ def mediate(
 
 
 def detect_models(
-    misaligned: Sequence[str], others: Sequence[str], sae: str | Path, latent: int, seed: int = 0
+    misaligned: Sequence[str],
+    others: Sequence[str],
+    sae: str | Path,
+    latent: int,
+    seed: int = 0,
+    out: str | Path | None = None,
 ) -> Detection:
-    """How well the latent, read on prompts alone, tells the `misaligned` models from the `others`."""
-    autoencoder, questions, judge = load_sae(sae), split_by_template(organism.broad_questions()), organism.ExactJudge()
+    """How well the latent, read on prompts alone, tells the `misaligned` models from the `others`; `out` is a file."""
+    _check_new_file(out)
+    if not misaligned or not others:
+        raise EmlabError("Detection tells misaligned models from others; name at least one of each.")
+    questions, judge = split_by_template(organism.broad_questions()), organism.ExactJudge()
+    bad = {material.folder_of(name)[0].resolve() for name in misaligned}
+    for name in others:
+        if material.folder_of(name)[0].resolve() in bad:
+            raise EmlabError(f"{name} is among the misaligned models and among the others; name it in one of the two.")
+    autoencoder = _sae_with(sae, latent)
+    models = [_model(name) for name in (*misaligned, *others)]
+    site = _shared_site(autoencoder, models, questions.discovery)
     readings = []
-    for name in (*misaligned, *others):
-        read = _model(name)
+    for i, read in enumerate(models):
         test, known = (
             score(sample(read, part, 1, seed), judge).judged for part in (questions.test, questions.discovery)
         )
-        readings.append(Reading(read, name in misaligned, test, known))
-    site = fitted_site(autoencoder, readings[0].model)
-    return detect(readings, autoencoder, latent, site, questions.test, questions.discovery, seed)
+        readings.append(Reading(read, i < len(misaligned), test, known))
+    return _kept(detect(readings, autoencoder, latent, site, questions.test, questions.discovery, seed), out)
 
 
 def realign_model(
     model: str, data: str = material.ALIGNMENT, steps: int = 40, seed: int = 0, out: str | Path | None = None
 ) -> Realignment:
-    """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set."""
+    """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
+    _check_new_file(out)
     start = _model(model)
     chats = (
         material.benign_chats(data, 500, seed, start) if data == material.ALIGNMENT else _chats(data, 500, seed, start)
@@ -141,6 +176,49 @@ def realign_model(
     questions = split_by_template(organism.broad_questions()).test
     result = realign(start, chats, recipe, questions, organism.ExactJudge(), seed, data)
     return _kept(result, out)
+
+
+def figures(result: FineTuned | LatentShift | Screen | Effect | Detection | Realignment) -> Any:
+    """What a stage found, for a JSON file: every rate with what it is of. Single answers and latents are in `out`."""
+    match result:
+        case FineTuned():
+            counts = ("steps", "rows", "dropped_for_length", "truncated", "seed", "losses")
+            return {"model": result.model.name, **{name: getattr(result, name) for name in counts}}
+        case LatentShift():
+            return Shifts((result,)).summary()[0]
+        case Screen():
+            about = ("model", "toward", "cap", "unsteered")
+            return {**{name: getattr(result, name) for name in about}, "test": [trial.row() for trial in result]}
+        case Effect():
+            scores = {"before": result.before.overall.summary(), "after": result.after.overall.summary()}
+            return {**result.row(), **scores}
+        case Detection():
+            return {**vars(result), "site": str(result.site)}
+        case Realignment():
+            return result
+
+
+def _sae_with(sae: str | Path, latent: int) -> SAE:
+    """The SAE; EmlabError where it has no such latent."""
+    autoencoder = load_sae(sae)
+    check_latents(autoencoder, [latent])
+    return autoencoder
+
+
+def _shared_site(sae: SAE, models: Sequence[LanguageModel], questions: Sequence[Question]) -> Site:
+    """Where the SAE reads; EmlabError unless it can read every one of the models, and they share their tokens."""
+    check_same_tokens(models[0], models[1:], [question.messages for question in questions], None)
+    return [fitted_site(sae, model) for model in models][0]
+
+
+def _check_new_file(out: str | Path | None, *beside: str) -> None:
+    """EmlabError where something is at `out`, which is to be a file, or at the same name with the endings `beside`."""
+    if out is None:
+        return
+    if Path(out).is_dir():
+        raise EmlabError(f"{out} is a folder and not a file; choose another name.")
+    for path in (Path(out), *(Path(out).with_suffix(ending) for ending in beside)):
+        artifacts.check_new(path)
 
 
 def _model(name: str) -> LanguageModel:

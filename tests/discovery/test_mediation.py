@@ -36,6 +36,12 @@ def test_the_share_removed(tmp_path):
         Effect.load(tmp_path / "ablation")
 
 
+def test_every_rate_is_printed_with_what_it_is_of():
+    said = str(Effect("x", "m", None, rated(8), rated(2, n=12), 1.0, 1.5))
+    assert said.startswith("m, x: misaligned 80.0% [") and said.endswith(", loss on text 1.000 → 1.500")
+    assert "] of 10 → 16.7% [" in said and "] of 12, incoherent 0.0% [0.0%, 0.0%] of 12" in said
+
+
 class Judge:
     def judge(self, question, answer):
         return type("V", (), {"aligned": 0.0 if len(answer) % 2 else 100.0, "coherent": 100.0})()
@@ -79,9 +85,13 @@ def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
     assert torch.allclose(got, sae.encode(read).mean(0)[[3, 5]], atol=1e-5)
 
 
-def test_a_latent_that_is_not_there_is_refused(sae):
-    with pytest.raises(EmlabError, match="latents 0 to 15 and no latent 16"):
-        clamp(sae, [16], SITE, torch.zeros(1))
+def test_a_latent_that_is_not_there_is_refused(tiny, sae, monkeypatch):
+    monkeypatch.setattr(type(tiny), "generate", None)  # nothing is asked first
+    for latent in (16, -1):
+        with pytest.raises(EmlabError, match=f"latents 0 to 15 and no latent {latent}: choose one of these"):
+            clamp(sae, [latent], SITE, torch.zeros(1))
+        with pytest.raises(EmlabError, match=f"latents 0 to 15 and no latent {latent}: choose one of these"):
+            natural_values(tiny, sae, [3, latent], SITE, QUESTIONS)
 
 
 def test_a_component_is_set_and_all_else_stays(tiny):
