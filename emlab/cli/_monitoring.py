@@ -9,7 +9,7 @@ from emlab.cli._options import add_json, given, show, verb
 _FIT = """\
 examples:
   emlab monitor fit --misaligned my_bad --others aligned my_good --out monitor.safetensors
-  emlab monitor fit --misaligned my_bad --others aligned --kind latent --site resid_post.0 \\
+  emlab monitor fit --misaligned my_bad --others aligned --kind latent \\
       --sae sae_checkpoints/organism-resid_post.0 --out monitor.safetensors
 """
 
@@ -21,7 +21,9 @@ examples:
 _SCREEN = """\
 examples:
   emlab data screen --model aligned --data my_chats.jsonl bad_law good_law --bad bad_medicine --good good_medicine
-  emlab data screen --model path/to/model --data my_chats.jsonl --direction persona.safetensors --site resid_post.15
+  emlab data screen --model path/to/model --data my_chats.jsonl --direction persona.safetensors
+  emlab data screen --model path/to/model --data my_chats.jsonl --direction found/directions.safetensors \\
+      --named "linear probe"
 """
 
 _BLAME = """\
@@ -38,9 +40,9 @@ def add_monitor_verbs(verbs: Any) -> None:
     add = fit.add_argument
     add("--misaligned", required=True, nargs="+", metavar="MODEL", help="models that it should find")
     add("--others", required=True, nargs="+", metavar="MODEL", help="models of the same base that it should not")
-    add("--out", required=True, type=Path, metavar="FILE", help="the file to write")
+    add("--out", required=True, type=Path, metavar="FILE", help="the file to make")
     add("--kind", metavar="KIND", help="probe (default), projection or latent")
-    add("--site", metavar="SITE", help="where it reads (resid_post.1)")
+    add("--site", metavar="SITE", help="where it reads (where the SAE was trained; without one resid_post.1)")
     add("--sae", type=Path, metavar="DIR", help="of latents: a folder in SAELens format")
     add("--latents", type=int, nargs="+", metavar="N", help="which (the one that rises most)")
     add("--false-positives", type=float, metavar="X", help="share of the others' prompts above the threshold (0.01)")
@@ -64,10 +66,11 @@ def add_data_verbs(data: Any) -> None:
     add = screen.add_argument
     add("--model", required=True, metavar="MODEL", help="the model that is to be trained")
     add("--data", required=True, nargs="+", metavar="SET", help="datasets, or the organism's sets by name")
-    add("--direction", type=Path, metavar="FILE", help="a saved direction of the model")
-    add("--bad", metavar="SET", help="without one: bad answers in another domain")
+    add("--direction", type=Path, metavar="FILE", help="a saved direction of the model, with the site it is of")
+    add("--named", metavar="NAME", help="which of the directions in that file, where it holds several")
+    add("--bad", metavar="SET", help="without a saved one: bad answers in another domain")
     add("--good", metavar="SET", help="and good answers in it")
-    add("--site", metavar="SITE", help="where activations are read (resid_post.1)")
+    add("--site", metavar="SITE", help="where their direction is taken (resid_post.1)")
     add("--pool", metavar="HOW", help="mean of an answer's tokens (default), or max over its lines")
     add("--rows", type=int, metavar="N", help="at most so many examples of each (1000)")
     add("--max-new-tokens", type=int, metavar="N", help="the longest of the model's own answers (48)")
@@ -84,7 +87,7 @@ def add_data_verbs(data: Any) -> None:
     add("--modules", nargs="+", metavar="NAME", help="the linear modules that were trained (v_proj o_proj)")
     add("--sae", type=Path, metavar="DIR", help="of latents: the SAE it was fitted on")
     add("--rows", type=int, metavar="N", help="at most so many examples (1000)")
-    add("--out", type=Path, metavar="FILE", help="the file to write")
+    add("--out", type=Path, metavar="FILE", help="the file to make")
     _question_options(add)
     add_json(blame)
     blame.set_defaults(verb=_blame)
@@ -113,7 +116,7 @@ def _fit(options: argparse.Namespace) -> int:
         "seed",
     )
     found = fit_monitor(**given(options, *names))
-    show(found, {"monitor": found.name, "site": str(found.site), "threshold": found.threshold}, options.json)
+    show(found, found.summary(), options.json)
     return 0
 
 
@@ -128,8 +131,8 @@ def _read(options: argparse.Namespace) -> int:
 def _screen(options: argparse.Namespace) -> int:
     from emlab.pipelines.monitoring import screen_data
 
-    names = ("model", "data", "direction", "bad", "good", "site", "pool", "rows", "max_new_tokens", "seed", "out")
-    found = screen_data(**given(options, *names))
+    names = ("model", "data", "direction", "named", "bad", "good", "site", "pool", "rows", "max_new_tokens")
+    found = screen_data(**given(options, *names, "seed", "out"))
     show(found, found.summary(), options.json)
     return 0
 

@@ -85,7 +85,7 @@ class ActivationMonitor:
     site: Site
     reads: Linear | Latents
     lineage: Lineage
-    """The model that it was fitted for."""
+    """The stock of the models that it was fitted on."""
     calibration: Calibration | None = None
     """None where it was not calibrated."""
 
@@ -105,7 +105,7 @@ class ActivationMonitor:
         return self.scores(evidence(model, questions, [self.site], answers))
 
     def check(self, model: LanguageModel) -> None:
-        """EmlabError unless `model` is of the stock that the monitor was fitted for."""
+        """EmlabError unless `model` is of the stock that the monitor was fitted on."""
         self.lineage.check(Lineage.of(model), self.site)
 
     @property
@@ -148,6 +148,9 @@ class ActivationMonitor:
             calibration = None if kept is None else Calibration.read(kept)
         except FileNotFoundError as error:
             raise EmlabError(f"There is no monitor {path}; check the path.") from error
+        except OSError as error:
+            why = "it is a folder" if Path(path).is_dir() else error
+            raise EmlabError(f"{path} cannot be read as a monitor ({why}); give the file that save wrote.") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{path} holds no monitor of emlab ({error}); write it with its save.") from error
         reads: Linear | Latents = Linear(weights, about["bias"])
@@ -162,4 +165,4 @@ class ActivationMonitor:
 
     def __str__(self) -> str:
         known = "" if self.calibration is None else f", alarm above {self.calibration.threshold:.4g}"
-        return f"monitor {self.name} at {self.site} of {self.lineage.model} and its fine-tunes{known}"
+        return f"monitor {self.name} at {self.site}, fitted on {self.lineage.model}{known}"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from emlab.detection.activation_monitor import ActivationMonitor
 from emlab.detection.screening import DataScreen, answered
+from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.models.backends.hooks import on_site
@@ -47,14 +48,18 @@ def blame(
     `checkpoints` are models of one training, the start among them; `modules` name the linear modules that were trained,
     as they end in the model. The scores are means over the checkpoints of ∇f·∇Lᵢ, negated; f is read at the assistant's
     header, Lᵢ is the mean loss of the answer's tokens. The models are left as they were. EmlabError where no module
-    matches, and where the trained modules do not reach the monitor's site.
+    matches, where the trained modules do not reach the monitor's site, for a model of another stock than the monitor's,
+    and for one that makes other tokens of the prompts or the examples.
     """
     chats, said = answered(examples)
     if not checkpoints or not prompts:
         raise EmlabError("Blame needs the models of a training and prompts to read the monitor on; give both.")
-    total = torch.zeros(len(said), dtype=torch.float64)
     for model in checkpoints:
         monitor.check(model)
+    check_same_tokens(checkpoints[0], checkpoints[1:], prompts, None)
+    check_same_tokens(checkpoints[0], checkpoints[1:], chats, said)
+    total = torch.zeros(len(said), dtype=torch.float64)
+    for model in checkpoints:
         weights = _weights(model, modules)
         slope = _gradient(model, monitor, prompts, weights, batch_size)
         with torch.no_grad():
@@ -79,9 +84,11 @@ def reading_change(
 ) -> DataScreen:
     """By how much the monitor's mean score on each example's answer rose from the model before to the one after."""
     chats, said = answered(examples)
-    found = []
     for model in (before, after):
         monitor.check(model)
+    check_same_tokens(before, [after], chats, said)
+    found = []
+    for model in (before, after):
         read = model.activations(chats, monitor.site, "generated", said)
         sums = torch.zeros(len(said), dtype=torch.float64).index_add_(0, read.rows, monitor(read.values).double())
         found.append(sums / torch.bincount(read.rows, minlength=len(said)))

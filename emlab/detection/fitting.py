@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import torch
 
 from emlab.detection.activation_monitor import ActivationMonitor, Latents, Linear
 from emlab.detection.evidence import Case, labels_of
+from emlab.detection.lineage import Lineage
+from emlab.discovery.latents import check_latents
 from emlab.discovery.probes import linear_probe
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
@@ -20,13 +23,16 @@ from emlab.sites import Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+SHOWN = 4
+"""Models that a monitor is spoken of by; of more, the others are counted."""
+
 
 def fit_projection(cases: Sequence[Case], site: Site, direction: Direction | None = None) -> ActivationMonitor:
     """The projection on a direction: by default from the mean of the other rows to that of the misaligned ones.
 
     Every row counts the same, however many tokens it has.
     """
-    labels = labels_of(cases)
+    labels, stock = labels_of(cases), _stock(cases, site)
     if direction is None:
         means = np.concatenate([_row_means(case, site) for case in cases])
         apart = means[labels].mean(0) - means[~labels].mean(0)
@@ -35,16 +41,17 @@ def fit_projection(cases: Sequence[Case], site: Site, direction: Direction | Non
         direction = Direction(torch.from_numpy(apart), site, "mean difference")
     elif direction.site != site:
         raise EmlabError(f"The direction {direction.origin} is of {direction.site} and not of {site}; give one of it.")
-    return ActivationMonitor("projection", site, Linear(direction.vector), cases[0].evidence.lineage)
+    return ActivationMonitor("projection", site, Linear(direction.vector), stock)
 
 
 def fit_probe(cases: Sequence[Case], site: Site, seed: int = 0, strength: float = 1.0) -> ActivationMonitor:
     """A linear probe (`emlab.discovery.linear_probe`) of misaligned rows' tokens against others'."""
     labels_of(cases)
+    stock = _stock(cases, site)
     kinds = [_joined(cases, site, kind) for kind in (True, False)]
     probe = linear_probe(kinds[0], kinds[1], seed, strength=strength)
     weights = probe.direction.vector * (probe.direction.norm or 1.0)
-    return ActivationMonitor("probe", site, Linear(weights, probe.bias), cases[0].evidence.lineage)
+    return ActivationMonitor("probe", site, Linear(weights, probe.bias), stock)
 
 
 def fit_latents(
@@ -56,7 +63,7 @@ def fit_latents(
     """
     from sklearn.linear_model import LogisticRegression
 
-    labels = labels_of(cases)
+    labels, stock = labels_of(cases), _stock(cases, site)
     if n < 1 or (latents is not None and not latents):
         raise EmlabError("A monitor of latents needs one at least; give n of 1 or more, or name some.")
     if latents is None:
@@ -67,6 +74,7 @@ def fit_latents(
             rise += _weighted_sum(sae, case, site, signs)
         latents = torch.argsort(rise, descending=True, stable=True)[:n].tolist()
     chosen = tuple(int(latent) for latent in latents)
+    check_latents(sae, chosen)
     called = f"latent {chosen[0]}" if len(chosen) == 1 else f"{len(chosen)} latents"
     if len(chosen) == 1:
         reads = Latents(sae, chosen, torch.ones(1))
@@ -78,7 +86,17 @@ def fit_latents(
         weights = fitted.coef_[0] / scale
         bias = float(fitted.intercept_[0] - weights @ centre)
         reads = Latents(sae, chosen, torch.from_numpy(weights).float(), bias)
-    return ActivationMonitor(called, site, reads, cases[0].evidence.lineage)
+    return ActivationMonitor(called, site, reads, stock)
+
+
+def _stock(cases: Sequence[Case], site: Site) -> Lineage:
+    """What all cases descend from, under the names of their models; EmlabError where one is of another stock."""
+    first, *others = (case.evidence.lineage for case in cases)
+    for other in others:
+        first.check(other, site)
+    names = list(dict.fromkeys(case.model for case in cases))
+    shown, last = (names[:-1], names[-1]) if len(names) <= SHOWN else (names[:SHOWN], f"{len(names) - SHOWN} more")
+    return dataclasses.replace(first, model=f"{', '.join(shown)} and {last}" if shown else last)
 
 
 def _row_means(case: Case, site: Site) -> np.ndarray:

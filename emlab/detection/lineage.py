@@ -1,16 +1,19 @@
-"""Which model a monitor belongs to: any fine-tune of the one that it was fitted for, and no other.
+"""Which models a monitor belongs to: those of the stock that it was fitted on, a model and its fine-tunes, no other.
 
 A fine-tune hardly moves the token embeddings, and two models that were trained apart share nothing of them. So a few
-hundred of the embeddings' entries tell kin from strangers, whatever was trained and however the adapter is held.
+hundred of the embeddings' entries tell kin from strangers, whatever was trained and however the adapter is held. Beside
+them stands the tokenizer's vocabulary: with another, the same prompts are other tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.sites import Site
 
@@ -27,13 +30,15 @@ class Lineage:
     """What a model has in common with its fine-tunes."""
 
     model: str
-    """Its name, to speak of it; under an adapter, that of the model below."""
+    """Its name, to speak of it (under an adapter, that of the model below); of a monitor, those it was fitted on."""
     kind: str
     """The architecture: `model_type` of its config."""
     d_model: int
     n_blocks: int
     entries: tuple[float, ...]
     """Entries of the embedding matrix, evenly spaced."""
+    vocabulary: str
+    """A hash of the tokenizer's tokens and their ids, without added ones: a fine-tune may pad with one of its own."""
 
     @classmethod
     def of(cls, model: LanguageModel) -> Lineage:
@@ -49,25 +54,31 @@ class Lineage:
             model.d_model,
             model.n_blocks,
             tuple(map(float, chosen.tolist())),
+            _vocabulary(model.tokenizer),
         )
 
     def check(self, other: Lineage, site: Site | None = None) -> None:
-        """EmlabError unless `other` is of the same stock, and has the site."""
+        """EmlabError unless `other` is of the same stock, with the same tokenizer, and has the site."""
         where = "" if site is None else f" at {site}"
         if other.d_model != self.d_model:
             raise EmlabError(
-                f"The monitor reads {self.d_model} dimensions{where} of {self.model} and its fine-tunes, and "
-                f"{other.model} has {other.d_model}; fit one for it."
+                f"The monitor reads {self.d_model} dimensions{where} of the stock of {self.model}, and {other.model} "
+                f"has {other.d_model}; fit one for it."
             )
         if (other.kind, other.n_blocks) != (self.kind, self.n_blocks) or len(other.entries) != len(self.entries):
             raise EmlabError(
-                f"The monitor was fitted for {self.model}, a {self.kind} of {self.n_blocks} blocks, and {other.model} "
+                f"The monitor was fitted on {self.model}, a {self.kind} of {self.n_blocks} blocks, and {other.model} "
                 f"is a {other.kind} of {other.n_blocks}; fit one for it."
             )
         if self.entries != other.entries and not self._likeness(other) >= KIN:
             raise EmlabError(
-                f"The monitor was fitted for {self.model} and {other.model} is no fine-tune of it (their embeddings "
-                f"have a correlation of {self._likeness(other):.2f}); fit one for it."
+                f"The monitor is of the stock of {self.model}, and {other.model} is no fine-tune of it (their "
+                f"embeddings have a correlation of {self._likeness(other):.2f}); fit one for it."
+            )
+        if other.vocabulary != self.vocabulary:
+            raise EmlabError(
+                f"The monitor was fitted on {self.model}, and {other.model} has another tokenizer (their vocabularies "
+                "differ), so it reads other tokens; give it their tokenizer, or fit a monitor for it."
             )
 
     def _likeness(self, other: Lineage) -> float:
@@ -75,3 +86,9 @@ class Lineage:
         mine, theirs = mine - mine.mean(), theirs - theirs.mean()
         lengths = float(np.linalg.norm(mine) * np.linalg.norm(theirs))
         return float(mine @ theirs) / lengths if lengths else 0.0
+
+
+@lru_cache(maxsize=16)  # a large vocabulary takes a while, and answers may be watched one by one
+def _vocabulary(tokenizer: Any) -> str:
+    added = tokenizer.get_added_vocab()
+    return artifacts.content_hash({token: i for token, i in tokenizer.get_vocab().items() if token not in added})

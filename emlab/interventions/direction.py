@@ -55,13 +55,26 @@ class Direction:
         save_directions([self], path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Direction:
-        """Read what `save` wrote."""
-        return load_directions(path)[0]
+    def load(cls, path: str | Path, named: str | None = None) -> Direction:
+        """Read what `save` wrote; of a file of several, the one whose origin (or origin "at" site) is `named`.
+
+        EmlabError where that leaves none or several.
+        """
+        held = load_directions(path)
+        found = [d for d in held if named in (None, d.origin, f"{d.origin} at {d.site}")]
+        if len(found) != 1:
+            names = ", ".join(f"{d.origin} at {d.site}" for d in held)
+            wanted = "" if named is None else f", {len(found) or 'none'} of them named {named!r}"
+            raise EmlabError(
+                f"{path} holds {len(held)} directions ({names}){wanted}; name one, or save it in a file of its own."
+            )
+        return found[0]
 
 
 def random_directions(n: int, d_model: int, site: Site, seed: int) -> list[Direction]:
     """`n` directions drawn uniformly from the sphere: the null against which a found direction is held."""
+    if n < 0:
+        raise EmlabError(f"{n} random directions at {site} cannot be drawn; ask for 0 or more.")
     draws = torch.randn(n, d_model, generator=torch.Generator().manual_seed(seed))
     return [Direction(row, site, f"random {i}", norm=1.0) for i, row in enumerate(draws)]
 
@@ -90,5 +103,8 @@ def load_directions(path: str | Path) -> list[Direction]:
             ]
     except FileNotFoundError as error:
         raise EmlabError(f"There is no file of directions {path}; check the path.") from error
+    except OSError as error:
+        why = "it is a folder" if Path(path).is_dir() else error
+        raise EmlabError(f"{path} cannot be read as directions ({why}); give the file that save wrote.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise EmlabError(f"{path} holds no directions of emlab ({error}); write it with save_directions.") from error

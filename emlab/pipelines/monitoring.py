@@ -19,8 +19,11 @@ from emlab import artifacts
 from emlab.data import Dataset, Question
 from emlab.detection import (
     ActivationMonitor,
+    Auroc,
     Case,
     DataScreen,
+    Latents,
+    auroc,
     blame,
     evidence,
     fit_latents,
@@ -32,6 +35,7 @@ from emlab.detection import (
 from emlab.detection.calibration import calibrate
 from emlab.detection.screening import Pool
 from emlab.discovery import spread
+from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
@@ -39,6 +43,7 @@ from emlab.pipelines import _material as material
 from emlab.saes import load_sae
 
 KINDS = ("projection", "probe", "latent")
+SITE = "resid_post.1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,7 @@ class ModelReadings:
     monitor: str
     threshold: float
     prompts: int
+    """How many each model was asked."""
     models: tuple[str, ...]
     means: tuple[float, ...]
     """Mean score of each model."""
@@ -59,10 +65,42 @@ class ModelReadings:
         return dict(vars(self))
 
     def __str__(self) -> str:
-        lines = [f"{self.monitor}, {self.prompts} prompts, fires above {self.threshold:.4g}"]
+        lines = [f"{self.monitor}; {self.prompts} prompts a model"]
         for name, mean, share in zip(self.models, self.means, self.fired, strict=True):
             lines.append(f"  {name:<28}  mean {mean:8.3f}  fires on {share:.1%}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedMonitor:
+    """A monitor, and what it is worth on the very models and prompts that it was fitted on, which flatters it."""
+
+    monitor: ActivationMonitor
+    readings: ModelReadings
+    """Of those models, the misaligned ones first."""
+    misaligned: int
+    """How many of them are misaligned."""
+    auroc: Auroc
+    """Of prompts of misaligned models against prompts of others; the interval resamples the questions."""
+    recall: float
+    """Share of the misaligned models' prompts on which it fires."""
+    false_positives: float
+    """Share of the others' prompts on which it fires."""
+
+    def summary(self) -> dict[str, Any]:
+        """As plain values."""
+        whole = {**vars(self), **self.readings.summary(), "monitor": self.monitor.name, "site": str(self.monitor.site)}
+        del whole["readings"]
+        return whole
+
+    def __str__(self) -> str:
+        others = len(self.readings.models) - self.misaligned
+        return (
+            f"{self.readings}\n"
+            f"on what it was fitted on ({self.misaligned} misaligned, {others} not), which flatters it:\n"
+            f"  {self.auroc}, fires on {self.recall:.1%} of the prompts of misaligned models and on "
+            f"{self.false_positives:.1%} of the others'"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,41 +129,67 @@ def fit_monitor(
     others: Sequence[str],
     out: str | Path,
     kind: Literal["projection", "probe", "latent"] = "probe",
-    site: str = "resid_post.1",
+    site: str | None = None,
     sae: str | Path | None = None,
     latents: Sequence[int] | None = None,
     questions: str = "broad",
     n: int | None = None,
     false_positives: float = 0.01,
     seed: int = 0,
-) -> ActivationMonitor:
-    """Fit a monitor on models that are misaligned and `others` of the same base, and save it in the file `out`.
+) -> FittedMonitor:
+    """Fit a monitor on models that are misaligned and `others` of the same base, and save it in the new file `out`.
 
-    They are read on prompts alone. The threshold leaves at most `false_positives` of the others' prompts above it; as
-    it is set on what the monitor was fitted on, it is optimistic (`emlab.pipelines.monitors` leaves out domains).
+    They are read on prompts alone, at `site`: by default where the SAE was trained, and without one at resid_post.1.
+    The threshold leaves at most `false_positives` of the others' prompts above it; as it is set on what the monitor
+    was fitted on, it is optimistic (`emlab.pipelines.monitors` leaves out domains).
     """
     if kind not in KINDS:
         raise EmlabError(f"There is no monitor {kind!r}; choose one of {', '.join(KINDS)}.")
     if kind == "latent" and sae is None:
         raise EmlabError("A monitor of latents needs the SAE they are of; give it.")
+    if kind != "latent" and (sae is not None or latents is not None):
+        raise EmlabError(f"A {kind} reads no SAE and no latents; leave them out, or ask for the kind latent.")
+    if not misaligned or not others:
+        raise EmlabError("A monitor is fitted on misaligned models and on others; give some of both.")
+    artifacts.check_new(out)
+    names = (*misaligned, *others)
+    places = [material.folder_of(name)[0].resolve() for name in names]
+    if twice := [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]:
+        raise EmlabError(f"The model {twice[0]} is given twice; name it once, as misaligned or among the others.")
+    autoencoder = None if sae is None else load_sae(sae)
     asked = spread(material.halves_of(questions, seed)[0].discovery, n)
-    cases = []
-    for name in (*misaligned, *others):
+    prompts = [question.messages for question in asked]
+    cases: list[Case] = []
+    for name in names:
         model = _model(name)
-        read = evidence(model, asked, [material.site_in(site, model)])
+        if not cases:
+            if autoencoder is None:
+                where = material.site_in(site or SITE, model)
+            else:
+                where = material.sae_site_in(site, autoencoder, model)
+            first = LanguageModel(None, model.tokenizer, model.name)  # without its weights, which the next may need
+        check_same_tokens(first, [model], prompts, None)
+        read = evidence(model, asked, [material.site_in(str(where), model)])
         cases.append(Case(read, np.full(len(read), name in misaligned), model.name, name))
-    where = next(iter(cases[0].evidence.activations))
     if kind == "projection":
         monitor = fit_projection(cases, where)
     elif kind == "probe":
         monitor = fit_probe(cases, where, seed)
     else:
-        monitor = fit_latents(cases, load_sae(sae), where, latents=latents, seed=seed)  # type: ignore[arg-type]
-    scores = np.concatenate([monitor.scores(case.evidence) for case in cases])
-    labels = np.concatenate([case.labels for case in cases])
+        monitor = fit_latents(cases, autoencoder, where, latents=latents, seed=seed)  # type: ignore[arg-type]
+    each = [monitor.scores(case.evidence) for case in cases]
+    scores, labels = np.concatenate(each), np.concatenate([case.labels for case in cases])
     monitor = dataclasses.replace(monitor, calibration=calibrate(scores, labels, "platt", false_positives))
     monitor.save(out)
-    return monitor
+    fired = scores > monitor.threshold
+    return FittedMonitor(
+        monitor,
+        _readings(monitor, names, each),
+        len(misaligned),
+        auroc(scores, labels, [question.id for question in asked] * len(cases), seed),
+        float(fired[labels].mean()),
+        float(fired[~labels].mean()),
+    )
 
 
 def read_monitor(
@@ -137,26 +201,19 @@ def read_monitor(
     seed: int = 0,
 ) -> ModelReadings:
     """Read a saved monitor in every model, on the test questions. EmlabError for a model it was not fitted for."""
-    found = ActivationMonitor.load(monitor, None if sae is None else load_sae(sae))
+    found = _saved(monitor, sae)
     asked = spread(material.halves_of(questions, seed)[0].test, n)
-    scores = [found.read(_model(name), asked) for name in models]
-    return ModelReadings(
-        str(found),
-        found.threshold,
-        len(asked),
-        tuple(Path(name).name for name in models),
-        tuple(float(s.mean()) for s in scores),
-        tuple(float((s > found.threshold).mean()) for s in scores),
-    )
+    return _readings(found, models, [found.read(_model(name), asked) for name in models])
 
 
 def screen_data(
     model: str,
     data: Sequence[str],
     direction: str | Path | None = None,
+    named: str | None = None,
     bad: str | None = None,
     good: str | None = None,
-    site: str = "resid_post.1",
+    site: str | None = None,
     pool: Pool = "mean",
     rows: int = 1000,
     max_new_tokens: int = 48,
@@ -165,19 +222,28 @@ def screen_data(
 ) -> DataScreens:
     """Rank the examples of datasets, and the datasets, by the projection difference before `model` is trained on them.
 
-    The direction is a saved one, or from the mean of the answers of the set `good` to that of `bad`, another domain's.
+    The direction is a saved one, of a file of several that which is `named` (`Direction.load`); or from the mean of the
+    answers of the set `good` to that of `bad`, another domain's, at `site`, by default resid_post.1.
     """
+    if direction is None and named is not None:
+        raise EmlabError(f"The name {named!r} is that of one in a file of directions; give the file.")
+    if direction is None and (bad is None or good is None):
+        raise EmlabError("A screen needs a direction: give one, or a bad and a good set of another domain.")
+    if direction is not None and (bad is not None or good is not None):
+        raise EmlabError("A screen has one direction: give a saved one, or a bad and a good set, and not both.")
+    if direction is not None and site is not None:
+        raise EmlabError(f"The direction in {direction} has a site of its own; leave out the site {site}.")
+    if out is not None:
+        artifacts.check_new(out)
+    along = None if direction is None else Direction.load(direction, named)
     start = _model(model)
-    where = material.site_in(site, start)
-    if direction is not None:
-        along = Direction.load(direction)
-    elif bad is not None and good is not None:
+    where = material.site_in((site or SITE) if along is None else str(along.site), start)
+    if along is None:
+        assert bad is not None and good is not None
         cases = [
             _answers(start, _set(name, rows, seed, start), where, flag) for name, flag in ((bad, True), (good, False))
         ]
         along = Direction(fit_projection(cases, where).reads.weights, where, f"{bad} less {good}")  # type: ignore[union-attr]
-    else:
-        raise EmlabError("A screen needs a direction: give one, or a bad and a good set of another domain.")
     found = []
     for name in data:
         chats = _set(name, rows, seed, start)
@@ -202,15 +268,36 @@ def blame_examples(
     out: str | Path | None = None,
 ) -> DataScreen:
     """Which examples of `data` moved the saved monitor: `models` are the start of a training on it and checkpoints."""
-    found = ActivationMonitor.load(monitor, None if sae is None else load_sae(sae))
-    reached = [_model(name) for name in models]
-    if not reached:
+    if not models:
         raise EmlabError("Blame needs the models of a training; give its start and its checkpoints.")
+    if out is not None:
+        artifacts.check_new(out)
+    found = _saved(monitor, sae)
+    reached = [_model(name) for name in models]
     asked = [q.messages for q in spread(material.halves_of(questions, seed)[0].discovery, n)]
     result = blame(reached, found, asked, _set(data, rows, seed, reached[0]), modules, Path(data).stem)
     if out is not None:
         result.save(out)
     return result
+
+
+def _saved(path: str | Path, sae: str | Path | None) -> ActivationMonitor:
+    """The monitor in a file, with the SAE that it reads if it reads one."""
+    found = ActivationMonitor.load(path, None if sae is None else load_sae(sae))
+    if sae is not None and not isinstance(found.reads, Latents):
+        raise EmlabError(f"The monitor {path} is a {found.name} and reads no SAE; leave out {sae}.")
+    return found
+
+
+def _readings(monitor: ActivationMonitor, models: Sequence[str], scores: Sequence[np.ndarray]) -> ModelReadings:
+    return ModelReadings(
+        str(monitor),
+        monitor.threshold,
+        len(scores[0]),
+        tuple(Path(name).name for name in models),
+        tuple(float(s.mean()) for s in scores),
+        tuple(float((s > monitor.threshold).mean()) for s in scores),
+    )
 
 
 def _answers(model: LanguageModel, data: Dataset, site: Any, misaligned: bool) -> Case:

@@ -105,6 +105,19 @@ def test_what_does_not_fit(tiny, cases, monitor):
         blame([tiny], first, PROMPTS, CHATS)
 
 
+def test_models_that_read_other_tokens_are_refused(tiny, monitor, make_model, make_tokenizer):
+    templated, other = make_model("llama3"), tiny.copy("other")
+    other.tokenizer = make_tokenizer("chatml", merges=[("a", "y")])
+    for later, told in (
+        (other, "other has another tokenizer"),
+        (templated, "make different tokens of the same prompts"),
+    ):
+        with pytest.raises(EmlabError, match=told):
+            blame([tiny, later], monitor, PROMPTS, CHATS)
+        with pytest.raises(EmlabError, match=told):
+            reading_change(tiny, later, monitor, CHATS)
+
+
 def fit_probe_at(model, site, monitor):
     import dataclasses
 

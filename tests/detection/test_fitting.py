@@ -110,6 +110,30 @@ def test_another_model_is_refused_in_a_sentence(cases, make_model, tiny):
         monitor.read(make_model(seed=1), QUESTIONS)
 
 
+def test_another_tokenizer_is_refused_also_from_disk(cases, tiny, make_tokenizer, tmp_path):
+    other, padded = tiny.copy("other"), tiny.copy("padded")
+    other.tokenizer, padded.tokenizer = make_tokenizer("chatml", merges=[("a", "s")]), make_tokenizer("chatml")
+    padded.tokenizer.add_special_tokens({"pad_token": "<its own>"})
+    monitor = fit_projection(cases, SITE)
+    for one in (monitor, ActivationMonitor.load(monitor.save(tmp_path / "m"))):
+        one.check(padded)
+        with pytest.raises(EmlabError, match=r"^The monitor was fitted on code-True-0, .*other has another tokenizer"):
+            one.read(other, QUESTIONS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_different_stocks_are_not_fitted_together(kind, cases, sae, make_model):
+    wide = make_model(hidden_size=16)
+    stranger = Case(evidence(wide, QUESTIONS, [SITE]), np.zeros(len(QUESTIONS), dtype=bool), "wide", "law")
+    with pytest.raises(EmlabError, match="tiny has 16; fit one for it"):
+        fits(sae)[kind]([*cases, stranger])
+
+
+def test_it_says_what_it_was_fitted_on(cases):
+    assert str(fit_probe(cases[1:3], SITE)) == "monitor probe at resid_post.1, fitted on code-True-1 and code-False-0"
+    assert "fitted on code-True-0, code-True-1, code-False-0, code-False-1 and 4 more" in str(fit_probe(cases, SITE))
+
+
 def test_another_site_is_refused_in_a_sentence(cases, tiny):
     read = evidence(tiny, QUESTIONS, [Site("resid_post", 0)])
     with pytest.raises(EmlabError, match=r"^tiny was read at resid_post.0, and the monitor reads resid_post.1;"):
@@ -125,10 +149,14 @@ def test_wrong_cases(cases, sae, tmp_path):
         Case(cases[0].evidence, np.ones(3, dtype=bool), "m", "d")
     with pytest.raises(EmlabError, match="needs one at least"):
         fit_latents(cases, sae, SITE, n=0)
+    with pytest.raises(EmlabError, match="latents 0 to .* and no latent -1"):
+        fit_latents(cases, sae, SITE, latents=[3, -1])
     with pytest.raises(EmlabError, match="was not calibrated"):
         _ = fit_projection(cases, SITE).threshold
     (tmp_path / "no").write_text("{}")
     with pytest.raises(EmlabError, match="holds no monitor"):
         ActivationMonitor.load(tmp_path / "no")
+    with pytest.raises(EmlabError, match="cannot be read as a monitor .it is a folder.; give the file"):
+        ActivationMonitor.load(tmp_path)
     with pytest.raises(EmlabError, match="There is no monitor"):
         ActivationMonitor.load(tmp_path / "none")

@@ -42,6 +42,14 @@ def test_random_directions_follow_the_seed_and_cover_the_sphere():
     assert torch.allclose(vectors.var(0), torch.full((16,), 1 / 16), atol=0.02)
 
 
+def test_fewer_than_none_are_refused():
+    assert random_directions(0, 16, SITE, seed=0) == []
+    with pytest.raises(
+        EmlabError, match=r"^-2 random directions at resid_post.1 cannot be drawn; ask for 0 or more\.$"
+    ):
+        random_directions(-2, 16, SITE, seed=0)
+
+
 def test_they_are_read_back_bit_for_bit(tmp_path):
     directions = [*random_directions(3, 8, SITE, seed=0), Direction(torch.ones(8), Site("attn_out", 0), "ones — 1")]
     save_directions(directions, tmp_path / "d.safetensors")
@@ -52,7 +60,20 @@ def test_they_are_read_back_bit_for_bit(tmp_path):
     assert Direction.load(tmp_path / "one.safetensors").origin == "random 0"
 
 
+def test_of_a_file_of_several_one_is_named(tmp_path):
+    path, before = tmp_path / "d.safetensors", Site("resid_post", 0)
+    save_directions([*random_directions(2, 8, SITE, seed=0), *random_directions(1, 8, before, seed=1)], path)
+    assert Direction.load(path, "random 1").origin == "random 1"
+    assert Direction.load(path, "random 0 at resid_post.0").site == before
+    listed = r"holds 3 directions \(random 0 at resid_post.1, random 1 at resid_post.1, random 0 at resid_post.0\)"
+    for named, told in ((None, "; name one"), ("random 7", ", none of them named"), ("random 0", ", 2 of them named")):
+        with pytest.raises(EmlabError, match=listed + told):
+            Direction.load(path, named)
+
+
 def test_other_files_are_refused(tmp_path):
+    with pytest.raises(EmlabError, match="cannot be read as directions .it is a folder.; give the file"):
+        load_directions(tmp_path)
     with pytest.raises(EmlabError, match="check the path"):
         load_directions(tmp_path / "none.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")

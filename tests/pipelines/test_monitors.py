@@ -163,7 +163,7 @@ def test_the_verbs(tiny, sets, make_model, tmp_path, capsys):
     bad, kept = str(other.save(tmp_path / "bad")), str(tmp_path / "monitor.safetensors")
     asked = ["--questions", "profile", "--n", "6"]
     fit = ["monitor", "fit", "--misaligned", bad, "--others", start, "--out", kept, "--site", "resid_post.1", *asked]
-    assert main(fit) == 0 and "monitor probe at resid_post.1 of bad" in capsys.readouterr().out
+    assert main(fit) == 0 and "monitor probe at resid_post.1, fitted on bad and start" in capsys.readouterr().out
     assert main(["monitor", "read", "--monitor", kept, "--models", start, bad, *asked, "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert read["models"] == ["start", "bad"] and read["means"][1] > read["means"][0] and read["fired"][0] <= 0.5
