@@ -87,10 +87,15 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_
     )
 
 
-def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> float:
-    """The smallest of the scores of negatives above which at most this share of them lies; inf where there are none."""
+def check_share(false_positives: float) -> None:
+    """EmlabError for what is no share of false positives."""
     if not 0 <= false_positives < 1:
         raise EmlabError(f"A share of false positives is from 0 to below 1, and not {false_positives}.")
+
+
+def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> float:
+    """The smallest of the scores of negatives above which at most this share of them lies; inf where there are none."""
+    check_share(false_positives)
     ordered = np.sort(np.asarray(negatives, dtype=float))[::-1]
     if not len(ordered):
         return math.inf

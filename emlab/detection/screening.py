@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -155,6 +155,12 @@ def answered(examples: Any) -> tuple[list[list[dict[str, str]]], list[str]]:
     return [list(row.messages[:i]) for row, i in zip(rows, last, strict=True)], [row.answer for row in rows]
 
 
+def check_pool(pool: str) -> None:
+    """EmlabError for what is no way to pool."""
+    if pool not in get_args(Pool):
+        raise EmlabError(f"There is no pooling {pool!r}; choose {' or '.join(get_args(Pool))}.")
+
+
 def _projections(
     model: LanguageModel,
     prompts: Sequence[Any],
@@ -164,6 +170,7 @@ def _projections(
     batch_size: int,
 ) -> Tensor:
     """(n,): the mean projection of each answer's tokens, or of the line where it is highest."""
+    check_pool(pool)
     read = model.activations(prompts, direction.site, "generated", answers, batch_size=batch_size)
     if read.values.shape[1] != len(direction.vector):
         raise EmlabError(
@@ -178,8 +185,6 @@ def _projections(
         starts = before | (read.rows != torch.cat([read.rows[:1], read.rows[:-1]]))
         group = starts.long().cumsum(0)
         n = int(group[-1]) + 1
-    elif pool != "mean":
-        raise EmlabError(f"There is no pooling {pool!r}; choose mean or max.")
     means = torch.zeros(n, dtype=torch.float64).index_add_(0, group, along) / torch.bincount(group, minlength=n)
     if pool == "mean":
         return means

@@ -32,8 +32,8 @@ from emlab.detection import (
     own_answers,
     projection_difference,
 )
-from emlab.detection.calibration import calibrate
-from emlab.detection.screening import Pool
+from emlab.detection.calibration import calibrate, check_share
+from emlab.detection.screening import Pool, check_pool
 from emlab.discovery import spread
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
@@ -151,6 +151,7 @@ def fit_monitor(
         raise EmlabError(f"A {kind} reads no SAE and no latents; leave them out, or ask for the kind latent.")
     if not misaligned or not others:
         raise EmlabError("A monitor is fitted on misaligned models and on others; give some of both.")
+    check_share(false_positives)
     artifacts.check_new(out)
     names = (*misaligned, *others)
     places = [material.folder_of(name)[0].resolve() for name in names]
@@ -225,6 +226,10 @@ def screen_data(
     The direction is a saved one, of a file of several that which is `named` (`Direction.load`); or from the mean of the
     answers of the set `good` to that of `bad`, another domain's, at `site`, by default resid_post.1.
     """
+    check_pool(pool)
+    called = [Path(name).stem for name in data]
+    if twice := [name for name in called if called.count(name) > 1]:
+        raise EmlabError(f"Two of the datasets are called {twice[0]}; give each a name of its own.")
     if direction is None and named is not None:
         raise EmlabError(f"The name {named!r} is that of one in a file of directions; give the file.")
     if direction is None and (bad is None or good is None):

@@ -173,6 +173,8 @@ def test_a_screen_refuses_what_cannot_act(models, data, no_model, tmp_path):
         ({"direction": tmp_path}, "it is a folder"),
         ({"named": "random 0", "bad": data, "good": data}, "give the file"),
         ({"bad": data}, "A screen needs a direction"),
+        ({"pool": "median"}, "no pooling 'median'; choose mean or max"),
+        ({"data": [data, data]}, "Two of the datasets are called"),
     ):
         with pytest.raises(EmlabError, match=told):
-            screen_data(models["start"], [data], **given)
+            screen_data(models["start"], **{"data": [data], **given})
