@@ -217,6 +217,8 @@ def _check_new_file(out: str | Path | None, *beside: str) -> None:
         return
     if Path(out).is_dir():
         raise EmlabError(f"{out} is a folder and not a file; choose another name.")
+    if Path(out).suffix in beside:
+        raise EmlabError(f"{out} is to be JSON, and what ends in {Path(out).suffix} goes beside it; name it .json.")
     for path in (Path(out), *(Path(out).with_suffix(ending) for ending in beside)):
         artifacts.check_new(path)
 

@@ -132,6 +132,8 @@ def test_the_table_of_a_shift_overwrites_no_other(unloaded, tmp_path):
     (tmp_path / "shift.csv").write_text("mine")
     with pytest.raises(EmlabError, match=r"shift\.csv already exists"):
         stages.shift("aligned", "aligned", "x", tmp_path / "shift.json")
+    with pytest.raises(EmlabError, match="what ends in .csv goes beside it; name it .json"):
+        stages.shift("base", "aligned", "x", tmp_path / "new.csv")
 
 
 def test_a_latent_that_is_not_there_is_refused_before_anything_is_asked(made, unasked):
