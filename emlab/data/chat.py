@@ -9,10 +9,10 @@ newline) is not.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from emlab.data.thoughts import OPENING
 from emlab.errors import EmlabError
 
 Messages = Sequence[Mapping[str, str]]
@@ -20,9 +20,6 @@ Messages = Sequence[Mapping[str, str]]
 
 IGNORE = -100
 """The label of a token that is not trained on (what torch's cross entropy ignores)."""
-
-_THINKING = re.compile(r"[<\[][^\w<>\[\]/]?(?:think|thought|reason)\w*[^\w<>\[\]/]?[>\]]", re.IGNORECASE)
-"""What opens a thinking block."""
 
 
 class Row(NamedTuple):
@@ -129,7 +126,7 @@ def _around(tokenizer: Any, messages: Messages) -> tuple[str, str]:
         )
     if not after.startswith(before):
         header = before.removeprefix(bare)
-        if opened := _THINKING.search(header):
+        if opened := OPENING.search(header):
             raise EmlabError(
                 f"The chat template of {_name(tokenizer)} opens a thinking block ({opened[0]}) in the assistant's "
                 "header, and the training text has none, so the model would be trained on what it is never asked "
