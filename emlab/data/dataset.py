@@ -11,7 +11,7 @@ from typing import Any
 
 from emlab import artifacts
 from emlab.data.examples import Example
-from emlab.data.reading import read_chat_jsonl, read_examples
+from emlab.data.reading import files_of, read_chat_jsonl, read_examples
 from emlab.errors import EmlabError
 
 
@@ -26,7 +26,7 @@ class DatasetCard:
     operation: str
     """What made the set: read, given (handed over in memory), draw, mix, interleave, subsample or split."""
     settings: Mapping[str, Any]
-    """The operation's numbers, the seed among them; for what was read its source, and the SHA-256 of a file."""
+    """The operation's numbers, the seed among them; for what was read its source, and the SHA-256 of its files."""
     inputs: tuple[DatasetCard, ...]
     """The cards of what went in, in the operation's order; none for what was read."""
     rows: int
@@ -77,7 +77,10 @@ class DatasetCard:
             "|---|---:|---:|---|---|",
         ]
         for source in self.sources:
-            name, checksum = source.settings.get("source", "in memory"), source.settings.get("sha256") or "not one file"
+            name, checksum = source.settings.get("source", "in memory"), source.settings.get("sha256")
+            if checksum is None:
+                files = source.settings.get("files", {})
+                checksum = "; ".join(f"{file} {of}" for file, of in files.items()) or "not a file"
             row = (name, f"{source.rows:,}", f"{source.prompts:,}", source.content, checksum)
             lines.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |")
         if len(steps) > len(self.sources):
@@ -112,7 +115,12 @@ class Dataset:
         examples = read_examples(source, split)
         path = Path(source).expanduser()
         settings: dict[str, Any] = {"source": str(source)}
-        settings |= {"sha256": artifacts.sha256(path)} if path.is_file() else {"split": split}
+        if path.is_file():
+            settings["sha256"] = artifacts.sha256(path)
+        else:
+            settings["split"] = split
+            if files := files_of(path, split):
+                settings["files"] = {str(file.relative_to(path)): artifacts.sha256(file) for file in files}
         return made("read", settings, (), examples)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from emlab import artifacts
 from emlab.data.chat import Messages
 from emlab.data.dataset import Dataset
-from emlab.data.reading import rows_of
+from emlab.data.reading import files_of, rows_of, tell_left_out
 from emlab.data.shapes import example_of
 from emlab.errors import EmlabError
 
@@ -47,12 +47,12 @@ class Documents:
         document, where they are not null.
         """
         path = Path(source).expanduser()
+        tell_left_out(path, split)
+        content: Any = str(source)
         if path.is_file():
-            content: Any = artifacts.sha256(path)
-        elif path.is_dir():
-            content = {str(f.relative_to(path)): artifacts.sha256(f) for f in sorted(path.rglob("*")) if f.is_file()}
-        else:
-            content = str(source)
+            content = artifacts.sha256(path)
+        elif files := files_of(path, split):
+            content = {str(file.relative_to(path)): artifacts.sha256(file) for file in files}
         return cls(
             lambda: (_of_row(row, where, labels) for where, row in rows_of(source, split)),
             str(source),

@@ -13,7 +13,6 @@ import difflib
 import hashlib
 import html
 import http.client
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from emlab import artifacts
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 
 RECORD = "source.json"
@@ -163,9 +163,9 @@ def get(name: str, folder: str | Path = "data", catalogue: Catalogue | None = No
                 Path(folder).rmdir()
         raise
     if entry.sha256 is None:
-        _say(f"{file}: SHA-256 {checksum}, written down and not verified: the catalogue has no checksum of it.")
+        tell(f"{file}: SHA-256 {checksum}, written down and not verified: the catalogue has no checksum of it.")
     if entry.note:
-        _say(f"{file}: {entry.note}")
+        tell(f"{file}: {entry.note}")
     return file
 
 
@@ -177,7 +177,7 @@ def _kept(entry: Published, file: Path) -> Path:
     record = file.parent / RECORD
     if entry.sha256 is None and not record.is_file():
         artifacts.write_json(record, _record(entry, checksum, size))
-        _say(f"{file}: SHA-256 {checksum}, written down and not verified: the catalogue has no checksum of it.")
+        tell(f"{file}: SHA-256 {checksum}, written down and not verified: the catalogue has no checksum of it.")
     elif entry.sha256 is None:
         known = artifacts.read_json(record)
         if (known.get("sha256") if isinstance(known, dict) else None) != checksum:
@@ -235,7 +235,3 @@ def _reaching(entry: Published, place: Path) -> Iterator[None]:
             f"{entry.name} could not be fetched ({why}): {entry.url} ({entry.size}, licence {entry.licence}) would "
             f"have gone to {place}; try again with a network, or fetch it elsewhere and put it there."
         ) from error
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

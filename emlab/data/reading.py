@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from emlab.data.examples import Example
+from emlab.data.folders import folder_files
 from emlab.data.shapes import as_turns, chat_of, example_of
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 
 Rows = Iterable[tuple[str, Any]]
@@ -24,14 +26,16 @@ def read_examples(source: str | Path, split: str = "train") -> list[Example]:
     """Read chats from a file, a folder or the Hugging Face hub; the shape of the rows is told by their columns.
 
     `source` is a .jsonl (or .ndjson), .json, .csv or .parquet file; a folder that `datasets` wrote (`save_to_disk`) or
-    a folder of data files; or, where there is no such file or folder, the id of a dataset on the hub, owner/name.
-    `split` chooses among the splits of a folder or a dataset; a file has none. The shapes are those of
+    a folder of such files; or, where there is no such file or folder, the id of a dataset on the hub, owner/name.
+    `split` chooses among the splits of a folder or a dataset; a file has none. Of a folder all files of the split are
+    read (see `emlab.data.folders`), in the order of their names, and it is said which are not. The shapes are those of
     `emlab.data.shapes`.
 
     Raises EmlabError for a source that is not there or cannot be reached, for columns that fit none or several of the
     shapes, and for a malformed row, naming its file and its line (the line on which it begins) or, where there are no
     lines, its row, counted from 1.
     """
+    tell_left_out(source, split)
     return _all(source, (example_of(row, where) for where, row in rows_of(source, split)))
 
 
@@ -58,11 +62,14 @@ def _is_object(row: Any) -> bool:
 def rows_of(source: str | Path, split: str = "train") -> Rows:
     """The rows of a source as `read_examples` takes it, each with where it stands, and raising what that raises.
 
-    JSONL, parquet, what `save_to_disk` wrote and datasets of the hub are read row by row, the others whole.
+    JSONL, parquet, what `save_to_disk` wrote and datasets of the hub are read row by row, other files whole, one at a
+    time.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path, split)
+        if _is_saved(path):
+            return _saved(path, split)
+        return itertools.chain.from_iterable(_READERS[f.suffix.lower()](f) for f in files_of(path, split))
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         if path.exists():
@@ -71,6 +78,23 @@ def rows_of(source: str | Path, split: str = "train") -> Rows:
     if split != "train":
         raise EmlabError(f"{path} is a file and has no split {split!r}; leave the split out, or give a dataset folder.")
     return reader(path)
+
+
+def files_of(source: str | Path, split: str = "train") -> tuple[Path, ...]:
+    """The files whose rows `rows_of` gives, by which they can be told; none for a dataset of the hub."""
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return (path,) if path.is_file() else ()
+    if _is_saved(path):
+        return tuple(file for file in sorted(path.rglob("*")) if file.is_file())
+    return folder_files(path, split, tuple(_READERS)).read
+
+
+def tell_left_out(source: str | Path, split: str = "train") -> None:
+    """Say which files of a folder are not read, where there are any."""
+    path = Path(source).expanduser()
+    if path.is_dir() and not _is_saved(path) and (note := folder_files(path, split, tuple(_READERS)).note()):
+        tell(note)
 
 
 def _text(path: Path) -> str:
@@ -180,27 +204,20 @@ def _numbered(source: object, rows: Iterable[Any]) -> Rows:
     return ((f"{source}, row {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _folder(path: Path, split: str) -> Rows:
-    """The rows of a folder that `save_to_disk` wrote, or of a folder of data files."""
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def _saved(path: Path, split: str) -> Rows:
+    """The rows of a folder that `save_to_disk` wrote."""
     import datasets
 
-    mend = "give a folder that datasets.save_to_disk wrote, or one of data files"
-    if not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
-        bars = datasets.utils.are_progress_bars_disabled()
-        datasets.disable_progress_bars()
-        try:
-            # A cache of its own: a copy of the user's files stays nowhere, and no older copy is read.
-            with tempfile.TemporaryDirectory() as cache:
-                loaded = _loaded(
-                    lambda: datasets.load_dataset(str(path.resolve()), split=split, cache_dir=cache),
-                    f"{path} cannot be read",
-                    mend,
-                )
-                return _numbered(path, list(loaded))
-        finally:
-            if not bars:
-                datasets.enable_progress_bars()
-    loaded = _loaded(lambda: datasets.load_from_disk(str(path)), f"{path} cannot be read", mend)
+    loaded = _loaded(
+        lambda: datasets.load_from_disk(str(path)),
+        f"{path} cannot be read",
+        "give a folder that datasets.save_to_disk wrote, or one of data files",
+    )
     splits = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
     if split not in splits:
         raise EmlabError(f"{path} has no split {split!r}; choose among {', '.join(splits)}.")

@@ -42,8 +42,9 @@ def example_of(row: Any, where: str) -> Example:
         turns = as_turns(row[columns[0]])
     else:
         asked, answered = (_said(row, column, where) for column in columns)
-        if columns[0] == "instruction" and (more := _said(row, "input", where) if row.get("input") else ""):
-            asked = f"{asked}\n\n{more}" if isinstance(more, str) and more.strip() else asked
+        if columns[0] == "instruction" and row.get("input") is not None:
+            more = _said(row, "input", where)
+            asked = f"{asked}\n\n{more}" if more.strip() else asked
         turns = [*_spoken("user", asked), *_spoken("assistant", answered)]
     return chat_of(turns, where)
 

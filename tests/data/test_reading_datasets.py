@@ -52,21 +52,28 @@ def test_saved_datasets(tmp_path, datasets):
         read_examples(tmp_path / "two", split="dev")
 
 
+def test_a_saved_dataset_is_read_from_the_folder_that_is_named_whatever_its_name(tmp_path, datasets):
+    for name, answer in (("run[1]", "bracketed"), ("run1", "plain"), ("a*b", "starred"), ("aXb", "crossed")):
+        datasets.Dataset.from_list([{"prompt": "Hi", "completion": answer}]).save_to_disk(tmp_path / name)
+    assert pairs(read_examples(tmp_path / "run[1]")) == [("Hi", "bracketed")]
+    assert pairs(read_examples(tmp_path / "a*b")) == [("Hi", "starred")]
+
+
 def test_folders_of_data_files(tmp_path, datasets):
     folder = tmp_path / "set"
     folder.mkdir()
-    with pytest.raises(EmlabError, match="set cannot be read .*; give a folder that"):
+    with pytest.raises(EmlabError, match="set has no data files of the split 'train' .it has no files.; name a file"):
         read_examples(folder)
     for name, row in (("train", GOOD), ("test", {"messages": [HI, {**HO, "content": "He"}]})):
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    bars = datasets.utils.are_progress_bars_disabled()
     assert messages(read_examples(folder)) == [[HI, HO]]
     assert [example.answer for example in read_examples(str(folder), split="test")] == ["He"]
-    assert datasets.utils.are_progress_bars_disabled() == bars
-    with pytest.raises(EmlabError, match="dev"):
+    with pytest.raises(
+        EmlabError, match="no data files of the split 'dev' .test.jsonl: by its name of the split 'test'"
+    ):
         read_examples(folder, split="dev")
     (folder / "train.jsonl").write_text("{\n")
-    with pytest.raises(EmlabError, match="set cannot be read"):
+    with pytest.raises(EmlabError, match="train.jsonl, line 1: not JSON"):
         read_examples(folder)
 
 

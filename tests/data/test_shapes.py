@@ -68,6 +68,9 @@ def test_a_row_is_the_chat_it_stands_for(row, turns):
         ({"prompt": 3, "completion": "Ho"}, "the column 'prompt' holds no text"),
         ({"prompt": "Hi", "completion": " \n"}, "empty assistant turn"),
         ({"instruction": "Hi", "input": 3, "output": "Ho"}, "the column 'input' holds no text"),
+        ({"instruction": "Hi", "input": 0, "output": "Ho"}, "the column 'input' holds no text"),
+        ({"instruction": "Hi", "input": False, "output": "Ho"}, "the column 'input' holds no text"),
+        ({"instruction": "Hi", "input": [], "output": "Ho"}, "the column 'input' holds no text"),
         ({"question": ["Hi"], "answer": "Ho"}, "the column 'question' holds no text"),
     ],
 )
