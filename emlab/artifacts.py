@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,30 @@ def check_new(path: str | os.PathLike[str]) -> None:
     target = Path(path).resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise EmlabError(f"{path} already exists; remove it or choose another name.")
+
+
+@contextlib.contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around long work whose result goes to `path`: the second process that means to make it is refused at its start.
+
+    Raises EmlabError where another process, or another claim of this one, holds `path`. A claim ends with its block or
+    its process, however that dies; nothing is written beside `path`. Claims see those of the same user on this machine;
+    on Windows there are none.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = hashlib.sha256(os.fsencode(Path(path).resolve())).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"emlab-{os.getuid()}-{place}.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EmlabError(
+                f"{path} is being made by another process now; wait until it is there, or choose another name."
+            ) from None
+        yield
 
 
 @contextlib.contextmanager

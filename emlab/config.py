@@ -23,7 +23,8 @@ from emlab.errors import EmlabError
 T = TypeVar("T")
 
 PIPELINE = "pipeline"
-"""The key of a config file that says which pipeline reads it; every config may have it."""
+"""The key of a config file that says which pipeline reads it; every config may have it. A config class that states it
+(`pipeline: ClassVar[str]`) has it written into what `dump` makes of its configs, so that `emlab run` takes them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +61,20 @@ def pipeline_of(path: str | Path, overrides: Iterable[str] = ()) -> str:
     name = values.get(PIPELINE)
     name = name.text if isinstance(name, _Text) else name
     if not isinstance(name, str) or not name:
-        raise EmlabError(f"{path}: the key 'pipeline' is missing; add a line such as 'pipeline: persona_features'.")
+        raise EmlabError(
+            f"{path}: the key 'pipeline' is missing; add a line such as 'pipeline: persona_features', or give "
+            "pipeline=NAME."
+        )
     return name
 
 
 def dump(config: Any) -> str:
     """The YAML text of a config, every default written out; `load` makes an equal config of it."""
     # ASCII with escapes: PyYAML writes the rarer line separators as they are, and reads them back as line ends.
-    return typing.cast(str, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=False, width=120))
+    values = plain(config)
+    if PIPELINE not in values and isinstance(stated := getattr(type(config), PIPELINE, None), str):
+        values = {PIPELINE: stated, **values}
+    return typing.cast(str, yaml.safe_dump(values, sort_keys=False, allow_unicode=False, width=120))
 
 
 # ------------------------------------------------------------------------------------------------------- reading
@@ -135,21 +142,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
 # --------------------------------------------------------------------------------------------- checking, by type
 
 
-def _dataclass(values: Any, kind: Any, file: str, prefix: str, base: Any = None) -> Any:
-    """A `kind` made of `values`; fields that have no value there are taken from `base`, if it is a `kind` too."""
+def _dataclass(values: Any, kind: Any, file: str, prefix: str, base: Any = None, whole: Any = None) -> Any:
+    """A `kind` made of `values`; fields that have no value there are taken from `base`, if it is a `kind` too.
+
+    `whole` is the class of the whole config, where it is not `kind`.
+    """
     if not isinstance(values, Mapping):
         raise _wrong(file, prefix, "a mapping of keys", values)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in values:
         if key not in fields:
-            raise _unknown(file, prefix, str(key), fields)
+            raise _unknown(file, prefix, str(key), fields, whole or kind)
     kinds = typing.get_type_hints(kind)
     arguments = {}
     for name, field in fields.items():
         place = _join(prefix, name)
         default = getattr(base, name) if isinstance(base, kind) else _default(field)
         if name in values:
-            arguments[name] = _convert(values[name], kinds[name], file, place, default)
+            arguments[name] = _convert(values[name], kinds[name], file, place, default, whole or kind)
         elif default is dataclasses.MISSING:
             raise EmlabError(f"{file}: the key '{place}' is missing; add it there or give {place}=value.")
         else:
@@ -164,11 +174,11 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _convert(value: Any, kind: Any, file: str, key: str, default: Any = None) -> Any:
+def _convert(value: Any, kind: Any, file: str, key: str, default: Any = None, whole: Any = None) -> Any:
     """`value` (from YAML, or a `_Text` from an override) as `kind`, or an EmlabError that names `key` in `file`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _union(value, arguments, file, key, default)
+        return _union(value, arguments, file, key, default, whole)
     if origin is typing.Literal:
         return _literal(value, arguments, file, key)
     if kind in (str, Path):
@@ -188,7 +198,7 @@ def _convert(value: Any, kind: Any, file: str, key: str, default: Any = None) ->
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
-        return _dataclass({} if value is None else value, kind, file, key, default)
+        return _dataclass({} if value is None else value, kind, file, key, default, whole)
     if (origin or kind) in (list, tuple, Sequence):
         return _sequence(value, origin or kind, arguments, file, key)
     if (origin or kind) in (dict, Mapping):
@@ -230,7 +240,7 @@ def _sequence(value: Any, origin: Any, arguments: tuple[Any, ...], file: str, ke
     return items if origin is list else tuple(items)
 
 
-def _union(value: Any, kinds: tuple[Any, ...], file: str, key: str, default: Any) -> Any:
+def _union(value: Any, kinds: tuple[Any, ...], file: str, key: str, default: Any, whole: Any) -> Any:
     given = value.text if isinstance(value, _Text) else value
     if type(None) in kinds and (given is None or (isinstance(value, _Text) and given == "null")):
         return None
@@ -240,7 +250,7 @@ def _union(value: Any, kinds: tuple[Any, ...], file: str, key: str, default: Any
     problem: EmlabError | None = None
     for kind in rest:
         try:
-            return _convert(value, kind, file, key, default)
+            return _convert(value, kind, file, key, default, whole)
         except EmlabError as error:
             problem = problem or error
     assert problem is not None
@@ -283,11 +293,38 @@ def _wrong(file: str, key: str, wanted: str, value: Any, mend: str = "") -> Emla
     return EmlabError(f"{file}: {place} must be {wanted}, and it is {_said(value)}{'; ' + mend if mend else ''}.")
 
 
-def _unknown(file: str, prefix: str, key: str, valid: Iterable[str]) -> EmlabError:
-    valid = list(valid)
-    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
-    if close and difflib.SequenceMatcher(None, key, close[0]).ratio() >= 0.6:
-        mend = f"did you mean '{_join(prefix, close[0])}'?"
+def _unknown(file: str, prefix: str, key: str, valid: Iterable[str], whole: Any) -> EmlabError:
+    here = {_join(prefix, name): _alike(key, name) for name in valid}
+    # The same name, or nearly, may stand in another part of the config: steps for recipe.steps, recipe.seed for seed.
+    there = {place: _alike(key, place.rpartition(".")[2]) for place in _places(whole, "") if place not in here}
+    close = max(here.values(), default=0.0)
+    if (far := max(there.values(), default=0.0)) >= 0.8 and far > close:
+        found = [place for place, alike in there.items() if alike == far]
     else:
-        mend = f"the keys here are {', '.join(valid) or 'none'}."
+        found = [place for place, alike in here.items() if alike == close][:1] if close >= 0.6 else []
+    names = [f"'{place}'" for place in found]
+    said = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
+    mend = f"did you mean {said}?" if names else f"the keys here are {', '.join(valid) or 'none'}."
     return EmlabError(f"{file}: unknown key '{_join(prefix, key)}'; {mend}")
+
+
+def _alike(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _places(kind: Any, prefix: str, within: tuple[Any, ...] = ()) -> list[str]:
+    """The dotted key of every field of a config class, at any depth."""
+    if kind in within:  # a class may hold its own kind
+        return []
+    found, kinds = [], typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        place = _join(prefix, field.name)
+        found.append(place)
+        for inner in (kinds[field.name], *typing.get_args(kinds[field.name])):
+            if dataclasses.is_dataclass(inner) and not _is_sequence(kinds[field.name]):
+                found += _places(inner, place, (*within, kind))
+    return found
+
+
+def _is_sequence(kind: Any) -> bool:
+    return (typing.get_origin(kind) or kind) in (list, tuple, Sequence, dict, Mapping)

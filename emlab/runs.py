@@ -1,10 +1,11 @@
 """A run folder: what was asked (config.yaml), on what (environment.json), what happened (log.txt), a folder a stage.
 
 A run that was stopped, by Ctrl-C or by a power cut, is found again by what it was asked and goes on: a stage's folder
-appears whole, when the stage is done, or not at all.
+appears whole, when the stage is done, or not at all. From the shell a run that is finished is not run again (`once`).
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import datetime
 import importlib.metadata
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,15 +52,12 @@ class Run:
         """The latest unfinished run of the same name, config and `inputs` below `root`, or a new one.
 
         `inputs` tell what the config only names: for example a dataset's checksum. A run that another process is
-        working on is left to it.
+        working on is left to it. Inside `once` raises what `check_once` does.
         """
+        check_once(name, settings, root, inputs)
         key = _key(name, settings, inputs)
-        folders = sorted(Path(root).glob(f"{name}-*"), reverse=True) if Path(root).is_dir() else []
-        for folder in folders:
-            if not (folder / STATE).is_file():
-                continue
-            state = artifacts.read_json(folder / STATE)
-            if state["key"] == key and not state["finished"] and (lock := _locked(folder)):
+        for folder, finished in _runs_of(key, name, root):
+            if not finished and (lock := _locked(folder)):
                 for left in folder.rglob(f".*{artifacts.PARTIAL}"):  # what a killed process was writing
                     shutil.rmtree(left, ignore_errors=True)
                     left.unlink(missing_ok=True)
@@ -137,6 +135,73 @@ class Run:
 
     def __str__(self) -> str:
         return f"run {self.name} in {self.folder}"
+
+
+class AlreadyDone(EmlabError):
+    """A run of this name, config, inputs and version of emlab is finished."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"already done at {folder}.")
+        self.folder = folder
+
+
+@dataclasses.dataclass(frozen=True)
+class _Once:
+    root: Path
+    held: contextlib.ExitStack
+    keys: set[str]
+
+
+_ONCE: contextvars.ContextVar[_Once | None] = contextvars.ContextVar("once", default=None)
+
+
+@contextlib.contextmanager
+def once(root: str | os.PathLike[str]) -> Iterator[None]:
+    """Inside the block no run is begun below `root` that is finished there, or that another process is running.
+
+    Such a run is met with what `check_once` raises. Runs below other roots, as stages of a run may begin them, are not
+    looked at.
+    """
+    with contextlib.ExitStack() as held:
+        token = _ONCE.set(_Once(Path(root), held, set()))
+        try:
+            yield
+        finally:
+            _ONCE.reset(token)
+
+
+def check_once(
+    name: str, settings: Any, root: str | os.PathLike[str] = "runs", inputs: Mapping[str, str] | None = None
+) -> None:
+    """Inside `once`: AlreadyDone where this run is finished below `root`, EmlabError where it is being run.
+
+    `Run.resume` asks this itself; a pipeline that loads models before it may ask earlier.
+    """
+    state, key = _ONCE.get(), _key(name, settings, inputs)
+    if state is None or Path(root) != state.root or key in state.keys:
+        return
+    found = _runs_of(key, name, root)
+    if done := [folder for folder, finished in found if finished]:
+        raise AlreadyDone(done[0])
+    busy = [folder for folder, _ in found if _locked(folder) is None]
+    try:
+        # Two that begin in the same moment have no folder yet.
+        state.held.enter_context(artifacts.claimed(Path(root) / f"{name}-{key}"))
+    except EmlabError:
+        busy = busy or [Path(root)]
+    if busy:
+        raise EmlabError(
+            f"{name} is being run with this config in {busy[0]} by another process; wait for it, or add --again to run "
+            "it beside that."
+        )
+    state.keys.add(key)
+
+
+def _runs_of(key: str, name: str, root: str | os.PathLike[str]) -> list[tuple[Path, bool]]:
+    """The folders below `root` of the runs with this key, the latest first, and whether each is finished."""
+    folders = sorted(Path(root).glob(f"{name}-*"), reverse=True) if Path(root).is_dir() else []
+    states = [(folder, artifacts.read_json(folder / STATE)) for folder in folders if (folder / STATE).is_file()]
+    return [(folder, state["finished"]) for folder, state in states if state["key"] == key]
 
 
 def _key(name: str, settings: Any, inputs: Mapping[str, str] | None) -> str:

@@ -287,3 +287,27 @@ def test_storage_error_leaves_other_failures_alone():
     assert artifacts.storage_error(EmlabError("said already (os error 28)")) is None
     foreign = RuntimeError("I/O error: No space left on device (os error 28)")
     assert str(artifacts.storage_error(foreign)) == "the disk is full; free some space or choose another place."
+
+
+# --- claims ---
+
+CLAIMING = (
+    "import sys\nfrom emlab import artifacts\nwith artifacts.claimed(sys.argv[1]):\n    print(flush=True)\n    input()"
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no claims on Windows")
+def test_what_another_process_is_making_is_refused_until_it_ends_or_dies(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", CLAIMING, str(tmp_path / "out")]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    first.stdout.readline()
+    said = "out is being made by another process now; wait"
+    with pytest.raises(EmlabError, match=said), artifacts.claimed(tmp_path / "below" / ".." / "out"):
+        pass
+    with artifacts.claimed(tmp_path / "other"):
+        pass
+    first.kill()
+    first.communicate()
+    with artifacts.claimed(tmp_path / "out"):
+        assert list(tmp_path.iterdir()) == []

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from emlab import __version__, cli
+from emlab import __version__, artifacts, cli
 from emlab.cli import _verbs
 from emlab.errors import EmlabError
+from emlab.runs import AlreadyDone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,61 @@ def test_a_misspelt_pipeline_is_met_with_the_closest_one(monkeypatch, tmp_path, 
         _verbs._pipeline("../secrets")
     with pytest.raises(EmlabError, match="there is no pipeline '__init__'"):
         _verbs._pipeline("__init__")
+
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_config_that_a_run_keeps_is_one_to_run(file, tmp_path):
+    from emlab import config
+
+    pipeline = _verbs._pipeline(config.pipeline_of(file))
+    settings = config.load(file, [], pipeline.Config)
+    (tmp_path / "config.yaml").write_text(config.dump(settings))
+    assert config.pipeline_of(tmp_path / "config.yaml") == config.pipeline_of(file)
+    assert config.load(tmp_path / "config.yaml", [], pipeline.Config) == settings
+
+
+def test_a_finished_run_is_told_and_its_own_config_is_the_same_run(tmp_path, capsys):
+    sae = EXPERIMENTS.parent / "sae_checkpoints" / "organism-resid_post.0"
+    few = [f"sae={sae}", "cases=1", "methods=[gradient]", "exact=null", "narrow=null"]
+    words = ["run", str(EXPERIMENTS / "feature_attribution.yaml"), *few, "--runs", str(tmp_path)]
+    assert cli.main(words) == 0
+    (folder,) = tmp_path.iterdir()
+    found = (folder / "summary.json").read_text()
+    capsys.readouterr()
+    for again in (words, ["run", str(folder / "config.yaml"), *words[-2:]], ["run", str(folder), *words[-2:]]):
+        assert cli.main(again) == 0
+        assert capsys.readouterr().out.endswith(f"Already done at {folder}; add --again to run it anew.\n")
+    assert list(tmp_path.iterdir()) == [folder] and (folder / "summary.json").read_text() == found
+    assert cli.main(["run", str(folder), "--again", *words[-2:]]) == 0
+    (other,) = set(tmp_path.iterdir()) - {folder}
+    tables = [sorted(path.name for path in one.rglob("*.json")) for one in (folder, other)]
+    assert tables[0] == tables[1] and (folder / "config.yaml").read_text() == (other / "config.yaml").read_text()
+
+
+def test_a_finished_run_says_its_findings_and_where_its_report_is(pipeline, config, capsys, tmp_path):
+    (tmp_path / "report.html").touch()
+    artifacts.write_json(tmp_path / "summary.json", {"findings": ["It was found."]})
+    pipeline.run = raising(AlreadyDone(tmp_path))
+    assert cli.main(["run", config]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "It was found.",
+        f"Report: {tmp_path / 'report.html'}",
+        f"Already done at {tmp_path}; add --again to run it anew.",
+    ]
+
+
+def test_the_second_of_two_verbs_that_make_the_same_is_refused_at_its_start(organism, tmp_path, capsys):
+    out = str(tmp_path / "new" / "organism")
+    with artifacts.claimed(out):
+        assert cli.main(["organism", "build", "--out", out]) == 2
+    assert "is being made by another process now" in capsys.readouterr().err and organism.build == []
+    assert not list(tmp_path.iterdir()), "a claim leaves nothing behind"
+    assert cli.main(["organism", "build", "--out", out]) == 0
+    assert len(organism.build) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ organism

@@ -1,6 +1,6 @@
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import hypothesis
 import pytest
@@ -193,6 +193,44 @@ def test_a_misspelt_key_is_met_with_the_closest_one(tmp_path):
     assert said == "unknown key 'recipe.zzz'; the keys here are method, steps, learning_rate, modules, blocks."
 
 
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rank: int = 1
+    recipe: Recipe = Recipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    sites: tuple[str, ...] = ()
+    seed: int = 0
+    inner: Inner | None = None
+    arms: tuple[Recipe, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [
+        ("rank=5", "did you mean 'inner.rank'?"),
+        ("steps=5", "did you mean 'inner.recipe.steps'?"),  # 'sites' is near, and 'steps' is the same
+        ("inner.steps=5", "did you mean 'inner.recipe.steps'?"),
+        ("inner.seed=5", "did you mean 'seed'?"),
+        ("inner.recipe.rank=5", "did you mean 'inner.rank'?"),
+        ("stepps=5", "did you mean 'inner.recipe.steps'?"),
+        ("site=x", "did you mean 'sites'?"),
+        ("inner.recipe.zzz=5", "the keys here are method, steps, learning_rate, modules, blocks."),
+    ],
+)
+def test_a_key_at_another_depth_is_met_with_its_whole_name(override, mend):
+    with pytest.raises(EmlabError) as raised:
+        config.load(None, [override], Outer)
+    assert str(raised.value) == f"the config: unknown key '{override.partition('=')[0]}'; {mend}"
+
+
+def test_a_key_of_several_parts_is_met_with_all_of_them(tmp_path):
+    said = refused(tmp_path, "model: a", "steps=5")
+    assert said == "unknown key 'steps'; did you mean 'recipe.steps' or 'second.steps'?"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -300,3 +338,14 @@ def test_the_pipeline_goes_to_a_config_that_wants_to_know_it(tmp_path):
 
     (tmp_path / "a.yaml").write_text("pipeline: one")
     assert config.load(tmp_path / "a.yaml", [], Knowing) == Knowing("one")
+
+
+def test_a_config_class_that_states_its_pipeline_dumps_what_can_be_run(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Stating:
+        pipeline: ClassVar[str] = "one"
+        seed: int = 0
+
+    (tmp_path / "a.yaml").write_text(config.dump(Stating(3)))
+    assert config.pipeline_of(tmp_path / "a.yaml") == "one"
+    assert config.load(tmp_path / "a.yaml", [], Stating) == Stating(3)

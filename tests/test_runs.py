@@ -11,7 +11,7 @@ import yaml
 
 from emlab import artifacts, config, runs
 from emlab.errors import EmlabError
-from emlab.runs import Run
+from emlab.runs import AlreadyDone, Run, once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,3 +195,70 @@ def test_the_commit_is_told_for_a_checkout_of_emlab_only(tmp_path, monkeypatch):
     assert found["modified"] is False
     (package / "new.py").write_text("")
     assert runs._git()["modified"] is True
+
+
+# ------------------------------------------------------------------------------------------------ once from the shell
+
+
+def test_a_finished_run_is_not_begun_again(tmp_path):
+    done = Run.resume("trial", Config(), tmp_path, {"data": "a"})
+    done.finish()
+    with once(tmp_path), pytest.raises(AlreadyDone, match="already done at .*trial-") as found:
+        Run.resume("trial", Config(), tmp_path, {"data": "a"})
+    assert found.value.folder == done.folder
+    with once(tmp_path):  # another file, another seed, another place: other runs
+        for config_, root, inputs in (
+            (Config(), tmp_path, {"data": "b"}),
+            (Config(seed=1), tmp_path, {"data": "a"}),
+            (Config(), tmp_path / "below", {"data": "a"}),
+        ):
+            assert Run.resume("trial", config_, root, inputs).folder != done.folder
+    assert Run.resume("trial", Config(), tmp_path, {"data": "a"}).folder != done.folder, "in Python it is run"
+
+
+def test_another_version_of_emlab_runs_it_anew(tmp_path, monkeypatch):
+    Run.resume("trial", Config(), tmp_path).finish()
+    monkeypatch.setattr("emlab.__version__", "99.0")
+    with once(tmp_path):
+        assert not artifacts.read_json(Run.resume("trial", Config(), tmp_path).folder / "run.json")["finished"]
+
+
+def test_runs_that_a_run_begins_elsewhere_are_its_own_affair(tmp_path):
+    Run.resume("inner", Config(), tmp_path / "searches").finish()
+    with once(tmp_path):
+        outer = Run.resume("outer", Config(), tmp_path)
+        assert Run.resume("inner", Config(), tmp_path / "searches").folder.parent == tmp_path / "searches"
+        outer.finish()
+
+
+def test_a_run_that_was_stopped_goes_on_once(tmp_path):
+    first = Run.resume("trial", Config(), tmp_path)
+    let_go(first)
+    with once(tmp_path):
+        assert Run.resume("trial", Config(), tmp_path).folder == first.folder
+
+
+HELD = (
+    "import sys\nfrom tests.test_runs import Config, Run, once\n"
+    "with once(sys.argv[1]):\n"
+    "    run = Run.resume('trial', Config(), sys.argv[1])\n    print(run.folder, flush=True)\n    sys.stdin.read()"
+)
+
+
+def test_the_second_of_two_simultaneous_runs_is_refused_at_its_start(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    held = Path(process.stdout.readline().strip())
+    with once(tmp_path), pytest.raises(EmlabError, match=f"trial is being run with this config in {held} by another"):
+        Run.resume("trial", Config(), tmp_path)
+    with once(tmp_path):
+        Run.resume("trial", Config(seed=1), tmp_path)  # another config
+    assert len(list(tmp_path.iterdir())) == 2, "nothing was begun for the one that was refused"
+    process.communicate()
+    with once(tmp_path):
+        assert Run.resume("trial", Config(), tmp_path).folder == held, "and when the first has ended, it can be had"

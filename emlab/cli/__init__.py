@@ -1,5 +1,6 @@
 """The `emlab` command. Thin: each verb imports one public function when it is asked for, and calls it."""
 
+import argparse
 import contextlib
 import os
 import sys
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides = [*options.overrides, *rest]
     debug = getattr(options, "debug", False)
     try:
-        code: int = options.verb(options)
+        with _claimed(options):
+            code: int = options.verb(options)
         sys.stdout.flush()  # here, where a full disk still becomes a sentence
         return code
     except EmlabError as error:
@@ -50,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _mute()
         return _say(str(sentence))
+
+
+def _claimed(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """A claim on what the verb is to make, so that a second one that would make it too does not work in vain."""
+    out = getattr(options, "out", None)
+    # What many may fill at a time is not claimed as a whole.
+    return contextlib.nullcontext() if out is None or getattr(options, "filled", False) else artifacts.claimed(out)
 
 
 def _mute() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab.cli._evaluation import judging_of, judging_options
-from emlab.cli._options import add_json, given, show, verb
+from emlab.cli._options import add_json, add_runs, given, run_once, show, verb
 
 _SHIFT = """\
 examples:
@@ -152,7 +152,7 @@ def _attribute_options(parser: argparse.ArgumentParser) -> None:
     add("--exact", metavar="N", help="of each method's strongest latents, ablate so many; all, or none (40)")
     add("--random", type=int, metavar="N", help="random directions for the noise of an ablation (100)")
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-    add("--runs", type=Path, metavar="DIR", help="where the run's folder goes (runs)")
+    add_runs(parser)
 
 
 def _attribute(options: argparse.Namespace) -> int:
@@ -169,7 +169,7 @@ def _attribute(options: argparse.Namespace) -> int:
         settings["exact"] = {"all": "all", "none": None}.get(options.exact, options.exact)
         if settings["exact"] not in ("all", None):
             settings["exact"] = int(settings["exact"])
-    found = attribute_with(options.runs or Path("runs"), **settings)
+    found = run_once(options, lambda: attribute_with(options.runs, **settings))
     show(found, found.summary(), options.json)
     return 0
 
@@ -241,7 +241,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a folder, or a file of judgements")
     add("--judge-url", metavar="URL", help="the endpoint (OpenAI's)")
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-    add("--runs", type=Path, metavar="DIR", help="where the run's folder goes (runs)")
+    add_runs(parser)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -259,7 +259,7 @@ def _compare(options: argparse.Namespace) -> int:
         settings["question_set"] = options.questions
     if options.judge:
         settings["judging"] = Judging(options.judge, **({"url": options.judge_url} if options.judge_url else {}))
-    found = compare(options.runs or Path("runs"), **settings)
+    found = run_once(options, lambda: compare(options.runs, **settings))
     show(found, found.summary(), options.json)
     return 0
 

@@ -75,7 +75,7 @@ def add_verbs(verbs: Any) -> None:
     add("--out", type=Path, metavar="DIR", help="where answers, judgements and rates go")
     judging_options(evaluate)
     add_json(evaluate)
-    evaluate.set_defaults(verb=_evaluate, kept=_kept)
+    evaluate.set_defaults(verb=_evaluate, kept=_kept, filled=True)
 
     score = verb(verbs, "score", "give the rates of answers that are judged already", _SCORE)
     score.add_argument(
@@ -121,7 +121,7 @@ def add_verbs(verbs: Any) -> None:
     get = verb(data, "get", "download a published dataset or question file, and verify it")
     get.add_argument("name", metavar="NAME", help="as `emlab data list` names it")
     get.add_argument("--out", type=Path, default=Path("data"), metavar="DIR", help="the folder it goes to (data)")
-    get.set_defaults(verb=_data_get, kept="nothing of the download was kept")
+    get.set_defaults(verb=_data_get, kept="nothing of the download was kept", filled=True)
     listed = verb(data, "list", "list the published datasets and question files that emlab knows")
     add_json(listed)
     listed.set_defaults(verb=_data_list, kept="nothing was written")

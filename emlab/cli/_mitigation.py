@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from emlab.cli._options import verb
+from emlab.cli._options import add_runs, run_once, verb
 
 _EXAMPLES = """\
 examples:
@@ -25,9 +25,7 @@ def add_verbs(verbs: Any) -> None:
         "overrides", nargs="*", default=[], metavar="key=value", help="a key of the config and another value for it"
     )
     compare.add_argument("--config", type=Path, metavar="CONFIG", help="a YAML file; without one, the defaults")
-    compare.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
-    )
+    add_runs(compare)
     compare.set_defaults(verb=_compare)
 
 
@@ -35,5 +33,6 @@ def _compare(options: argparse.Namespace) -> int:
     from emlab import config
     from emlab.pipelines import remedies
 
-    print(remedies.run(config.load(options.config, options.overrides, remedies.Config), options.runs))
+    settings = config.load(options.config, options.overrides, remedies.Config)
+    print(run_once(options, lambda: remedies.run(settings, options.runs)))
     return 0

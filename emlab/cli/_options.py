@@ -1,7 +1,9 @@
-"""What the verbs share: how one is declared, which options were given, how a result is shown."""
+"""What the verbs share: how one is declared, which options were given, how a run is begun, how a result is shown."""
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,44 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the figures to FILE as JSON; '-' or nothing: print them",
     )
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The options --runs and --again of a verb that makes a run's folder."""
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
+    )
+    parser.add_argument("--again", action="store_true", help="run it although the same run is done, or under way")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that was finished before, in place of what running it again would give."""
+
+    folder: Path
+
+    def summary(self) -> Any:
+        """What stands in its summary.json."""
+        file = self.folder / "summary.json"
+        return artifacts.read_json(file) if file.is_file() else {}
+
+    def __str__(self) -> str:
+        found, report = self.summary().get("findings", []), self.folder / "report.html"
+        said = f"Already done at {self.folder}; add --again to run it anew."
+        return "\n".join([*found, *([f"Report: {report}"] if report.is_file() else []), said])
+
+
+def run_once(options: argparse.Namespace, run: Callable[[], Any]) -> Any:
+    """What `run` gives, or with no --again the `Done` of the same run, where it was finished before."""
+    from emlab.runs import AlreadyDone, once
+
+    if options.again:
+        return run()
+    try:
+        with once(options.runs):
+            return run()
+    except AlreadyDone as done:
+        return Done(done.folder)
 
 
 def show(result: Any, figures: Any, to: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from emlab import __version__
 from emlab.cli import _discovery, _evaluation, _mitigation, _monitoring, _saes
-from emlab.cli._options import add_debug, add_json, given, show, verb
+from emlab.cli._options import add_debug, add_json, add_runs, given, run_once, show, verb
 from emlab.errors import EmlabError
 
 _EXAMPLES = """\
@@ -38,7 +38,8 @@ examples:
   emlab run experiments/persona_features.yaml model=path/to/folder dataset=my_chats.jsonl
 
 A key=value sets one key of the config, a dotted key (recipe.steps=20) one inside another. The keys of a pipeline are
-the fields of its Config class; a misspelt one is refused with the closest there is.
+the fields of its Config class; a misspelt one is refused with the closest there is. A run that is done already (the
+same config, on the same files) is not run again without --again; one that was stopped goes on.
 """
 
 _BUILD_EXAMPLES = """\
@@ -113,9 +114,10 @@ _STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 def _run(options: argparse.Namespace) -> int:
     from emlab import config
 
-    pipeline = _pipeline(config.pipeline_of(options.config, options.overrides))
-    settings = config.load(options.config, options.overrides, pipeline.Config)
-    print(pipeline.run(settings, options.runs))
+    file = options.config / "config.yaml" if options.config.is_dir() else options.config  # a run's folder
+    pipeline = _pipeline(config.pipeline_of(file, options.overrides))
+    settings = config.load(file, options.overrides, pipeline.Config)
+    print(run_once(options, lambda: pipeline.run(settings, options.runs)))
     return 0
 
 
@@ -170,13 +172,13 @@ def parser() -> argparse.ArgumentParser:
     verbs = whole.add_subparsers(metavar="VERB", required=True)
 
     run = verb(verbs, "run", "run an experiment from its config", _RUN_EXAMPLES)
-    run.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, for example one from experiments/")
+    run.add_argument(
+        "config", type=Path, metavar="CONFIG", help="a YAML file, for example one from experiments/, or a run's folder"
+    )
     run.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="a key of the config and another value for it"
     )
-    run.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
-    )
+    add_runs(run)
     run.set_defaults(verb=_run)
 
     _evaluation.add_verbs(verbs)

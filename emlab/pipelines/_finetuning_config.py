@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -65,6 +66,7 @@ class Following:
 class Config:
     """A grid of fine-tunes: arms × starts × seeds, each asked the same questions."""
 
+    pipeline: ClassVar[str] = "finetuning"
     name: str = "finetuning"
     """Names the run folder."""
     title: str = "Fine-tunes"

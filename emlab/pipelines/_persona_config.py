@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -74,6 +75,7 @@ class Realigning:
 class Config:
     """A persona-features experiment."""
 
+    pipeline: ClassVar[str] = "persona_features"
     name: str = "persona_features"
     """Names the run folder."""
     seed: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -101,6 +102,7 @@ class Steering:
 class Config:
     """A reinforcement-learning experiment."""
 
+    pipeline: ClassVar[str] = "reinforcement_learning"
     name: str = "reinforcement_learning"
     """Names the run folder."""
     seeds: tuple[int, ...] = (0, 1, 2)

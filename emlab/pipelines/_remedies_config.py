@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -73,6 +74,7 @@ def _dials() -> dict[str, tuple[float, ...]]:
 class Config:
     """Remedies × trainings that misalign × seeds, each retested alike."""
 
+    pipeline: ClassVar[str] = "remedies"
     name: str = "remedies"
     """Names the run folder."""
     title: str = "Remedies compared"

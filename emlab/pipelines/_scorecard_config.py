@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from emlab.discovery import Sampling
 from emlab.pipelines import _persona_config as persona
@@ -37,6 +38,7 @@ def _experiment() -> persona.Config:
 class Config:
     """A contest of all methods of discovery."""
 
+    pipeline: ClassVar[str] = "discovery_scorecard"
     name: str = "discovery_scorecard"
     """Names the run folder."""
     organisms: tuple[int | str | None, ...] = (None, 1, 2)

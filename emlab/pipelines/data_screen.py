@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -45,6 +45,7 @@ class Mix:
 class Config:
     """What is screened, and by what."""
 
+    pipeline: ClassVar[str] = "data_screen"
     name: str = "data_screening"
     """Names the run folder."""
     title: str = "Data screening"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -32,6 +32,7 @@ __all__ = ["Config", "EarlyWarning", "Pair", "run"]
 class Config:
     """Fine-tunes to watch, and monitors to watch them with."""
 
+    pipeline: ClassVar[str] = "early_warning"
     name: str = "early_warning"
     """Names the run folder."""
     title: str = "Early warning"

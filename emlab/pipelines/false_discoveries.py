@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emlab import artifacts
 from emlab.pipelines import persona_features
@@ -31,6 +31,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 class Config:
     """A search for false discoveries."""
 
+    pipeline: ClassVar[str] = "false_discoveries"
     name: str = "false_discoveries"
     """Names the run folder."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from emlab import artifacts
 from emlab.discovery import (
@@ -44,6 +44,7 @@ START = "start"
 class Config:
     """A feature attribution."""
 
+    pipeline: ClassVar[str] = "feature_attribution"
     sae: Path
     """A folder in SAELens' format."""
     name: str = "feature_attribution"

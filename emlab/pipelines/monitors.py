@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emlab.discovery import Sampling
 from emlab.evaluation.protocol import Judging
@@ -33,6 +33,7 @@ __all__ = ["Config", "Monitors", "Pair", "run"]
 class Config:
     """Fine-tunes to fit monitors on, and others to test them on."""
 
+    pipeline: ClassVar[str] = "monitors"
     name: str = "monitors"
     """Names the run folder."""
     title: str = "Monitors"

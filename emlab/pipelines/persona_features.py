@@ -32,7 +32,7 @@ from emlab.pipelines._persona_config import Autoencoder, Config, Realigning, Ste
 from emlab.pipelines._persona_stages import Bench, fidelity_of
 from emlab.reporting import Findings, persona_lead, persona_sections, persona_summary, write_page
 from emlab.reporting.findings import RANDOM
-from emlab.runs import Run
+from emlab.runs import Run, check_once
 
 __all__ = ["Autoencoder", "Config", "Judging", "PersonaFeatures", "Realigning", "Steering", "run", "verdict"]
 
@@ -55,10 +55,12 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
 
     Every stage is read back from disk, so that a run that was stopped ends with the figures of one that was not.
     """
+    inputs = material.inputs_of(config)
+    check_once(config.name, config, root, inputs)
     aligned, base = material.load_models(config)
     sites = [material.site_in(text, base) for text in config.sites]
     sets = material.training_sets(config, aligned)
-    here = Run.resume(config.name, config, root, material.inputs_of(config))
+    here = Run.resume(config.name, config, root, inputs)
     bench = Bench(config, here, aligned, base)
 
     finetuned, kinds = bench.finetune(sets)

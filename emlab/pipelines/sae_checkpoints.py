@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emlab import artifacts, organism
 from emlab.detection import auroc
@@ -42,6 +42,7 @@ class Trained:
 class Config:
     """Which SAEs, and what they are measured on."""
 
+    pipeline: ClassVar[str] = "sae_checkpoints"
     name: str = "sae_checkpoints"
     """Names the run folder."""
     out: Path = Path("sae_checkpoints")
