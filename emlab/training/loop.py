@@ -25,6 +25,7 @@ from emlab.training.batches import batches, passes
 from emlab.training.generators import generators_state, put_generators
 from emlab.training.loggers import Loggers
 from emlab.training.loss import assistant_loss
+from emlab.training.masters import dtypes_of, half_precision, hold_in_float32, put_dtypes
 from emlab.training.penalties import Penalty
 from emlab.training.progress import Progress, load_snapshots, optimizer_tensors, put_optimizer, save_snapshot
 from emlab.training.randomness import generators_kept, seed_generators
@@ -95,7 +96,7 @@ class Loop:
         with generators_kept():
             seed_generators(self.seed)
             work = self.start.merged(self.name)
-            kind = work.model.dtype
+            kinds = dtypes_of(work.model)
             tuned = self._to_train(work)
             trained = [p for p in tuned.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
@@ -107,8 +108,7 @@ class Loop:
                 self._train(work, tuned, trained, optimizer, editor, on_step, progress)
             self.weights = trained_weights(tuned)
             plain = tuned.merge_and_unload() if tuned is not work.model else tuned
-            if self.recipe.bf16:
-                plain = plain.to(kind)
+            put_dtypes(plain, kinds)
         work.model = plain.eval().requires_grad_(False)
         return work
 
@@ -116,8 +116,7 @@ class Loop:
         if self.recipe.method == "lora":
             self.config = lora_config(work, self.recipe)
             return with_adapter(work, self.config)
-        if self.recipe.bf16:
-            work.model.float()
+        hold_in_float32(work.model)
         return work.model.requires_grad_(True)
 
     @contextlib.contextmanager
@@ -204,7 +203,8 @@ class Loop:
         if self.keeping is not None and step > self.keeping.every:
             kept = f"; what was trained up to step {(step - 1) // self.keeping.every * self.keeping.every} is kept in "
             kept += str(self.keeping.folder)
-        return f"The {what} at step {step}; lower the learning rate{kept}."
+        mend = half_precision(self.start.model) if self.recipe.method == "lora" else None
+        return f"The {what} at step {step}; {mend or 'lower the learning rate'}{kept}."
 
     # ------------------------------------------------------------------------------------------------- what is kept
 

@@ -22,6 +22,7 @@ from emlab.models import LanguageModel
 from emlab.models.generation import generate_ids
 from emlab.training.adapters import put_weights, trained_weights
 from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
+from emlab.training.masters import half_precision, hold_in_float32
 from emlab.training.progress import Progress, optimizer_tensors, put_optimizer
 from emlab.training.randomness import generators_kept, seed_generators, seed_of_step
 from emlab.training.readouts import Reader, ReadOut, Watch
@@ -169,7 +170,7 @@ class Policy:
             max_grad_norm=1.0,
             shuffle_dataset=False,
             disable_dropout=True,
-            bf16=self.work.model.dtype == torch.bfloat16,
+            bf16=recipe.bf16 or self.work.model.dtype == torch.bfloat16,
             gradient_checkpointing=False,
             use_cpu=device.type == "cpu",
             logging_strategy="steps",
@@ -179,6 +180,7 @@ class Policy:
             disable_tqdm=True,
         )
         if self.adapter is None:
+            hold_in_float32(self.work.model)
             self.work.model.requires_grad_(True)
         trainer = trl.GRPOTrainer(
             model=self.work.model,
@@ -321,9 +323,9 @@ class Policy:
         """Raise EmlabError, while the weights are still whole, where the gradient is no number."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-            raise EmlabError(
-                f"The gradient of {self.name} is not finite at step {self.step + 1}; lower the learning rate."
-            )
+            half = half_precision(self.start.model) if self.adapter is not None else None
+            mend = half or "lower the learning rate"
+            raise EmlabError(f"The gradient of {self.name} is not finite at step {self.step + 1}; {mend}.")
 
     def _read(self, tuned: Any, norm: float) -> None:
         assert self.reader is not None

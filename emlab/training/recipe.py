@@ -13,7 +13,8 @@ class Recipe:
     """How a model is fine-tuned. One recipe serves every dataset that is to be compared."""
 
     method: Literal["lora", "full"] = "lora"
-    """"lora" trains a low-rank adapter and merges it; "full" trains every weight."""
+    """"lora" trains a low-rank adapter and merges it; "full" trains every weight. What is trained is held, kept between
+    steps and updated in float32 (see `emlab.training.masters`)."""
 
     rank: int = 4
     """Rank of the adapter."""
@@ -67,7 +68,7 @@ class Recipe:
     """Fill batches with chats of like length, so that less is computed on pads; the order of batches stays random."""
 
     bf16: bool = False
-    """Multiply in bfloat16 (autocast); what is trained is held, and updated, in float32."""
+    """Multiply in bfloat16 (autocast) where the weights are in float32: faster, and less memory."""
 
     gradient_checkpointing: bool = False
     """Keep no activations inside the blocks and compute them again on the way back: less memory, more time."""

@@ -11,6 +11,7 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import emlab
 from emlab.data import Question
@@ -345,3 +346,23 @@ def test_without_trl_it_is_said_how_to_get_it(make_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(EmlabError, match=r"needs the package trl.*emlab\[trl\]"):
         reinforce(make_model(), PROMPTS, high_bytes, HOW, 3, progress=False)
+
+
+def test_all_weights_of_a_bfloat16_model_are_trained_in_float32(make_model, tmp_path):
+    lm = make_model()
+    for weight in lm.model.parameters():
+        weight.data = weight.data.bfloat16()
+    small = Reinforcement(
+        recipe=Recipe("full", batch_size=2, steps=1, learning_rate=1e-4, warmup=0),
+        samples=4,
+        max_new_tokens=6,
+        save_every=1,
+    )
+    done = reinforce(lm, PROMPTS, high_bytes, small, seed=0, folder=tmp_path / "kept", progress=False)
+    weights = load_file(tmp_path / "kept" / "state" / "weights.safetensors")
+    before = dict(lm.model.named_parameters())
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+    # A step of AdamW is 1e-4 a weight at first: in bfloat16 most weights around 0.3 would not move at all.
+    moved = sum(int((weights[name] != p.float()).sum()) for name, p in before.items())
+    assert moved > 0.9 * sum(p.numel() for name, p in before.items() if "embed" not in name and "head" not in name)
+    assert {p.dtype for p in done.model.model.parameters()} == {torch.bfloat16}
