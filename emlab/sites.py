@@ -22,6 +22,19 @@ from emlab.errors import EmlabError
 STREAMS = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
 """In the order in which a forward pass reaches them."""
 
+INSIDE: dict[str, tuple[str, ...]] = {
+    "resid_pre": ("hook_resid_pre", "hook_in", "input", "resid_pre"),
+    "z": ("attn.hook_z", "hook_z", "self_attn.o_proj.input", "attn.c_proj.input", "attention.dense.input", "z"),
+    "attn_out": ("hook_attn_out", "attn.hook_out", "attn_out", "self_attn", "attn", "attention"),
+    "resid_mid": ("hook_resid_mid", "resid_mid"),
+    "mlp_out": ("hook_mlp_out", "mlp.hook_out", "mlp_out", "mlp"),
+    "resid_post": ("hook_resid_post", "hook_out", "resid_post", "", "output"),
+}
+"""What may follow a block's path, with or without ``.output`` behind a module's name: of TransformerLens and SAELens,
+Hugging Face transformers, and sparsify."""
+
+_BLOCK = re.compile(r"(?:.*\.)?(?:layers|h|blocks)[._]([0-9]{1,6})(?:[._](.+))?", re.ASCII)
+
 
 class Family(NamedTuple):
     """Module names of one architecture family in Hugging Face transformers."""
@@ -132,6 +145,13 @@ class Site:
         return self if self.head is None else Site(self.stream, self.block)
 
     @property
+    def place(self) -> Site:
+        """The site by the one of its names that all share: ``resid_pre.2`` is where ``resid_post.1`` is."""
+        if self.stream == "resid_pre" and self.block > 0:
+            return Site("resid_post", self.block - 1)
+        return self
+
+    @property
     def order(self) -> tuple[int, int]:
         """A key that sorts sites as a forward pass reaches them."""
         return self.block, STREAMS.index(self.stream)
@@ -150,8 +170,8 @@ class Site:
         name = text.strip()
         if match := re.fullmatch(r"([a-z_]+)\.([0-9]{1,6})(?:\.([0-9]{1,6}))?", name, re.ASCII):
             return cls(match[1], int(match[2]), head if match[3] is None else int(match[3]))
-        if match := re.fullmatch(r"blocks\.([0-9]{1,6})\.(?:attn\.hook_(z)|hook_([a-z_]+))", name, re.ASCII):
-            return cls(match[2] or match[3], int(match[1]), head)
+        if name.startswith("blocks.") and (found := cls.inside(name, head)) is not None:
+            return found
         meant = {_at(name, "output", family) for family in FAMILIES.values() if name.startswith(f"{family.blocks}.")}
         if len(meant) == 1 and (site := meant.pop()) is not None:
             return site
@@ -161,6 +181,20 @@ class Site:
                 "write a stream and a block, such as resid_post.1."
             )
         raise EmlabError(f"{text!r} is no site; write a stream and a block counted from 0, such as resid_post.1.")
+
+    @classmethod
+    def inside(cls, name: str, head: int | None = None) -> Site | None:
+        """The site that a library calls `name`, the path of a block and what is in it; None where that is no site.
+
+        As `INSIDE` has it, whatever the architecture: a block itself means what comes out of it, and a module what it
+        adds to the stream.
+        """
+        match = _BLOCK.fullmatch(name.strip())
+        within = "" if match is None else match[2] or ""
+        for stream, names in INSIDE.items():
+            if match is not None and (within in names or within.removesuffix(".output") in names):
+                return cls(stream, int(match[1]), head)
+        return None
 
     @classmethod
     def at(cls, module: str, model_type: str, side: Literal["input", "output"] = "output") -> Site:

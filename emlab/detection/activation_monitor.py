@@ -23,7 +23,7 @@ from emlab.detection.evidence import Evidence, evidence
 from emlab.detection.lineage import Lineage
 from emlab.discovery.latents import check_latents, check_width
 from emlab.errors import EmlabError
-from emlab.saes import dense_chunks
+from emlab.saes import check_site, dense_chunks
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """A weighted sum of SAE latents' activations."""
+    """A weighted sum of SAE latents' activations, each times the length of its decoder row."""
 
     sae: SAE
     latents: tuple[int, ...]
@@ -88,6 +88,10 @@ class ActivationMonitor:
     """The stock of the models that it was fitted on."""
     calibration: Calibration | None = None
     """None where it was not calibrated."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reads, Latents):
+            check_site(self.reads.sae, self.site)
 
     def __call__(self, h: Tensor) -> Tensor:
         return self.reads(h)
@@ -157,6 +161,7 @@ class ActivationMonitor:
         if "latents" in about:
             if sae is None:
                 raise EmlabError(f"The monitor {path} reads latents of an SAE, which it does not hold; give the SAE.")
+            check_site(sae, site)
             check_width(sae, lineage.d_model, f"{lineage.model} at {site}")
             reads = Latents(sae, tuple(about["latents"]), weights, about["bias"])
             if reads.digest() != about["sae"]:

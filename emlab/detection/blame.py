@@ -23,6 +23,7 @@ from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.models.backends.hooks import on_site
+from emlab.saes import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,9 +151,8 @@ def _differentiable(monitor: ActivationMonitor, h: Tensor) -> Tensor:
     reads: Any = monitor.reads
     if not hasattr(reads, "sae"):
         return reads(h)
-    encoded = reads.sae.encode(h.to(reads.sae.W_dec))
-    dense = encoded.to_dense() if encoded.is_sparse else encoded
-    return dense.float()[:, list(reads.latents)] @ reads.weights.to(dense.device) + reads.bias
+    read = encode(reads.sae, h, reads.latents)
+    return read @ reads.weights.to(read.device) + reads.bias
 
 
 @contextmanager

@@ -12,12 +12,12 @@ import torch
 from emlab.detection.activation_monitor import ActivationMonitor, Latents, Linear
 from emlab.detection.evidence import Case, labels_of
 from emlab.detection.lineage import Lineage
-from emlab.discovery.latents import check_latents
+from emlab.discovery.latents import check_latents, check_width
 from emlab.discovery.probes import linear_probe
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models.activations import Activations
-from emlab.saes import dense_chunks, latent_values
+from emlab.saes import check_site, dense_chunks, latent_values
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def fit_latents(
     from sklearn.linear_model import LogisticRegression
 
     labels, stock = labels_of(cases), _stock(cases, site)
+    check_site(sae, site)
+    check_width(sae, stock.d_model, f"{stock.model} at {site}")
     if n < 1 or (latents is not None and not latents):
         raise EmlabError("A monitor of latents needs one at least; give n of 1 or more, or name some.")
     if latents is None:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.discovery.effects import Attribution, Tally
-from emlab.discovery.latents import BUDGET, check_latents, writes
+from emlab.discovery.latents import BUDGET, check_latents
 from emlab.discovery.metrics import Contrast, Metric
 from emlab.discovery.reading import Reader, Reading, less
 from emlab.errors import EmlabError
 from emlab.interventions import Positions, Tokens
+from emlab.saes import writes
 from emlab.sites import Site
 
 if TYPE_CHECKING:

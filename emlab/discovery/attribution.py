@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from emlab.discovery.effects import Attribution, Tally
-from emlab.discovery.latents import BUDGET, writes
+from emlab.discovery.latents import BUDGET
 from emlab.discovery.metrics import Contrast, Metric
 from emlab.discovery.reading import Reader, Reading, less
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Replace
+from emlab.saes import writes
 from emlab.sites import Site
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from emlab.discovery.selection import check_same_tokens, select
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, Positions
+from emlab.saes import check_site, decoder_rows
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ def decoder_direction(sae: SAE, latent: int, site: Site, model: Literal["before"
 
     An SAE of the difference of two models' activations (its metadata name it so: ``emlab_kind`` "difference") writes
     differences, and its rows are directions of either model. A crosscoder ("crosscoder") has a row for each `model`,
-    side by side. EmlabError where there is no such latent, or it writes nothing in that model.
+    side by side. EmlabError where there is no such latent, where it writes nothing in that model, and where the SAE was
+    trained at another site.
     """
     check_latents(sae, [latent])
+    check_site(sae, site)
     about = getattr(sae.cfg, "metadata", None)
     kind = getattr(about, "emlab_kind", None)
-    row, origin = sae.W_dec[latent].detach(), f"latent {latent}"
+    row, origin = decoder_rows(sae, [latent])[0], f"latent {latent}"
     if kind == "crosscoder":
         widths = [int(width) for width in about.emlab_widths] if about is not None else []
         if len(widths) != 2 or sum(widths) != len(row):

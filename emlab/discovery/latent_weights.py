@@ -12,6 +12,7 @@ from torch import Tensor
 from emlab.discovery.directions import decoder_direction
 from emlab.errors import EmlabError
 from emlab.models import direct_logits
+from emlab.saes import decoder_rows
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ def _strongest(model: LanguageModel, effects: Tensor, n: int, least: bool = Fals
 
 
 def _neighbours(sae: SAE, latents: Sequence[int], n: int) -> list[tuple[tuple[Neighbour, ...], tuple[Neighbour, ...]]]:
-    decoder = sae.W_dec.detach()
-    own = _unit(decoder[list(latents)])
+    own = decoder_rows(sae, latents)
     # A chunk of the decoder at a time: its copy in float32 may be larger than the SAE.
-    cosines = torch.cat([(own @ _unit(part).T).cpu() for part in decoder.split(_ROWS)], dim=1).clamp(-1, 1)
+    parts = [slice(at, at + _ROWS) for at in range(0, sae.cfg.d_sae, _ROWS)]
+    cosines = torch.cat([(own @ decoder_rows(sae, part).T).cpu() for part in parts], dim=1).clamp(-1, 1)
     found = []
     for latent, row in zip(latents, cosines, strict=True):
         others = torch.arange(len(row)) != latent
@@ -106,8 +107,3 @@ def _neighbours(sae: SAE, latents: Sequence[int], n: int) -> list[tuple[tuple[Ne
             sides.append(tuple(Neighbour(other, cosine) for other, cosine in pairs))
         found.append((sides[0], sides[1]))
     return found
-
-
-def _unit(rows: Tensor) -> Tensor:
-    rows = rows.float()
-    return rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -60,7 +60,12 @@ def check_latents(sae: SAE, latents: Sequence[int]) -> None:
 
 
 def check_width(sae: SAE, width: int, whose: str) -> None:
-    """EmlabError unless the SAE reads activations of this width."""
+    """EmlabError unless the SAE reads activations of this width, of one model."""
+    if getattr(getattr(sae.cfg, "metadata", None), "emlab_kind", None) == "difference":
+        raise EmlabError(
+            f"the SAE is of the difference of two models' activations and does not read {whose}: give an SAE of one "
+            "model."
+        )
     if sae.cfg.d_in != width:
         raise EmlabError(f"the SAE reads {sae.cfg.d_in} dimensions and {whose} has {width}: use an SAE of this model.")
 
@@ -72,19 +77,3 @@ def active_latents(sae: SAE, values: Tensor, budget: int = BUDGET) -> ActiveLate
         tokens, latents = dense.nonzero(as_tuple=True)
         parts.append(ActiveLatents(tokens.cpu() + rows.start, latents.cpu(), dense[tokens, latents].cpu()))
     return ActiveLatents.cat(parts)
-
-
-def writes(sae: SAE, latents: Tensor | Sequence[int]) -> Tensor:
-    """(n, d_in) float32: what one unit of each latent's activation adds to the reconstruction.
-
-    EmlabError for an SAE that scales every token by its own norm, so that there is no such vector.
-    """
-    scaled = getattr(sae.cfg, "normalize_activations", "none")
-    if scaled in ("constant_norm_rescale", "layer_norm"):
-        raise EmlabError(
-            f"the SAE normalises activations by {scaled}, so what a latent writes differs from token to token: use one "
-            "whose scale is folded into its weights."
-        )
-    rows = sae.W_dec.detach()[torch.as_tensor(latents, device=sae.W_dec.device)].float()
-    # Such an SAE's activations are in units of the whole row, and decoding divides by its length.
-    return rows / rows.norm(dim=-1, keepdim=True) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else rows

@@ -24,7 +24,8 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score, text_loss
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Clamp, Direction, Edit
-from emlab.saes import latent_values
+from emlab.saes import check_site, latent_values, writes
+from emlab.saes import encode as encoded
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -135,16 +136,18 @@ def effect_of(
 def clamp(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:
     """The edit that sets `latents` to `values` (n,) and keeps the SAE's error; zeros ablate them.
 
-    EmlabError where the SAE lacks a latent.
+    Values are in units of the activation, as `natural_values` gives them. EmlabError where the SAE lacks a latent, was
+    trained at another site, or scales every token by its own norm.
     """
     check_latents(sae, latents)
+    check_site(sae, site)
     index = torch.tensor(list(latents))
 
     def encode(h: Tensor) -> Tensor:
-        flat = h.reshape(-1, h.shape[-1]).to(sae.W_dec)
-        return sae.encode(flat)[:, index.to(flat.device)].reshape(*h.shape[:-1], len(index)).to(h)
+        flat = h.reshape(-1, h.shape[-1])
+        return encoded(sae, flat, index).reshape(*h.shape[:-1], len(index)).to(h)
 
-    return Clamp(site, encode, sae.W_dec[index].detach().float(), values.float(), positions)
+    return Clamp(site, encode, writes(sae, index), values.float(), positions)
 
 
 @torch.no_grad()
@@ -160,9 +163,11 @@ def natural_values(
 ) -> Tensor:
     """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`.
 
-    EmlabError where the SAE lacks a latent.
+    In units of the activation: times the length of the decoder row. EmlabError where the SAE lacks a latent, or was
+    trained at another site.
     """
     check_latents(sae, latents)
+    check_site(sae, site)
     (values,) = _answering(model, [site], questions, positions, max_new_tokens, seed)
     return latent_values(sae, values, latents).mean(dim=0)
 

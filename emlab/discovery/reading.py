@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from emlab.discovery.latents import BUDGET, ActiveLatents, active_latents, check_width, writes
+from emlab.discovery.latents import BUDGET, ActiveLatents, active_latents, check_width
 from emlab.discovery.metrics import Cases, CaseValues, Contrast, Metric, log_probability_difference
 from emlab.discovery.selection import described
 from emlab.errors import EmlabError
 from emlab.interventions import Positions, Replace, Tokens, where
 from emlab.models import wrap
 from emlab.models.backends.protocol import Backend
+from emlab.saes import check_site, writes
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Reader:
         batch_size: int = 32,
         budget: int = BUDGET,
     ) -> None:
+        check_site(sae, site)
         check_width(sae, model.d_model, f"{model.name} at {site}")
         self.cases = Cases.of(model, asked)
         if metric is None and self.cases.per_case == 1:

@@ -24,7 +24,8 @@ from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
-from emlab.saes import dense_chunks
+from emlab.saes import check_site, dense_chunks
+from emlab.saes.units import device_of
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ShiftedLatent:
     rank: int
     """1 for the latent that rises most."""
     before: float
-    """Mean activation in the first model; decoder rows are unit, so it is in units of the residual stream."""
+    """Mean activation in the first model, in units of what the SAE reads: times the length of the decoder row."""
     after: float
     shift: float
     standard_error: float
@@ -158,6 +159,8 @@ def prompt_means(
     Latents are encoded token by token and averaged afterwards. With `answers` each prompt is read with its answer
     behind it. EmlabError where a prompt has no such position. For an SAE of very many latents use `latent_shifts`.
     """
+    if sae is not None:
+        check_site(sae, site)
     read = model.activations(prompts, site, positions, answers)
     tokens = _counts(read.rows, len(prompts), positions)
     if sae is None:
@@ -204,17 +207,19 @@ def latent_shifts(
 
     `block` prompts are read at a time, and `budget` bytes bound the dense latents of a chunk, so that memory grows
     with neither the prompts nor the latents beyond a few vectors of length d_sae. EmlabError for no prompts, for a
-    prompt without a token at the positions, and for models that do not share their tokens.
+    prompt without a token at the positions, for models that do not share their tokens, and for an SAE that was trained
+    at another site.
     """
     if not len(prompts) or not others:
         raise EmlabError("a latent shift needs prompts and a second model: give at least one of each.")
     if clusters is not None and len(clusters) != len(prompts):
         raise EmlabError(f"there are {len(clusters)} clusters for {len(prompts)} prompts: give one for each prompt.")
     site = Site.parse(site)
+    check_site(sae, site)
     check_same_tokens(first, others, prompts, answers)
     where, models = select(first, prompts, positions), [first, *others]
     groups = _clusters(len(prompts), clusters)
-    running = _Running(len(models), sae.cfg.d_sae, sae.W_dec.device)
+    running = _Running(len(models), sae.cfg.d_sae, device_of(sae))
     for members in _blocks(groups, block):
         index = [i for group in members for i in group]
         asked = [prompts[i] for i in index]
@@ -272,7 +277,7 @@ class _Running:
 
 def _sums(sae: SAE, values: Tensor, weights: Tensor, owner: Tensor, owners: int, budget: int) -> Tensor:
     """(owners, d_sae): the weighted sums of the latents of tokens (n, d_in) over the tokens of each owner."""
-    total = torch.zeros(owners, sae.cfg.d_sae, device=sae.W_dec.device)
+    total = torch.zeros(owners, sae.cfg.d_sae, device=device_of(sae))
     for rows, dense in dense_chunks(sae, values, budget):
         total.index_add_(0, owner[rows].to(total.device), dense.mul_(weights[rows, None].to(dense)))
     return total

@@ -16,6 +16,7 @@ from emlab.models import LanguageModel
 from emlab.models.loading import local_folder
 from emlab.runs import fingerprint
 from emlab.saes import document_activations, fitted_site, load_sae, train_sae
+from emlab.saes.fitting import names_place
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -108,10 +109,9 @@ def sae_site_in(text: str | None, sae: SAE, model: LanguageModel) -> Site:
 
     EmlabError where it was trained at another site than that, or cannot be an SAE of the model (`fitted_site`).
     """
-    metadata = sae.cfg.metadata
-    if text is None or metadata.emlab_site or metadata.hook_name or metadata.hf_hook_name:
+    if text is None or names_place(sae):
         reads = fitted_site(sae, model)
-        if text is not None and site_in(text, model) != reads:
+        if text is not None and site_in(text, model).place != reads.place:
             raise EmlabError(f"The SAE was trained at {reads} and means nothing at {text}; leave out the site.")
         return reads
     return site_in(text, model)

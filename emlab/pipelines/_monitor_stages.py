@@ -42,7 +42,7 @@ from emlab.pipelines._finetuning_config import Config as GridConfig
 from emlab.pipelines._tunes import Pair, Tune, Tunes, on_answers
 from emlab.reporting import MonitorFindings, MonitorSkill, Stream, best_inside
 from emlab.runs import Run
-from emlab.saes import fitted_site, load_sae
+from emlab.saes import decoder_rows, fitted_site, load_sae
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _direction(monitor: ActivationMonitor) -> Any:
     reads: Any = monitor.reads
     if not hasattr(reads, "sae"):
         return reads.weights
-    return reads.weights @ reads.sae.W_dec.detach()[list(reads.latents)].cpu()
+    return reads.weights @ decoder_rows(reads.sae, reads.latents).cpu()
 
 
 def read_skills(folder: Path) -> tuple[MonitorSkill, ...]:

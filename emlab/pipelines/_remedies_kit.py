@@ -16,6 +16,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Direction, load_directions, save_directions
 from emlab.mitigation import Kit, Latent, Monitor, Sieve, answer_projection
 from emlab.pipelines._remedies_config import Config
+from emlab.saes import encode as encoded
 from emlab.sites import Site
 from emlab.training import finetune
 
@@ -99,7 +100,7 @@ def _latents(sae: Any, folder: Path, site: Site, n: int) -> tuple[Latent, ...]:
 
     def one(number: int) -> Latent:
         def encode(h: Tensor) -> Tensor:
-            return sae.encode(h.reshape(-1, h.shape[-1]).to(sae.W_dec))[:, number].reshape(h.shape[:-1])
+            return encoded(sae, h.reshape(-1, h.shape[-1]), [number]).reshape(h.shape[:-1])
 
         return Latent(f"latent {number}", site, encode)
 

@@ -41,7 +41,7 @@ from emlab.evaluation import Judge
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.pipelines._persona_config import Autoencoder, Steering
-from emlab.saes import ActivationStream, BufferedStream, SaeRecipe, fit_sae
+from emlab.saes import ActivationStream, BufferedStream, SaeRecipe, decoder_rows, encode, fit_sae
 from emlab.saes.sources import Kind
 from emlab.sites import Site
 
@@ -135,7 +135,7 @@ def screen_of_all(search: Search) -> Found:
     asked = [question for question in search.questions if question.text in told]
     found = causal_screen(
         search.aligned,
-        search.sae.W_dec.detach(),
+        decoder_rows(search.sae),
         search.site,
         asked or spread(search.questions, how.first_round),
         search.judge,
@@ -223,7 +223,7 @@ def difference_sae(search: Search) -> Found:
     sae = _trained(search, "difference")
     differences = prompt_differences(search.aligned, search.tuned, search.prompts, search.site, search.positions)
     with torch.no_grad():
-        active = sae.encode(differences.to(sae.W_dec)).mean(0)
+        active = encode(sae, differences).mean(0)
     return Found(decoder_direction(sae, int(active.argmax()), search.site))
 
 
@@ -238,8 +238,8 @@ def crosscoder(search: Search) -> Found:
         prompt_means(model, search.prompts, search.site, search.positions) for model in (search.aligned, search.tuned)
     ]
     with torch.no_grad():
-        active = sae.encode(torch.cat(both, dim=1).to(sae.W_dec)).mean(0)
-        before, after = sae.W_dec.split(search.aligned.d_model, dim=1)
+        active = encode(sae, torch.cat(both, dim=1)).mean(0)
+        before, after = decoder_rows(sae).split(search.aligned.d_model, dim=1)
         top = int((active * (after - before).norm(dim=1)).argmax())
     return Found(Direction((after - before)[top], search.site, f"crosscoder latent {top}, after − before"))
 

@@ -45,7 +45,7 @@ from emlab.pipelines._scorecard_methods import METHODS, Found, Search
 from emlab.pipelines.discovery import ORGANISM_TRAIT, exact_scores
 from emlab.reporting.scorecard import OWN, PLANTED, Cell, Entry, Steered
 from emlab.runs import Run
-from emlab.saes import fidelity, load_sae, save_sae
+from emlab.saes import fidelity, latent_values, load_sae, save_sae
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -301,8 +301,7 @@ class Contest(Bench):
                     continue
                 site = plus.tested(method).arm.site
                 if site in each.latents:
-                    values = ground.saes[site].sae.encode(stream[site].to(self.base.device))[:, each.latents[site]]
-                    values = values.detach().cpu()
+                    values = latent_values(ground.saes[site].sae, stream[site], [each.latents[site]])[:, 0]
                 else:
                     values = stream[site] @ each.directions[site].vector
                 areas[method] = auroc(values.numpy(), bad, [str(i) for i in known], self.config.seed)

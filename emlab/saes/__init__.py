@@ -8,7 +8,7 @@ from emlab.saes.crosscoder import Crosscoder, LatentScaling, latent_scaling
 from emlab.saes.encoding import dense_chunks, latent_values
 from emlab.saes.faithfulness import Bounds, Faithful, SaeCheck, check_sae, faithful
 from emlab.saes.fidelity import Fidelity, fidelity, loss_recovered
-from emlab.saes.fitting import fitted_site, neuronpedia_page, neuronpedia_url, sae_site, site_named
+from emlab.saes.fitting import check_site, fitted_site, neuronpedia_page, neuronpedia_url, sae_site, site_named
 from emlab.saes.loading import load_sae
 from emlab.saes.moments import Estimate
 from emlab.saes.recipe import SaeRecipe
@@ -17,6 +17,7 @@ from emlab.saes.store import save_sae
 from emlab.saes.stream import ActivationStream
 from emlab.saes.token_rows import Exclusions
 from emlab.saes.train import SaeTraining, fit_sae, train_sae
+from emlab.saes.units import decoder_rows, encode, writes
 
 __all__ = [
     "ActivationCache",
@@ -38,8 +39,11 @@ __all__ = [
     "SaeTraining",
     "check_model",
     "check_sae",
+    "check_site",
+    "decoder_rows",
     "dense_chunks",
     "document_activations",
+    "encode",
     "faithful",
     "fidelity",
     "fit_sae",
@@ -55,4 +59,5 @@ __all__ = [
     "site_named",
     "train_sae",
     "write_cache",
+    "writes",
 ]

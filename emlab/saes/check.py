@@ -177,7 +177,7 @@ def _rebuild(sae: SAE, x: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, Ten
     for part in chunks(sae, len(flat)):
         latents = sae.encode(flat[part].to(sae.W_dec))
         rebuilt[part] = sae.decode(latents).float()
-        on = latents > 0
+        on = latents != 0
         active[part] = on.sum(-1).float()
         for name, mask in masks.items():
             fired[name] += on[mask.flatten()[part]].sum(0).cpu()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from emlab.errors import EmlabError
+from emlab.sites import Site
 
 Converted = tuple[dict[str, Any], dict[str, Tensor]]
 """SAELens' config and weights."""
@@ -71,7 +73,7 @@ def sparsify(path: str | Path, device: str = "cpu", cfg_overrides: dict[str, Any
         "dataset_path": data,
         "emlab_source": "sparsify",
     }
-    return _converted(weights, device, metadata, cfg_overrides, **more)
+    return converted(weights, device, metadata, cfg_overrides, **more)
 
 
 def dictionary_learning(
@@ -82,7 +84,8 @@ def dictionary_learning(
     EmlabError for dictionaries that SAELens has no SAE for, such as crosscoders.
     """
     folder = Path(path)
-    trainer = read_config(folder / DICTIONARY_LEARNING[0])["trainer"]
+    about = read_config(folder / DICTIONARY_LEARNING[0])
+    trainer = about["trainer"]
     kind = trainer["dict_class"]
     if kind not in _ARCHITECTURES:
         raise EmlabError(f"{folder} holds a {kind}, and only {', '.join(_ARCHITECTURES)} can be read.")
@@ -106,11 +109,11 @@ def dictionary_learning(
     elif architecture == "topk":
         more |= {"k": int(trainer["k"]), "rescale_acts_by_decoder_norm": False}
     metadata = {
-        "hook_name": _hook_of(trainer),
+        **_place_of(folder, trainer, str((about.get("buffer") or {}).get("io") or "out")),
         "model_name": str(trainer["lm_name"]).split("/")[-1],
         "emlab_source": "dictionary_learning",
     }
-    return _converted(weights, device, metadata, cfg_overrides, **more)
+    return converted(weights, device, metadata, cfg_overrides, **more)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -128,12 +131,40 @@ UNREADABLE: tuple[type[Exception], ...] = (
 """What damaged or foreign files raise in these readers and in SAELens."""
 
 
-def _hook_of(trainer: dict[str, Any]) -> str:
-    """dictionary_learning names the layer, and the module in words: resid_post_layer_11, attention_1, mlp4."""
-    named, layer = str(trainer.get("submodule_name") or ""), int(trainer["layer"])
-    streams = {"mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "resid_pre": "resid_pre"}
-    stream = next((stream for word, stream in streams.items() if word in named.lower()), "resid_post")
-    return f"blocks.{layer}.hook_{stream}"
+_MODULES = {
+    "resid_pre": r"resid_pre|resid_in",
+    "resid_mid": r"resid_mid",
+    "mlp_out": r"mlp(_out)?",
+    "attn_out": r"attn(_out)?|attention(_out)?",
+    "resid_post": r"resid(_post|_out)?",
+}
+"""By stream: how dictionary_learning's users call the module, the layer behind it: resid_post_layer_11, mlp4."""
+
+
+def _place_of(folder: Path, trainer: dict[str, Any], io: str) -> dict[str, Any]:
+    """The hook that the module and its side (`io` of the buffer: out or in) mean; or, where none is, what is missing.
+
+    EmlabError for what is written elsewhere than it was read (in_and_out), and for the inputs of modules that are no
+    site.
+    """
+    layer, named = int(trainer["layer"]), str(trainer.get("submodule_name") or "").strip()
+    if io not in ("in", "out"):
+        raise EmlabError(f"{folder} holds a dictionary that was trained on {io} of a module, and no SAE: give an SAE.")
+    word = re.sub(r"_?(layer_?)?[0-9]*$", "", named.lower())
+    stream = next((stream for stream, words in _MODULES.items() if named and re.fullmatch(words, word)), None)
+    if stream is None and (site := Site.inside(named)) is not None:
+        stream = site.stream
+    if stream is None:
+        what = f"the module {named!r}, which may be any" if named else "no module"
+        return {"emlab_no_site": f"the SAE in {folder} names the layer {layer} and {what} (resid_post, mlp, attn)"}
+    if io == "in":
+        if stream not in ("resid_post", "resid_pre"):
+            raise EmlabError(
+                f"the SAE in {folder} reads what goes into {named}, which is no site of emlab's: give an SAE of a "
+                "block's stream."
+            )
+        stream = "resid_pre"
+    return {"hook_name": f"blocks.{layer}.hook_{stream}"}
 
 
 def _first(found: dict[str, Tensor], *names: str) -> Tensor:
@@ -143,9 +174,10 @@ def _first(found: dict[str, Tensor], *names: str) -> Tensor:
     raise KeyError(f"none of {', '.join(names)} among the weights")
 
 
-def _converted(
+def converted(
     weights: dict[str, Tensor], device: str, metadata: dict[str, Any], overrides: dict[str, Any] | None, **more: Any
 ) -> Converted:
+    """SAELens' config for `weights`, with `metadata` and `more` of its fields."""
     import sae_lens
 
     d_in, d_sae = weights["W_enc"].shape

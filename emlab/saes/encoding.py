@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from emlab.saes.units import lengths_left, own_activations
+
 if TYPE_CHECKING:
     from sae_lens import SAE
 
@@ -22,12 +24,17 @@ def chunks(sae: SAE, tokens: int, budget: int = BUDGET) -> list[slice]:
 
 
 def dense_chunks(sae: SAE, values: Tensor, budget: int = BUDGET) -> Iterator[tuple[slice, Tensor]]:
-    """Latents (chunk, d_sae) of activations (n, d_in), float32 on the SAE's device, and which rows they are of."""
+    """Latents (chunk, d_sae) of activations (n, d_in), float32 on the SAE's device, and which rows they are of.
+
+    In units of the activations: see `emlab.saes.units`.
+    """
+    lengths = lengths_left(sae)
     for part in chunks(sae, len(values), budget):
         with torch.no_grad():
-            encoded = sae.encode(values[part].to(sae.W_dec))
-        # An SAE made with use_sparse_activations returns a sparse tensor.
-        yield part, (encoded.to_dense() if encoded.is_sparse else encoded).float()
+            dense = own_activations(sae, values[part])
+            if lengths is not None:
+                dense = dense * lengths
+        yield part, dense
 
 
 def latent_values(sae: SAE, values: Tensor, latents: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from emlab.errors import EmlabError
 from emlab.evaluation import text_loss
 from emlab.interventions import Edit, Replace
+from emlab.saes.fitting import check_site
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def loss_recovered(sae: SAE, model: LanguageModel, site: Site, documents: Sequen
     (d_model,), by the SAE's reconstruction, and by nothing. NaN where replacing by the mean costs nothing.
     """
 
+    check_site(sae, site)
+
     def loss(*edits: Edit) -> float:
         return text_loss(model, documents, edits)
 
@@ -83,8 +86,8 @@ def fidelity(sae: SAE, activations: Tensor, batch_size: int = 8192) -> Fidelity:
         latents = sae.encode(x.to(sae.W_dec.dtype))
         error += float((x.double() - sae.decode(latents).double()).square().sum())
         variance += float((x.double() - mean).square().sum())
-        active += float((latents > 0).sum())
-        fired |= (latents > 0).any(dim=0)
+        active += float((latents != 0).sum())
+        fired |= (latents != 0).any(dim=0)
     tokens = activations.shape[0]
     return Fidelity(
         explained_variance=1.0 - error / variance if variance > 0 else float("nan"),

@@ -7,24 +7,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from emlab.errors import EmlabError
-from emlab.sites import Site
+from emlab.models.backends.places import width_of
+from emlab.sites import STREAMS, Site
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from emlab.models import LanguageModel
-
-_BLOCK = re.compile(r"(?:.*\.)?(?:layers|h|blocks)[._]([0-9]{1,6})(?:[._](.+))?", re.ASCII)
-"""A block's path in TransformerLens, Hugging Face transformers or sparsify, and what follows it."""
-
-_STREAMS = {
-    "resid_post": ("", "output", "hook_resid_post", "hook_out", "resid_post"),
-    "resid_pre": ("input", "hook_resid_pre", "hook_in", "resid_pre"),
-    "resid_mid": ("hook_resid_mid", "resid_mid"),
-    "attn_out": ("hook_attn_out", "attn.hook_out", "attn_out", "self_attn", "attn", "attention"),
-    "mlp_out": ("hook_mlp_out", "mlp.hook_out", "mlp_out", "mlp"),
-}
-"""What may follow it, with or without ``.output`` behind a module's name."""
 
 _PUBLISHED = re.compile(
     r"(?<![a-z])(qwen|llama|gemma|gpt-oss|gpt2|mistral|pythia|phi|olmo)[-_ ]?v?(\d+(?:\.\d+)?)?(?![\d.]*[bm]\b)"
@@ -38,33 +27,62 @@ _TYPES = {"gpt-oss": "gpt_oss", "pythia": "gpt_neox"}
 def sae_site(sae: SAE) -> Site:
     """The site that `sae` reads, from its own metadata, in whichever library's spelling that is.
 
-    EmlabError where it names none, where it reads a place that is no site (the heads' outputs before they are joined, a
-    normalised stream), and for a transcoder, which reads one place and writes another.
+    EmlabError where it names none, where it reads a place that is no site (a normalised stream, an MLP's neurons), and
+    for a transcoder, which reads one place and writes another.
     """
     about = sae.cfg.metadata
-    hook = about.emlab_site or about.hook_name or about.hf_hook_name
-    if not hook:
+    hook = _hook(about)
+    written = about.hook_name_out or about.hf_hook_name_out
+    if _transcodes(sae):
         raise EmlabError(
-            "the SAE's metadata name no hook: set cfg.metadata.hook_name, e.g. 'blocks.1.hook_resid_post'."
+            f"this is a transcoder, from {hook or 'one place'} to {written or 'another'}, and no SAE: give an SAE."
         )
-    if about.hook_name_out and about.hook_name_out != about.hook_name:
-        raise EmlabError(f"this is a transcoder, from {hook} to {about.hook_name_out}, and no SAE: give an SAE.")
-    return site_named(hook)
+    if not hook:
+        why = about.emlab_no_site  # what a reader of another library's format has to say of it
+        raise EmlabError(
+            f"{why}: write submodule_name into its config.json, or name the site where it can be named."
+            if why
+            else "the SAE's metadata name no hook: set cfg.metadata.hook_name, e.g. 'blocks.1.hook_resid_post'."
+        )
+    return site_named(hook, about.hook_head_index)
 
 
-def site_named(hook: str) -> Site:
+def _hook(about: Any) -> str:
+    return str(about.emlab_site or about.hook_name or about.hf_hook_name or "")
+
+
+def _transcodes(sae: SAE) -> bool:
+    """Whether it reads one place and writes another."""
+    about = sae.cfg.metadata
+    return hasattr(sae.cfg, "d_out") or bool(about.hook_name_out and about.hook_name_out != about.hook_name)
+
+
+def names_place(sae: SAE) -> bool:
+    """Whether the SAE says where it reads."""
+    about = getattr(getattr(sae, "cfg", None), "metadata", None)
+    return any(getattr(about, name, None) for name in ("emlab_site", "hook_name", "hf_hook_name"))
+
+
+def site_named(hook: str, head: int | None = None) -> Site:
     """The site that a library calls `hook`: ``blocks.1.hook_resid_post``, ``model.layers.1``, ``layers.1.mlp``…
 
-    The name of a block itself means what comes out of it. EmlabError where that is no site.
+    The name of a block itself means what comes out of it; SAELens names a `head` apart. EmlabError where that is no
+    site.
     """
-    if re.fullmatch(r"[a-z_]+\.[0-9]+", hook) and hook.partition(".")[0] in _STREAMS:
+    if re.fullmatch(rf"(?:{'|'.join(STREAMS)})\.[0-9]+(?:\.[0-9]+)?", hook):
         return Site.parse(hook)
-    if match := _BLOCK.fullmatch(hook.strip()):
-        inside = match[2] or ""
-        for stream, names in _STREAMS.items():
-            if inside in names or inside.removesuffix(".output") in names:
-                return Site(stream, int(match[1]))
-    raise EmlabError(f"the SAE reads {hook!r}, which is no site of emlab's: give an SAE of a block's stream.")
+    if (site := Site.inside(hook, head)) is None:
+        raise EmlabError(f"the SAE reads {hook!r}, which is no site of emlab's: give an SAE of a block's stream.")
+    return site
+
+
+def check_site(sae: SAE, site: Site | str) -> None:
+    """EmlabError where `sae` says that it reads another place than `site`; one that does not say is taken at a word."""
+    if not names_place(sae):
+        return
+    reads, asked = sae_site(sae), Site.parse(site)
+    if reads.place != asked.place:
+        raise EmlabError(f"The SAE was trained at {reads} and means nothing at {asked}; read it at {reads}.")
 
 
 def fitted_site(sae: SAE, model: LanguageModel) -> Site:
@@ -80,9 +98,10 @@ def fitted_site(sae: SAE, model: LanguageModel) -> Site:
             f"the SAE at {site} is a crosscoder, which reads two models' activations side by side: read it by "
             "emlab.saes.Crosscoder."
         )
-    if d_in != model.d_model:
+    width = width_of(site, model.model.config) if site.stream == "z" else model.d_model
+    if d_in != width:
         raise EmlabError(
-            f"the SAE at {site} reads {d_in} dimensions and {model.name} has {model.d_model}: give an SAE of its width."
+            f"the SAE at {site} reads {d_in} dimensions and {model.name} has {width}: give an SAE of its width."
         )
     if site.block >= model.n_blocks:
         raise EmlabError(

@@ -61,7 +61,8 @@ def weights_hash(sae: SAE) -> str:
 def set_weights(sae: Any, start: SAE, columns: Tensor) -> None:
     """Give a training SAE, whose activations are scaled by `columns` (d_in,), the weights of `start`."""
     sae.W_enc.copy_(start.W_enc / columns[:, None].to(start.W_enc))
-    sae.W_dec.copy_(start.W_dec * columns.to(start.W_dec))
+    rows = getattr(start, "rows", start.W_dec)  # those by which a scaled TopK chose its latents
+    sae.W_dec.copy_(rows * columns.to(rows))
     sae.b_dec.copy_(start.b_dec * columns.to(start.b_dec))
     sae.b_enc.copy_(start.b_enc)
     sae.cfg.apply_b_dec_to_input = start.cfg.apply_b_dec_to_input

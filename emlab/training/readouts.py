@@ -21,6 +21,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rate, StepRates, sample, score
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import LanguageModel
+from emlab.saes import check_site, encode
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Watch:
             raise EmlabError(f"A training cannot be read every {self.every} steps; give 1 or more.")
         if self.sae is not None and (self.site is None or not self.questions):
             raise EmlabError("Latents are read at a site and on questions; give both.")
+        if self.sae is not None and self.site is not None:
+            check_site(self.sae, self.site)
 
     def due(self, step: int) -> bool:
         """Whether step `step` (0: before the first) is read."""
@@ -63,7 +66,7 @@ class ReadOut(StepRates):
     """What was read after a step. Rates of nothing have n = 0; a number that does not exist is nan."""
 
     latents: Mapping[int, float] = field(default_factory=dict)
-    """Mean activation of each latent that is followed, over the questions."""
+    """Mean activation of each latent that is followed, over the questions, in units of what the SAE reads."""
     gradient_norm: float = math.nan
     """Of the step, before clipping."""
     turn: float = math.nan
@@ -125,7 +128,7 @@ class Reader:
         if watch.sae is None or watch.site is None:
             return {}
         read = model.activations([q.messages for q in watch.questions], watch.site, watch.positions)
-        values = watch.sae.encode(read.values.to(watch.sae.W_dec)).float().mean(0)
+        values = encode(watch.sae, read.values).mean(0)
         return {latent: float(values[latent]) for latent in watch.latents}
 
 

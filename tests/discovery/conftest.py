@@ -34,7 +34,7 @@ class GivenSae:
 
     def __init__(self, decoder=None):
         self.cfg = SimpleNamespace(d_in=2, d_sae=3)
-        self.W_dec = torch.eye(3, 2) if decoder is None else torch.tensor(decoder)
+        self.W_dec = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]) if decoder is None else torch.tensor(decoder)
 
     def encode(self, x):
         return torch.stack([x[:, 0], x[:, 1], -x[:, 0]], dim=1).relu()

@@ -1,5 +1,7 @@
 """Attribution, on tiny random models of three kinds and an SAE of written-down shape, by identities."""
 
+import copy
+
 import pytest
 import torch
 
@@ -45,6 +47,13 @@ def sae():
     return made.eval().requires_grad_(False)
 
 
+def at(sae, site):
+    """The same SAE as one of another site."""
+    moved = copy.deepcopy(sae)
+    moved.cfg.metadata.hook_name = site.lens_name
+    return moved
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])
 def test_the_joint_way_adds_up_to_what_all_latents_do(family, sae, make_tokenizer):
     # Completeness of integrated gradients: the sum of all effects is m(x) − m(x with every latent at 0).
@@ -74,7 +83,7 @@ def test_all_methods_are_exact_where_the_model_is_linear(tiny, sae):
     # After the last block, and without the final norm, a metric that is linear in the logits is linear in the stream.
     model = tiny.copy()
     model.model.model.norm = torch.nn.Identity()
-    site = Site("resid_post", 2)
+    site, sae = Site("resid_post", 2), at(sae, Site("resid_post", 2))
     exact = exact_effects(model, sae, ["Hello", "A b c"], site, metric=last_logit)
     for method in METHODS:
         found = attribute(model, sae, ["Hello", "A b c"], site, method, last_logit, steps=1, blocks=2)
@@ -144,6 +153,7 @@ def test_mean_baseline(tiny, sae):
     mean = sae.encode(values).mean(0)
     assert torch.allclose(reader.constant, mean, atol=1e-4)
     site, model = Site("resid_post", 2), tiny.copy()
+    sae = at(sae, site)
     model.model.model.norm = torch.nn.Identity()
     exact = exact_effects(model, sae, ["Hello"], site, metric=last_logit, baseline="mean")
     for method in METHODS:

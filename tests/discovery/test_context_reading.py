@@ -161,7 +161,7 @@ def test_many_latents_are_kept_at_once(tiny, letters):
     site = letters(tiny, {"a": 1.0})[1]
     found = read_contexts(tiny, sae, range(100), site, texts, top=3, exclude=ALL, block_tokens=64)
     read = tiny.activations([tiny.tokenizer(t)["input_ids"] for t in texts], site, "all")
-    values = (read.values @ weight).relu() * (read.positions > 0)[:, None]
+    values = (read.values @ weight).relu() * weight.norm(dim=0) * (read.positions > 0)[:, None]
     peaks = torch.stack([values[read.rows == i].amax(0) for i in range(30)])
     for j, one in enumerate(found.latents):
         wanted = peaks[:, j].sort(descending=True).values[:3]

@@ -62,7 +62,7 @@ def test_a_crosscoder_writes_in_each_model(given):
     sae = given.sae([[3.0, 4.0, 0.0, 2.0]] * 3)
     sae.cfg.metadata = SimpleNamespace(emlab_kind="crosscoder", emlab_widths=[2, 2])
     before, after = (decoder_direction(sae, 1, given.site, which) for which in ("before", "after"))
-    assert torch.allclose(before.vector, torch.tensor([0.6, 0.8])) and before.norm == pytest.approx(5.0)
+    assert torch.allclose(before.vector, torch.tensor([0.6, 0.8])) and before.norm == pytest.approx(5 / 29**0.5)
     assert torch.allclose(after.vector, torch.tensor([0.0, 1.0])) and after.origin == "crosscoder latent 1, after"
     sae.cfg.metadata = SimpleNamespace(emlab_kind="crosscoder", emlab_widths=[3, 2])
     with pytest.raises(EmlabError, match=r"widths \[3, 2\] for rows of 4"):

@@ -13,7 +13,7 @@ from emlab.discovery import Interpretation, Namer, interpret
 from emlab.discovery.interpretation import POOL, _drawn
 from emlab.errors import EmlabError
 from emlab.models import Endpoint, LanguageModel
-from emlab.saes import Exclusions
+from emlab.saes import Exclusions, encode
 from emlab.sites import Site
 
 TEXTS = [
@@ -67,7 +67,7 @@ def test_real_types_of_models(model_type, template, make_tokenizer, tmp_path):
         if top.document >= len(TEXTS)
         else model.tokenizer(rows[top.document])["input_ids"]
     )
-    values = sae.encode(model.activations([ids], found.site, "all").values)[:, 3].detach()
+    values = encode(sae, model.activations([ids], found.site, "all").values, [3]).detach()
     assert any(float(v) == pytest.approx(top.peak, abs=1e-4) for v in values)
     loaded = Interpretation.load(found.save(tmp_path / "i.json"))
     assert str(loaded) == str(found) and repr(loaded) == repr(found)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sae_lens.saes.sae import SAEMetadata
 
 from emlab.errors import EmlabError
-from emlab.saes import fitted_site, sae_site, site_named
-from emlab.sites import Site
+from emlab.saes import check_site, fitted_site, sae_site, site_named
+from emlab.sites import STREAMS, Site
 
 
 def sae(d_in=32, **metadata):
@@ -40,6 +40,9 @@ def model(kind="qwen2", name="mine", width=32, blocks=3, loaded=""):
         ("transformer.h.2", "resid_post.2"),
         ("gpt_neox.layers.3.attention", "attn_out.3"),
         ("layers.9.mlp", "mlp_out.9"),
+        ("blocks.5.attn.hook_z", "z.5"),
+        ("model.layers.5.self_attn.o_proj.input", "z.5"),
+        ("z.5.3", "z.5.3"),
     ],
 )
 def test_every_spelling_is_read(name, site):
@@ -47,10 +50,10 @@ def test_every_spelling_is_read(name, site):
     assert sae_site(sae(hook_name=name)) == Site.parse(site)
 
 
-@given(st.sampled_from(["resid_pre", "resid_post", "attn_out", "mlp_out"]), st.integers(0, 200))
+@given(st.sampled_from(STREAMS), st.integers(0, 200))
 def test_what_emlab_writes_it_reads(stream, block):
     site = Site(stream, block)
-    assert site_named(str(site)) == site_named(site.lens_name) == site
+    assert site_named(str(site)) == site_named(site.lens_name) == Site.parse(site.lens_name) == site
 
 
 @given(st.text(max_size=40))
@@ -61,7 +64,7 @@ def test_any_other_text_is_a_site_or_one_sentence(text):
         assert str(error).endswith(".") and "\n" not in str(error).replace(repr(text), "")
 
 
-@pytest.mark.parametrize("hook", ["blocks.4.attn.hook_z", "blocks.8.ln2.hook_normalized", "hook_embed", "model.norm"])
+@pytest.mark.parametrize("hook", ["blocks.4.attn.hook_q", "blocks.8.ln2.hook_normalized", "hook_embed", "model.norm"])
 def test_a_place_that_is_no_site_is_refused(hook):
     with pytest.raises(EmlabError, match="no site of emlab's"):
         sae_site(sae(hook_name=hook))
@@ -73,6 +76,29 @@ def test_transcoders_and_saes_without_a_hook_are_refused():
     with pytest.raises(EmlabError, match="name no hook"):
         sae_site(sae())
     assert sae_site(sae(hf_hook_name="model.layers.4")) == Site("resid_post", 4)
+
+
+def test_an_sae_is_read_where_it_was_trained():
+    """A stream has two names between blocks; one that does not say where it reads is taken at a word."""
+    check_site(sae(hook_name="blocks.2.hook_resid_pre"), Site("resid_post", 1))
+    check_site(sae(hook_name="blocks.1.hook_resid_post"), "resid_pre.2")
+    check_site(sae(hook_name="blocks.5.attn.hook_z", hook_head_index=3), "z.5.3")
+    check_site(sae(), Site("mlp_out", 4))
+    for reads, asked in (("resid_post.0", "resid_post.2"), ("resid_post.1", "mlp_out.1"), ("z.5.3", "z.5")):
+        with pytest.raises(
+            EmlabError, match=f"was trained at {reads} and means nothing at {asked}; read it at {reads}"
+        ):
+            check_site(sae(hook_name=reads), asked)
+    with pytest.raises(EmlabError, match="transcoder"):
+        check_site(sae(hook_name="blocks.4.hook_resid_pre", hook_name_out="blocks.4.hook_mlp_out"), "resid_pre.4")
+
+
+def test_the_width_of_what_heads_give_is_its_own():
+    wide = model()
+    wide.model.config.num_attention_heads, wide.model.config.head_dim = 4, 12
+    assert fitted_site(sae(48, hook_name="blocks.1.attn.hook_z"), wide) == Site("z", 1)
+    with pytest.raises(EmlabError, match="reads 32 dimensions and mine has 48"):
+        fitted_site(sae(32, hook_name="blocks.1.attn.hook_z"), wide)
 
 
 QWEN = {"hook_name": "blocks.1.hook_resid_post", "model_name": "Qwen2.5-7B-Instruct"}
