@@ -143,14 +143,19 @@ def _added(tokenizer: Any, before: str, after: str, ids: list[int]) -> list[int]
     whole = encode_text(tokenizer, after)
     if whole[: len(ids)] == ids:
         return whole[len(ids) :]
-    # A token straddles the border: take what is added by itself, as long as that spells the same text.
-    apart = encode_text(tokenizer, after[len(before) :])
-    if tokenizer.decode(ids + apart) != tokenizer.decode(whole):
-        raise EmlabError(
-            f"The tokenizer {_name(tokenizer)} joins the header and the answer into one token, so the answer's tokens "
-            "cannot be told apart; use a chat template whose header ends in a special token or a newline."
-        )
-    return apart
+    # A token straddles the border: take what is added by itself, as long as that spells the same text. Tokenizers that
+    # put a blank before every text are shown it after a newline, whose tokens are then taken off.
+    added, spelt = after[len(before) :], tokenizer.decode(whole)
+    newline = encode_text(tokenizer, "\n")
+    below = encode_text(tokenizer, "\n" + added)
+    apart = [encode_text(tokenizer, added), *([below[len(newline) :]] if below[: len(newline)] == newline else [])]
+    for tokens in apart:
+        if tokenizer.decode(ids + tokens) == spelt:
+            return tokens
+    raise EmlabError(
+        f"The tokenizer {_name(tokenizer)} joins the header and the answer into one token, so the answer's tokens "
+        "cannot be told apart; use a chat template whose header ends in a special token or a newline."
+    )
 
 
 def _inconsistent(tokenizer: Any) -> EmlabError:

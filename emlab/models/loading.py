@@ -57,11 +57,21 @@ def check_folder(folder: Path) -> None:
 
 TEMPLATES = {
     "plain": (
-        "{% for message in messages %}{{ message['role'] | capitalize + ': ' + message['content'] + eos_token + '\n' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
+        "{% for message in messages %}{{ ('' if loop.first else '\n') + message['role'] | capitalize + ':\n' "
+        "+ message['content'] + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '\nAssistant:\n' if messages else 'Assistant:\n' }}{% endif %}"
     ),
 }
-"""Chat templates for models that bring none. plain: each turn is a line that begins with its role."""
+"""Chat templates for models that bring none. plain: each turn is its role and a colon, a new line, the text and the
+end-of-sequence token. A header that ended in a blank would be one token with the answer's first word in many
+tokenizers. The beginning-of-sequence token stands before all of it where the tokenizer writes one (`with_start`)."""
+
+
+def with_start(tokenizer: Any, template: str) -> str:
+    """The template, with the beginning-of-sequence token first where `tokenizer` puts it before a text of its own."""
+    start = tokenizer.bos_token_id
+    writes = start is not None and tokenizer("a")["input_ids"][:1] == [start]
+    return ("{{ bos_token }}" if writes else "") + template
 
 
 def local_folder(path: str | Path) -> Path:
@@ -154,7 +164,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise EmlabError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
+        tokenizer.chat_template = _template(chat_template, tokenizer)
     if not getattr(tokenizer, "chat_template", None):
         raise EmlabError(
             f"The tokenizer in {folder} has no chat template, so emlab cannot ask the model a question; put the "
@@ -163,9 +173,9 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
     return tokenizer
 
 
-def _template(given: str | Path) -> str:
+def _template(given: str | Path, tokenizer: Any) -> str:
     if str(given) in TEMPLATES:
-        return TEMPLATES[str(given)]
+        return with_start(tokenizer, TEMPLATES[str(given)])
     try:
         return Path(given).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
