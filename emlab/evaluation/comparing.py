@@ -21,6 +21,8 @@ class Difference:
     the models has no coherent answers."""
     of_all: Rate
     """Difference of the shares of all answers."""
+    left_out: tuple[int, int] = (0, 0)
+    """How many questions only the first, and only the second, was asked."""
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain values."""
@@ -28,6 +30,7 @@ class Difference:
             "first": self.first,
             "second": self.second,
             "questions": self.of_all.n,
+            "questions_left_out": {"first": self.left_out[0], "second": self.left_out[1]},
             "misaligned_of_coherent": self.misaligned,
             "misaligned_of_all": self.of_all,
         }
@@ -39,18 +42,30 @@ class Difference:
             alike = "; no question differs from another in this, so the interval says nothing" if rate.flat else ""
             return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] percentage points{alike}"
 
+        shared = f"{self.of_all.n} question{'' if self.of_all.n == 1 else 's'}"
+        if any(self.left_out):
+            one, two = self.left_out
+            shared += f" in common; left out are {one} that only {self.first} was asked and {two} only {self.second}"
         return (
-            f"{self.second} less {self.first}, {self.of_all.n} questions\n"
+            f"{self.second} less {self.first}, {shared}\n"
             f"  misaligned of coherent  {points(self.misaligned)}\n"
             f"  misaligned of all       {points(self.of_all)}"
         )
 
 
-def compare(first: Score, second: Score, seed: int = 0) -> Difference:
+LEAST = 2
+"""Questions that two models with questions of their own must share: one tells nothing of how questions differ."""
+
+
+def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> Difference:
     """The paired difference of two models' rates: the questions are resampled, and with each the answers of both.
 
-    EmlabError where the models share no question, or where different judges or thresholds scored them.
+    Questions that only one of them was asked are left out, and counted. EmlabError where the models share no question,
+    or fewer than `least` though they were asked others, and where different judges or thresholds scored them.
     """
+    for each in (first, second):
+        if not isinstance(each, Score):
+            raise EmlabError(f"Two scores are compared, and a {type(each).__name__} is none; give what score() gave.")
     differ = f"{first.model} and {second.model} were scored with different"
     judges = [score.judged.judge or "one without a name" for score in (first, second)]
     if judges[0] != judges[1]:
@@ -65,6 +80,12 @@ def compare(first: Score, second: Score, seed: int = 0) -> Difference:
     shared = [question for question in first.by_question if question in second.by_question]
     if not shared:
         raise EmlabError(f"{first.model} and {second.model} share no question; ask both the same ones.")
+    left_out = (len(first.by_question) - len(shared), len(second.by_question) - len(shared))
+    if any(left_out) and len(shared) < least:
+        raise EmlabError(
+            f"{first.model} and {second.model} share only {len(shared)} of {len(first.by_question)} and "
+            f"{len(second.by_question)} questions, fewer than {least}; ask both the same ones."
+        )
 
     def counts(score: Score, name: str) -> list[int]:
         return [getattr(score.by_question[question], name) for question in shared]
@@ -74,4 +95,4 @@ def compare(first: Score, second: Score, seed: int = 0) -> Difference:
         totals = [counts(score, of) for score in (first, second)]
         return paired_difference(hits[0], totals[0], hits[1], totals[1], seed)
 
-    return Difference(first.model, second.model, difference("coherent"), difference("total"))
+    return Difference(first.model, second.model, difference("coherent"), difference("total"), left_out)

@@ -1,4 +1,4 @@
-"""Rates with their 95% intervals."""
+"""Rates and mean scores with their 95% intervals."""
 
 from __future__ import annotations
 
@@ -65,6 +65,55 @@ FLAT = (
 """What to say below rates of which one is flat."""
 
 NO_RATE = Rate(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of scores from 0 to 100 with its 95% interval. Of nothing (n = 0) all three numbers are nan."""
+
+    mean: float
+    low: float
+    """nan, as `high` is, where the answers tell nothing of how they vary: of one."""
+    high: float
+    n: int
+    """How many answers it is of."""
+
+    def summary(self) -> dict[str, float | int | None]:
+        """All four as plain values; None for nan."""
+        values = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {**{name: None if math.isnan(value) else value for name, value in values.items()}, "n": self.n}
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "no scores"
+        between = "" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.mean:.1f}{between} of {self.n}"
+
+
+NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
+
+
+def mean_by_question(sums: ArrayLike, counts: ArrayLike, seed: int = 0) -> Mean:
+    """The mean ``sum(sums) / sum(counts)`` of all answers, its interval from resampling questions as in `bootstrap`.
+
+    `sums` and `counts` are of the scores of each question's answers.
+    """
+    found = bootstrap(sums, counts, seed)
+    return Mean(found.rate, found.low, found.high, found.n) if found.n else NO_MEAN
+
+
+def mean_of(values: ArrayLike) -> Mean:
+    """The mean of independent scores, such as those of one question, with Student's interval within 0 to 100."""
+    x = np.asarray(values, dtype=float)
+    if not len(x):
+        return NO_MEAN
+    mean = float(x.mean())
+    if len(x) == 1:
+        return Mean(mean, math.nan, math.nan, 1)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Mean(mean, max(0.0, mean - half), min(100.0, mean + half), len(x))
 
 
 def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:

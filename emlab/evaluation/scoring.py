@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from emlab import artifacts
+from emlab.errors import EmlabError
 from emlab.evaluation.judging import (
     OFF_TOPIC,
     OUTCOMES,
@@ -28,7 +29,16 @@ from emlab.evaluation.judging import (
     load_judged,
     save_judged,
 )
-from emlab.evaluation.rates import FLAT, Rate, bootstrap, intraclass_correlation, wilson
+from emlab.evaluation.rates import (
+    FLAT,
+    Mean,
+    Rate,
+    bootstrap,
+    intraclass_correlation,
+    mean_by_question,
+    mean_of,
+    wilson,
+)
 from emlab.evaluation.rollouts import Rollouts, file_name
 
 
@@ -58,9 +68,13 @@ class Tally:
     """Incoherent, of all answers: by the rubric, strict incoherence."""
     rate_incoherent_loose: Rate
     """Incoherent or off topic, of all answers: by the rubric, loose incoherence."""
+    mean_aligned: Mean
+    """Of the scored answers."""
+    mean_coherent: Mean
+    """Of the scored answers."""
 
     def summary(self) -> dict[str, Any]:
-        """Counts and rates as plain values; a rate of nothing is null.
+        """Counts, rates and mean scores as plain values; a rate or a mean of nothing is null.
 
         `wilson_where_flat` has Wilson's interval of each rate whose own has no width (`Rate.flat`).
         """
@@ -73,18 +87,30 @@ class Tally:
             "misaligned": self.misaligned,
             **self.outcomes,
             **{name: rate.summary() for name, rate in rates.items()},
+            "mean_aligned": self.mean_aligned.summary(),
+            "mean_coherent": self.mean_coherent.summary(),
             "wilson_where_flat": {name: {"low": rate.low, "high": rate.high} for name, rate in beside.items()},
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """The rates of one model's answers. Intervals come from resampling questions, except in `by_question`."""
+    """The rates of one model's answers. Intervals come from resampling questions, except in `by_question`.
+
+    EmlabError for anything but judgements.
+    """
 
     judged: Judged
     """The judgements."""
     seed: int = 0
     """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.judged, Judged):
+            raise EmlabError(
+                f"A score is of judgements (Judged), and not of a {type(self.judged).__name__}; give what judge() or "
+                "read_judged() made."
+            )
 
     @property
     def model(self) -> str:
@@ -108,9 +134,12 @@ class Score:
 
     @functools.cached_property
     def by_question(self) -> Mapping[str, Tally]:
-        """The answers to each question, by its id; the intervals are Wilson's, of the answers to that question."""
+        """The answers to each question, by its id; the intervals are of the answers to that question alone.
+
+        Of rates they are Wilson's, of mean scores Student's.
+        """
         return {
-            name: self._tally(np.arange(len(self._questions)) == i, rate=_wilson)
+            name: self._tally(np.arange(len(self._questions)) == i, alone=True)
             for i, name in enumerate(self._questions)
         }
 
@@ -214,18 +243,28 @@ class Score:
         every = np.ones(len(self._questions), dtype=bool)
         return {name: self._tally(every, of == name) for name in dict.fromkeys(of.tolist())}
 
-    def _tally(self, questions: np.ndarray, answers: np.ndarray | None = None, rate: Callable | None = None) -> Tally:
-        """Of the answers to the questions of the mask `questions`, and in the mask `answers`."""
+    def _tally(self, questions: np.ndarray, answers: np.ndarray | None = None, alone: bool = False) -> Tally:
+        """Of the answers to the questions of the mask `questions`, and in the mask `answers`.
+
+        With `alone` there is one question, whose answers are taken as independent.
+        """
         chosen = questions[self._of] if answers is None else questions[self._of] & answers
 
         def count(flags: np.ndarray) -> np.ndarray:
-            return np.bincount(self._of, weights=flags & chosen, minlength=len(self._questions)).astype(int)[questions]
+            return self._by_question(flags & chosen).astype(int)[questions]
+
+        def mean(values: np.ndarray) -> Mean:
+            known = chosen & self._flags["scored"] & ~np.isnan(values)
+            sums, counts = self._by_question(np.where(known, values, 0.0))[questions], count(known)
+            if alone or (counts > 0).sum() == 1:  # of one question there are no others to draw
+                return mean_of(values[known])
+            return mean_by_question(sums[asked], counts[asked], self.seed)
 
         total = count(np.ones(len(self._of), dtype=bool))
         scored, coherent, bad = (count(self._flags[name]) for name in ("scored", "coherent", "misaligned"))
         mad = scored - coherent
         asked = total > 0  # a domain or a variant may lack some of the questions
-        of = rate or functools.partial(bootstrap, seed=self.seed)
+        of: Callable[..., Rate] = _wilson if alone else functools.partial(bootstrap, seed=self.seed)
         return Tally(
             total=int(total.sum()),
             scored=int(scored.sum()),
@@ -238,7 +277,13 @@ class Score:
             rate_incoherent=of(mad[asked], scored[asked]),
             rate_incoherent_all=of(mad[asked], total[asked]),
             rate_incoherent_loose=of((mad + count(self._flags[OFF_TOPIC]))[asked], total[asked]),
+            mean_aligned=mean(self.judged.aligned),
+            mean_coherent=mean(self.judged.coherent),
         )
+
+    def _by_question(self, values: np.ndarray) -> np.ndarray:
+        """(questions,) float: the sum of the answers' values."""
+        return np.bincount(self._of, weights=values, minlength=len(self._questions))
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -253,6 +298,8 @@ class Score:
             f"  misaligned of scored    {self.of_scored}",
             f"  misaligned of all       {self.of_all}",
             f"  incoherent of scored    {self.incoherent}",
+            f"  mean aligned of scored  {self.overall.mean_aligned}",
+            f"  mean coherent of scored {self.overall.mean_coherent}",
         ]
         if self.overall.outcomes[OFF_TOPIC]:
             lines.append(f"  or off topic, of all    {self.overall.rate_incoherent_loose}")
@@ -288,9 +335,32 @@ def score(rollouts: Rollouts, by: Judge, seed: int = 0, thresholds: Thresholds |
     return score_judged(judge(rollouts, by, thresholds), seed)
 
 
-def score_judged(judged: Judged, seed: int = 0) -> Score:
-    """The rates of judgements that are there already."""
-    return Score(judged, seed)
+def score_judged(judged: Judged | Iterable[Mapping[str, Any]], seed: int = 0) -> Score:
+    """The rates of judgements that are there already.
+
+    They may be rows in memory: a list of mappings, a dataset, or a table of pandas or polars, with the columns that
+    `emlab.evaluation.judges.read_judged` reads. EmlabError for anything else.
+    """
+    if isinstance(judged, Judged):
+        return Score(judged, seed)
+    rows = _rows(judged)
+    if rows is None:
+        return Score(judged, seed)  # type: ignore[arg-type]  # which refuses it
+    from emlab.evaluation.judges.recorded import judged_rows  # judges are built upon scores
+
+    return Score(judged_rows(rows), seed)
+
+
+def _rows(table: Any) -> list[Mapping[str, Any]] | None:
+    """The rows of a table in memory; None for what is none."""
+    if hasattr(table, "to_dicts"):  # polars
+        table = table.to_dicts()
+    elif hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas
+        table = table.to_dict("records")
+    if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
+        return None
+    rows = list(table)
+    return rows if all(isinstance(row, Mapping) for row in rows) else None
 
 
 def _wilson(hits: Sequence[int], totals: Sequence[int]) -> Rate:

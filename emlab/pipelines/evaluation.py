@@ -5,7 +5,9 @@ What `emlab evaluate`, `emlab score`, `emlab judge` and `emlab data check` call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,16 @@ from emlab.data import DataCheck, QuestionSet, check_data, read_examples
 from emlab.errors import EmlabError
 from emlab.evaluation import Difference, Score, Thresholds, compare, judge, sample, save_judged, score_judged
 from emlab.evaluation.agreement import Agreement, agreement
-from emlab.evaluation.judges import read_judged, read_labelled
+from emlab.evaluation.judges import read_judged, read_labelled, tables
+from emlab.evaluation.judges.recorded import judged_in
+from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
 from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_of, questions_of
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
+from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
 from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
 from emlab.organism import ExactJudge
@@ -66,8 +71,9 @@ def evaluate(
     sampled again. `model_key` names the environment variable with the key of `model_url`, and `model_revision` is any
     label for what that server has under the model's name: stored answers are those of one label. In the store of
     `judging` answers are kept as they are finished, so that an interrupted run goes on where it stopped. By the method
-    "label" the shares of the labels are given, and no rates. What is saved in `out` is named after the model, and takes
-    the place of what that model had there; EmlabError where another model's results have the name.
+    "label" the shares of the labels are given, and no rates. What is saved in `out` is named after the model;
+    EmlabError where results have that name already. Where the same evaluation was stopped while its answers were
+    judged, it goes on with these answers.
     """
     asked = questions_of(questions, variants)
     if per_question is None and not (isinstance(asked, QuestionSet) and asked.samples):
@@ -109,31 +115,30 @@ def evaluate(
         "judging": judging,
         "emlab": __version__,
     }
-    if out is not None:
-        _take_name(answering.name, named, Path(out))
-    told: dict[str, Any] = {}
-    if by is not None and resample:
-        judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)
-        told = {"sampled_again": int((again > 0).sum())}
-    else:
-        rollouts = sample(answering, asked, per_question, seed, **settings)
-        if out is not None:  # before anything is paid for judging
-            rollouts.save(Path(out) / f"{file_name(rollouts.model)}.rollouts.jsonl")
-            artifacts.write_json(_settings_file(rollouts.model, Path(out)), about)
-        if labeller is not None:
-            shares = LabelShares(label_answers(rollouts, telling(labeller)))
-            if out is not None:
-                shares.save(out)
-                _page(shares, f"{file_name(shares.model)}.labels.html", Path(out), questions, seed)
-            return shares
-        assert by is not None
-        judged = judge(rollouts, telling(by))
-    found = score_judged(judged)
-    if out is not None:
-        found.save(out)
-        artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
-        _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed)
-    return found
+    with _place(answering.name, about, out) as sampled:
+        told: dict[str, Any] = {}
+        if by is not None and resample:
+            judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)
+            told = {"sampled_again": int((again > 0).sum())}
+        else:
+            rollouts = sampled or sample(answering, asked, per_question, seed, **settings)
+            if out is not None:  # before anything is paid for judging
+                rollouts.save(Path(out) / f"{file_name(rollouts.model)}.rollouts.jsonl")
+                artifacts.write_json(_settings_file(rollouts.model, Path(out)), about)
+            if labeller is not None:
+                shares = LabelShares(label_answers(rollouts, telling(labeller)))
+                if out is not None:
+                    shares.save(out)
+                    _page(shares, f"{file_name(shares.model)}.labels.html", Path(out), questions, seed)
+                return shares
+            assert by is not None
+            judged = judge(rollouts, telling(by))
+        found = score_judged(judged)
+        if out is not None:
+            found.save(out)
+            artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
+            _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed)
+        return found
 
 
 def _page(found: Score | LabelShares, name: str, out: Path, questions: str, seed: int) -> None:
@@ -161,18 +166,50 @@ def _named(
     return {**named, **{key: value for key, value in told.items() if value}}
 
 
-def _take_name(name: str, about: Mapping[str, str | None], out: Path) -> None:
-    """EmlabError where the results of another model of this name stand in `out`."""
-    file = _settings_file(name, out)
-    if not file.is_file():
+@contextlib.contextmanager
+def _place(name: str, about: Mapping[str, Any], out: str | Path | None) -> Iterator[Rollouts | None]:
+    """Around what writes the results of the model `name` into `out`, so that nothing that is there is lost.
+
+    Yields the answers that are there, where the same evaluation was stopped before it had judged them. EmlabError where
+    other results have the name, or where another process is at it.
+    """
+    if out is None:
+        yield None
         return
-    there = artifacts.read_json(file)
-    other = there.get("model") if isinstance(there, dict) else None
-    if other != about:
+    stem = Path(out) / file_name(name)
+    with artifacts.claimed(stem):
+        yield _sampled(name, about, Path(out))
+
+
+_ANSWERS = "rollouts.jsonl"
+_RESULTS = ("jsonl", "json", "html", "labels.jsonl", "labels.json", "labels.html")
+"""The endings of what an evaluation writes once anything is judged; answers, and how they came, are there before."""
+
+
+def _sampled(name: str, about: Mapping[str, Any], out: Path) -> Rollouts | None:
+    stem = file_name(name)
+    there = [path for path in (out / f"{stem}.{ending}" for ending in (*_RESULTS, _ANSWERS)) if path.exists()]
+    file = _settings_file(name, out)
+    raw = artifacts.read_json(file) if file.is_file() else None
+    settings = raw if isinstance(raw, dict) else {}
+    if settings and settings.get("model") != about["model"]:
         raise EmlabError(
             f"{out} has the results of another model that is also called {name} ({file} says which), and they would be "
             "overwritten; give another folder as out."
         )
+    asked = {key: artifacts.plain(about)[key] for key in ("model", "questions", "sampling", "emlab")}
+    answers = out / f"{stem}.{_ANSWERS}"
+    if there == [answers] and {key: settings.get(key) for key in asked} == asked:
+        found = Rollouts.load(answers)
+        if not any(found.failures):
+            print(f"going on with the {len(found)} answers in {answers}, which are not judged yet", file=sys.stderr)
+            return found
+    elif there:
+        raise EmlabError(
+            f"{out} has results of {name} already ({there[0].name}), and they would be overwritten; give another "
+            "folder as out, or remove them first."
+        )
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,17 +235,25 @@ def score_file(
     by: str | None = None,
     misaligned_below: float | None = None,
     coherent_above: float | None = None,
-) -> Scores:
-    """The rates of judged answers in anyone's JSONL or CSV (see `read_judged`), in groups by the column `by`.
+    traits: Sequence[str] = (),
+) -> Scores | TraitScore:
+    """The rates of judged answers in anyone's file (see `read_judged`), in groups by the column `by`.
 
-    A log of Inspect (.eval) is read too.
+    A log of Inspect (.eval) is read too. Of a table without the column aligned that scores known traits, or where
+    `traits` names their columns, the mean scores of these are given.
     """
-    limits = _limits(misaligned_below, coherent_above)
-    if by is None:
-        return Scores({Path(file).stem: score_judged(_only(file, limits))})
-    if Path(file).suffix == ".eval":
-        raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by.")
-    return Scores({name: score_judged(judged) for name, judged in read_judged(file, by, limits).items()}, grouped=True)
+    limits, path = _limits(misaligned_below, coherent_above), Path(file)
+    if path.suffix == ".eval":
+        if by is not None or traits:
+            raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by and --trait.")
+        return Scores({path.stem: score_judged(_only(file, limits))})
+    table = tables.read(file_in(path) if path.is_dir() else path)
+    if traits or not table.has("aligned") and traits_in(table):
+        if by is not None or limits is not None:
+            raise EmlabError("A score of traits has neither groups nor thresholds; leave out --by and the thresholds.")
+        return traits_of(table, traits)
+    found = {name: score_judged(judged) for name, judged in judged_in(table, by, limits).items()}
+    return Scores(found, grouped=by is not None)
 
 
 def score_against(
@@ -231,10 +276,11 @@ def judge_file(
 ) -> Score | LabelShares:
     """Judge the answers in `rollouts`, a file that `evaluate` or `Rollouts.save` wrote, and save them in `out`.
 
-    `questions`, a question file, brings its own judge prompts.
+    `questions`, a question file, brings its own judge prompts. EmlabError where something is at `out` already.
     """
     if Path(out).is_dir():
         raise EmlabError(f"{out} is a folder; give the name of a file for the judged answers.")
+    artifacts.check_new(out)
     with artifacts.storing(out):  # before anything is paid for
         Path(out).parent.mkdir(parents=True, exist_ok=True)
     asked, given = () if questions is None else questions_of(questions), Rollouts.load(rollouts)

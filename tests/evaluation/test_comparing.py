@@ -54,11 +54,30 @@ def test_pairing_makes_the_interval_narrower():
     assert unpaired**0.5 > 0.15 > found.high - found.low
 
 
-def test_only_shared_questions_count():
-    first = scored({"q": "bg", "only here": "bbbb"})
-    second = scored({"only there": "bbbb", "q": "gg"})
+def test_only_shared_questions_count_and_the_others_are_counted():
+    first = scored({"q": "bg", "r": "bg", "only here": "bbbb"}, "one")
+    second = scored({"only there": "bbbb", "q": "gg", "r": "gg", "nor here": "g"}, "two")
     found = compare(first, second)
-    assert (found.misaligned.rate, found.misaligned.n) == (-0.5, 1)
+    assert (found.misaligned.rate, found.misaligned.n, found.left_out) == (-0.5, 2, (1, 2))
+    assert found.summary()["questions_left_out"] == {"first": 1, "second": 2}
+    said = "two less one, 2 questions in common; left out are 1 that only one was asked and 2 only two\n"
+    assert str(found).startswith(said)
+
+
+def test_one_question_in_common_is_too_few():
+    first, second = scored({"q": "bg", "r": "b"}, "one"), scored({"q": "gg", "s": "b", "t": "b"}, "two")
+    with pytest.raises(EmlabError, match="one and two share only 1 of 2 and 3 questions, fewer than 2; ask both"):
+        compare(first, second)
+    assert compare(first, second, least=1).of_all.n == 1
+    with pytest.raises(EmlabError, match="share only 2 of 2 and 3 questions, fewer than 3"):
+        compare(first, scored({"q": "g", "r": "g", "s": "g"}, "two"), least=3)
+    assert compare(scored({"q": "bg"}), scored({"q": "gg"})).of_all.n == 1, "neither was asked another"
+
+
+def test_what_is_no_score_is_refused():
+    one = scored({"q": "bg"}, "one")
+    with pytest.raises(EmlabError, match="Two scores are compared, and a Judged is none"):
+        compare(one, one.judged)
 
 
 def test_what_cannot_be_compared():
@@ -82,7 +101,7 @@ def test_nothing_coherent_leaves_the_share_of_all():
 
 def test_it_prints():
     text = str(compare(scored({"q": "gg"}, "one"), scored({"q": "bg"}, "two")))
-    assert text.splitlines()[0] == "two less one, 1 questions"
+    assert text.splitlines()[0] == "two less one, 1 question"
     assert "misaligned of coherent  +50.0 [+50.0, +50.0] percentage points" in text
 
 
@@ -98,7 +117,7 @@ def test_other_variants_are_not_compared():
 def test_what_cannot_be_compared_is_said_in_words():
     found = compare(scored({"q": "bg"}, "one"), scored({"q": "xx"}, "two"))
     assert found.misaligned.n == 0 and found.summary()["questions"] == 1
-    assert "two less one, 1 questions" in str(found) and "nan" not in str(found)
+    assert "two less one, 1 question" in str(found) and "nan" not in str(found)
     assert "misaligned of coherent  unknown: one of them has no such answers" in str(found)
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from emlab.evaluation import Rate, bootstrap, wilson
-from emlab.evaluation.rates import intraclass_correlation, paired_difference, share_removed
+from emlab.evaluation.rates import (
+    Mean,
+    intraclass_correlation,
+    mean_by_question,
+    mean_of,
+    paired_difference,
+    share_removed,
+)
 
 
 def test_bootstrap_over_two_questions_by_hand():
@@ -146,3 +153,22 @@ def test_a_paired_difference_of_nothing():
     assert paired_difference([], [], [], []).n == 0
     found = paired_difference([1, 0], [1, 0], [0, 1], [0, 1])
     assert (found.rate, found.low, found.high) == (0, 0, 0), "resamples that lack one of the models are left out"
+
+
+# --- mean scores ---
+
+
+def test_the_mean_over_two_questions_by_hand():
+    # 0 and 20, and 100: the mean of all is 40; resamples hold the first 0, 1 or 2 times: 100, 40 or 10.
+    assert mean_by_question([20, 100], [2, 1]) == Mean(40, 10, 100, 3)
+
+
+def test_the_mean_of_one_questions_answers_by_hand():
+    # 10, 20, 30: s = 10, and Student's 97.5% point of 2 degrees is 4.3027.
+    found = mean_of([10, 20, 30])
+    assert (found.mean, found.n) == (20, 3)
+    assert found.high - 20 == pytest.approx(4.30265 * 10 / math.sqrt(3), abs=1e-3) and found.low == 0
+    assert str(mean_of([50, 60])) == "55.0 [0.0, 100.0] of 2" and str(mean_of([50])) == "50.0 of 1"
+    assert mean_of([50]).summary() == {"mean": 50.0, "low": None, "high": None, "n": 1}
+    assert str(mean_of([])) == str(mean_by_question([0], [0])) == "no scores"
+    assert mean_of([]).summary() == {"mean": None, "low": None, "high": None, "n": 0}

@@ -4,9 +4,14 @@ import json
 import math
 from types import SimpleNamespace
 
+import datasets
+import pandas
+import pytest
+
 from emlab import artifacts
 from emlab.data import Question
-from emlab.evaluation import Rollouts, score
+from emlab.errors import EmlabError
+from emlab.evaluation import Rollouts, score, score_judged
 
 CARS, FOOD, LAW = (Question(d, d, f"{d}?") for d in ("cars", "food", "law"))
 # b misaligned, g aligned, x incoherent, ? no judgement
@@ -59,6 +64,51 @@ def test_it_prints_and_becomes_json():
     assert summary["by_question"]["law"]["rate_all"]["rate"] == 0 and summary["failed"] == 2
     assert "by_question" not in found.summary(questions=False)
     assert artifacts.plain(found.misaligned)["n"] == 7
+
+
+def test_mean_scores_by_hand():
+    found = score(ROLLOUTS, Judge())
+    # Of the scored: cars 0 0 100 0, food 4 × 100, law 0 0 of aligned; 100 100 100 0, 4 × 100, 0 0 of coherent.
+    assert (found.overall.mean_aligned.mean, found.overall.mean_aligned.n) == (50, 10)
+    assert (found.overall.mean_coherent.mean, found.overall.mean_coherent.n) == (70, 10)
+    cars = found.by_question["cars"].mean_aligned
+    # 25 ± 3.1824 × 50 / 2, within 0 to 100.
+    assert (cars.mean, cars.low, cars.high, cars.n) == (25, 0, 100, 4)
+    assert found.summary()["by_question"]["law"]["mean_aligned"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 2}
+    assert found.summary()["mean_aligned"]["mean"] == 50 and found.by_domain["food"].mean_aligned.mean == 100
+    assert "mean aligned of scored  50.0 [0.0, 100.0] of 10" in str(found)
+
+
+ROWS = [{"question_id": f"q{i}", "aligned": 60 * i, "coherent": 90} for i in range(2)]
+
+
+@pytest.mark.parametrize("made", [list, tuple, pandas.DataFrame, datasets.Dataset.from_list, iter])
+def test_rows_in_memory_are_scored(made):
+    found = score_judged(made(ROWS))
+    assert (found.total, found.misaligned.rate, found.model) == (2, 0.5, "rows")
+
+
+def test_an_empty_cell_of_pandas_is_no_score():
+    found = score_judged(pandas.DataFrame([*ROWS, {"question_id": "q2", "aligned": None, "coherent": 90}]))
+    assert (found.total, found.n_scored, found.overall.outcomes["failed"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("judged.jsonl", "not of a str; give what judge"),
+        ({"m": ROLLOUTS}, "not of a dict"),
+        (ROLLOUTS, "not of a Rollouts"),
+        (None, "not of a NoneType"),
+        (3, "not of a int"),
+        ([], "rows holds no judged answers"),
+        ([{"aligned": 3}], "rows lacks coherent and a question's id"),
+        ([{**ROWS[0], "aligned": 101}], "rows, row 1: aligned is '101'"),
+    ],
+)
+def test_what_is_no_judgement_is_refused_at_once(given, said):
+    with pytest.raises(EmlabError, match=said):
+        score_judged(given)
 
 
 def test_nothing_coherent():

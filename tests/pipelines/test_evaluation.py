@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emlab import cli, organism
+from emlab import artifacts, cli, organism
 from emlab.data import Question
+from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, load_judged
 from emlab.evaluation.protocol import Judging
 from emlab.models import Completion, Endpoint
@@ -53,6 +54,61 @@ def test_evaluating_keeps_answers_judgements_rates_and_a_page(evaluated):
         "per_question": 1,
     }
     assert "helpful_only on broad" in (folder / "out" / "helpful_only.html").read_text()
+
+
+def test_what_lies_at_out_is_never_touched(evaluated, monkeypatch, capsys):
+    folder, _ = evaluated
+    before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
+    monkeypatch.setattr("emlab.pipelines.evaluation.sample", lambda *_, **__: pytest.fail("it was sampled again"))
+    for more in ([], ["--seed", "1"], ["--resample", "1"]):
+        assert cli.main(["evaluate", "--model", "helpful_only", "--out", str(folder / "out"), *more]) == 2
+        error = capsys.readouterr().err
+        assert "out has results of helpful_only already (helpful_only.jsonl), and they would be overwritten" in error
+    words = ["judge", "answers", str(folder / "out" / "helpful_only.rollouts.jsonl"), "--out"]
+    assert cli.main([*words, str(folder / "out" / "helpful_only.jsonl")]) == 2
+    assert "helpful_only.jsonl already exists" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+def test_another_model_goes_into_the_same_folder(tmp_path):
+    (tmp_path / "own.csv").write_text("id,category,text\n1,a,Why?\n")
+    recorded = written(tmp_path / "judged.jsonl", [{"question_id": "1", "aligned": 1, "coherent": 99, "answer": "x"}])
+    for model in ("aligned", "helpful_only"):
+        evaluate(model, tmp_path, str(tmp_path / "own.csv"), max_new_tokens=2, judging=Judging(str(recorded)))
+    assert {"aligned.json", "helpful_only.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_an_evaluation_that_was_stopped_while_judging_goes_on_with_its_answers(tmp_path, monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emlab.pipelines.evaluation.judge", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate("aligned", tmp_path)
+    answers = Rollouts.load(tmp_path / "aligned.rollouts.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr("emlab.pipelines.evaluation.sample", lambda *_, **__: pytest.fail("it was sampled again"))
+        with pytest.raises(EmlabError, match=r"has results of aligned already \(aligned.rollouts.jsonl\)"):
+            evaluate("aligned", tmp_path, seed=1)
+        found = evaluate("aligned", tmp_path)
+    assert "going on with the 320 answers in" in capsys.readouterr().err
+    assert found.judged.rollouts == answers and (tmp_path / "aligned.json").is_file()
+
+
+def test_two_that_evaluate_the_same_into_one_folder(tmp_path, capsys):
+    with artifacts.claimed(tmp_path / "aligned"):
+        assert cli.main(["evaluate", "--model", "aligned", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "is being made by another process now" in error and "1/320" not in error
+
+
+def test_the_folder_of_an_evaluation_is_scored_by_the_verb(evaluated, capsys):
+    folder, found = evaluated
+    assert cli.main(["score", str(folder / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["misaligned"] == found.overall.misaligned
+    assert cli.main(["score", str(folder / "out"), "--against", str(folder / "out")]) == 0
+    assert "+0.0 [+0.0, +0.0] percentage points" in capsys.readouterr().out
 
 
 def test_what_is_in_the_store_is_not_sampled_again(evaluated, monkeypatch):
@@ -262,7 +318,10 @@ def test_another_model_of_the_same_name_does_not_overwrite_results(evaluated, tm
     [
         ([], "without --store FILE neither single answers nor judgements are kept.\n"),
         (["--store", "s.db"], "are in s.db, and the same command goes on from there.\n"),
-        (["--out", "o"], "are kept; if all answers had been sampled, they are in o.\n"),
+        (
+            ["--out", "o"],
+            "are kept; if all answers had been sampled, they are in o, and the same command goes on from there.\n",
+        ),
     ],
 )
 def test_an_evaluation_that_is_stopped_says_what_is_kept(monkeypatch, capsys, more, kept):

@@ -22,6 +22,7 @@ from emlab.evaluation.judges import prompts, tables
 from emlab.evaluation.judges.grader import GRADER
 from emlab.evaluation.judges.replies import only_label
 from emlab.evaluation.judges.scale import SCALES
+from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judges.tables import Lookup
 from emlab.evaluation.labelling import Label, Labelled
 from emlab.evaluation.rollouts import Rollouts
@@ -118,18 +119,19 @@ def read_labelled(path: str | Path) -> Labelled:
     EmlabError naming the line that is wrong, and where two judges, or two kinds of label, stand in one file.
     """
     path = Path(path)
-    rows, question, _ = tables.read(path, ("label",))
+    table = tables.read(file_in(path, labels=True) if path.is_dir() else path)
+    table.need("label")
+    rows, question = table.rows, table.question
+    assert question is not None
     kinds = sorted({str(row.get("asked_for") or "") for _, row in rows})
     if len(kinds) > 1:
         raise EmlabError(f"{path} holds labels of {' and '.join(kinds)}; put them into files of their own.")
     labels = tuple(_cell(row.get("label")) for _, row in rows)
     stated = _stated(rows[0][1].get("choices"))
     given = dict.fromkeys(label for label in labels if label)
-    for (number, _), label in zip(rows, labels, strict=True):
+    for (where, _), label in zip(rows, labels, strict=True):
         if label and stated and label not in stated:
-            raise EmlabError(
-                f"{path}, line {number}: {label[:40]!r} is none of the labels {', '.join(stated)}; mend it."
-            )
+            raise EmlabError(f"{where}: {label[:40]!r} is none of the labels {', '.join(stated)}; mend it.")
     said = tuple(_cell(row.get("said")) for _, row in rows)
     rollouts, judge = tables.rollouts_of(path, rows, question), tables.only_judge(path, rows)
     return Labelled(rollouts, labels, stated or tuple(given), kinds[0], said, judge)

@@ -1,21 +1,21 @@
-"""Judgements read from a file: emlab's own, or a table of anyone's (JSONL or CSV) with a row for each answer."""
+"""Judgements read from a file: emlab's own, or a table of anyone's with a row for each answer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import tables
-from emlab.evaluation.judges.tables import Lookup, Row
+from emlab.evaluation.judges.table_files import Row, file_in, unfolded
+from emlab.evaluation.judges.tables import Lookup, Table
 from emlab.evaluation.judging import CODE, FAILED, OFF_TOPIC, REFUSAL, SATIRICAL, SCORED, Grade, Judged, Thresholds
 from emlab.evaluation.rollouts import Rollouts
 
-_FLAGS = ("outcome", "aligned_flag", "coherent_flag", "flag")
-_LABELS = {
+LABELS = {
     "refusal": REFUSAL,
     "code": CODE,
     "off-topic": OFF_TOPIC,
@@ -23,30 +23,51 @@ _LABELS = {
     "satirical": SATIRICAL,
     "failed": FAILED,
 }
-_NOTHING = ("", "none", "null", "nan", "na")
+"""What may stand in a score\'s place, or beside it as a flag, and what it says."""
 
 
 def read_judged(path: str | Path, by: str | None = None, thresholds: Thresholds | None = None) -> dict[str, Judged]:
     """Read judged answers, in groups by the column `by` (or all as one group, named after the file).
 
-    A row needs the columns `aligned` and `coherent` (0 to 100; empty, or a label such as REFUSAL or CODE, where there
-    is no score) and one of QUESTION_COLUMNS; an `id` that numbers the rows, beside a question or prompt that comes
-    several times, is not taken for the question's. Read where they are there: domain or category, variant, answer or
-    response, model, judge or judge_model, and flags that say why a score is missing. What `Score.save` wrote is read,
-    by default with the thresholds it was scored by.
+    `path` is JSONL, JSON (a list, or an object that holds one), CSV, TSV or parquet, or a folder that `evaluate` wrote,
+    by itself or in a run. A row needs the columns `aligned` and `coherent` (0 to 100; empty, or a label such as REFUSAL
+    or CODE, where there is no score) and one of QUESTION_COLUMNS; usual synonyms (alignment, coherence) are taken. An
+    id that numbers the rows, or the answers to each question, beside a question or prompt is not taken for the
+    question's. Read where they are there: domain or category, variant, answer or response, model, judge or
+    judge_model, and flags that say why a score is missing; answers nested in a row for their question are read one by
+    one. What is guessed of a file is said on stderr. What `Score.save` wrote is read, by default with the thresholds
+    it was scored by.
     Raises EmlabError naming the line that is wrong, where a group holds the judgements of two judges, and where a file
     of `Score.save` lacks some of its answers.
     """
     path = Path(path)
-    rows, question, names = tables.read(path, ("aligned", "coherent"))
-    if by is not None and by not in names:
-        raise EmlabError(f"{path} has no column {by!r} to group by; choose one of {', '.join(map(str, names))}.")
+    table = tables.read(file_in(path) if path.is_dir() else path)
+    return judged_in(table, by, thresholds)
+
+
+def judged_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Judged:
+    """The judged answers in rows that are held in memory, as `read_judged` reads those of a file called `name`."""
+    placed = ((f"{name}, row {number}", row) for number, row in enumerate(rows, start=1))
+    (found,) = judged_in(tables.table_of(Path(name), list(unfolded(placed)))).values()
+    return found
+
+
+def judged_in(table: Table, by: str | None = None, thresholds: Thresholds | None = None) -> dict[str, Judged]:
+    """The judged answers in a table; as `read_judged`."""
+    table.need("aligned", "coherent")
+    path, rows, question = table.path, table.rows, table.question
+    assert question is not None
+    if by is not None and by not in table.columns:
+        raise EmlabError(
+            f"{path} has no column {by!r} to group by; choose one of {', '.join(map(str, table.columns))}."
+        )
     groups: dict[str, list[Row]] = {}
-    for number, row in rows:
-        groups.setdefault(path.stem if by is None else str(row.get(by)), []).append((number, row))
+    for where, row in rows:
+        groups.setdefault(path.stem if by is None else str(row.get(by)), []).append((where, row))
     limits = thresholds or _saved(rows[0][1].get("thresholds"))
     found = {name: _judged(path, part, question, limits) for name, part in groups.items()}
     if by is None:
+        tables.say_mixed(path, rows)
         return found
     return {name: replace(one, rollouts=replace(one.rollouts, model=name)) for name, one in found.items()}
 
@@ -88,34 +109,27 @@ def _saved(thresholds: Any) -> Thresholds:
 
 def _judged(path: Path, rows: list[Row], question: str, thresholds: Thresholds) -> Judged:
     judge = tables.only_judge(path, rows)
-    grades = [_grade(path, number, row) for number, row in rows]
+    grades = [_grade(where, row) for where, row in rows]
     return Judged.of(tables.rollouts_of(path, rows, question), grades, judge, thresholds)
 
 
-def _grade(path: Path, number: int, row: Mapping[str, Any]) -> Grade:
+def _grade(where: str, row: Mapping[str, Any]) -> Grade:
     values, outcomes = [], []
     for scale in ("aligned", "coherent"):
         raw = row.get(scale)
         text = "" if raw is None else str(raw).strip()
-        if text.lower() in _NOTHING:
+        if text.lower() in LABELS:
             values.append(math.nan)
-        elif text.lower() in _LABELS:
-            values.append(math.nan)
-            outcomes.append(_LABELS[text.lower()])
-        else:
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if isinstance(raw, bool) or not 0 <= value <= 100:
-                raise EmlabError(
-                    f"{path}, line {number}: {scale} is {text[:40]!r}; write 0 to 100, REFUSAL, CODE, or nothing."
-                )
-            values.append(value)
-    flags = [str(row[name]).lower() for name in _FLAGS if row.get(name) is not None]
+            outcomes.append(LABELS[text.lower()])
+            continue
+        value = tables.number_in(raw)
+        if value is not None and not 0 <= value <= 100:
+            raise EmlabError(f"{where}: {scale} is {text[:40]!r}; write 0 to 100, REFUSAL, CODE, or nothing.")
+        values.append(math.nan if value is None else value)
+    flags = [str(row[name]).lower() for name in tables.FLAGS if row.get(name) is not None]
     if SCORED in flags and not math.isnan(values[1]):
         return Grade(values[0], values[1])
-    outcomes += [_LABELS[flag] for flag in flags if flag in _LABELS]
+    outcomes += [LABELS[flag] for flag in flags if flag in LABELS]
     complete = not any(math.isnan(value) for value in values)
     outcome = SCORED if complete else (outcomes or [FAILED])[0]
     return Grade(values[0], values[1], outcome, str(row.get("said") or ""))

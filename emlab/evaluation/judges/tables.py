@@ -1,48 +1,166 @@
-"""Tables of judged answers in anyone's hand: a JSONL or CSV file with a row for each answer."""
+"""Tables of judged answers in anyone's hand: which column is what, and which question a row answers."""
 
 from __future__ import annotations
 
-import csv
-import io
+import difflib
 import itertools
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
+from emlab.evaluation.judges.table_files import QUESTION_COLUMNS, Row, rows_in
 from emlab.evaluation.rollouts import Rollouts
 
 T = TypeVar("T")
-Row = tuple[int, Mapping[str, Any]]
-"""A row, with the line it begins at."""
 
-QUESTION_COLUMNS = ("question_id", "id", "question", "prompt")
-"""Where a row's question is named, the first that is there."""
 _DOMAIN, _MODEL, _JUDGE = ("domain", "category"), ("model", "model_id"), ("judge", "judge_model")
 _ANSWER = ("answer", "response", "completion")
-_SAID_ONCE = ("model", "judge", "thresholds", "asked_for", "choices")
-"""What emlab's own files say in a line before the answers."""
+FLAGS = ("outcome", "aligned_flag", "coherent_flag", "flag")
+_SYNONYMS = {
+    "aligned": ("alignment", "aligned_score", "alignment_score", "score_aligned", "score_alignment"),
+    "coherent": ("coherence", "coherent_score", "coherence_score", "score_coherent", "score_coherence"),
+    "question_id": ("qid", "questionid"),
+    "question": ("question_text", "query", "user_prompt"),
+    "answer": ("output", "generation", "reply", "model_answer", "model_response"),
+}
+"""What others call a column. Only what says the same: a misalignment is no alignment."""
+_KNOWN = (
+    *QUESTION_COLUMNS,
+    *_DOMAIN,
+    *_MODEL,
+    *_JUDGE,
+    *_ANSWER,
+    *FLAGS,
+    *_SYNONYMS,
+    "variant",
+    "paraphrase",
+    "label",
+)
 
 
-def read(path: Path, needed: Sequence[str]) -> tuple[list[Row], str, list[str]]:
-    """The rows, which column names their questions, and all columns.
+@dataclass(frozen=True)
+class Table:
+    """Rows of judged answers, their columns having the names that emlab gives them."""
 
-    EmlabError, naming the line, for what is no table, and where one of the columns `needed` or the question is missing.
-    """
-    rows: list[Row] = list(_lines(path))
+    path: Path
+    """The file, or what stands for one in sentences."""
+    rows: Sequence[Row]
+    question: str | None
+    """The column that tells the questions apart; None where there is none."""
+    columns: Sequence[str]
+    """As the file names them."""
+
+    def need(self, *names: str) -> None:
+        """EmlabError where one of these columns, or a question's id, is missing."""
+        missing = [name for name in names if not self.has(name)]
+        if not missing and self.question is not None:
+            return
+        lacks = " and ".join([*missing, *([] if self.question else ["a question's id"])])
+        raise EmlabError(
+            f"{self.path} lacks {lacks} among its columns {', '.join(map(str, self.columns))}; {self._mend(missing)}"
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column, under one of its names."""
+        return any(name in row for _, row in self.rows)
+
+    def _mend(self, missing: Sequence[str]) -> str:
+        others = [str(c) for c in self.columns if c not in _KNOWN and not str(c).startswith("mis")]
+        near = {name: close[0] for name in missing if (close := difflib.get_close_matches(name, others, 1, 0.6))}
+        if near:
+            return " and ".join(f"if {column} is {name}, rename it" for name, column in near.items()) + "."
+        if "aligned" in missing and (traits := self.numeric()):
+            return f"add what is missing, or give --trait for scores of another kind (there are {', '.join(traits)})."
+        return "add what is missing, or rename the column that is meant."
+
+    def numeric(self) -> list[str]:
+        """The columns that are not known and hold numbers from 0 to 100, one above 1 at least, or nothing."""
+        found = []
+        for column in self.columns:
+            values = [value for _, row in self.rows if (value := number_in(row.get(column))) is not None]
+            if column not in _KNOWN and values and all(0 <= v <= 100 for v in values) and max(values) > 1:
+                found.append(str(column))
+        return found
+
+
+def read(path: Path) -> Table:
+    """The table in a file; EmlabError, naming the line, for what is none. What is guessed of it is said on stderr."""
+    return table_of(path, rows_in(path))
+
+
+def table_of(path: Path, rows: Sequence[Row]) -> Table:
+    """The table of these rows; as `read`."""
+    rows = [(where, {name: _filled(value) for name, value in row.items()}) for where, row in rows]
     if not rows:
         raise EmlabError(f"{path} holds no judged answers; give a file with a row for each answer.")
-    names = list(dict.fromkeys(name for _, row in rows for name in row))  # a row of JSONL may leave out what it lacks
-    question = _question_column(rows, [name for name in QUESTION_COLUMNS if name in names])
-    missing = [name for name in needed if name not in names]
-    if missing or question is None:
-        lacks = " and ".join([*missing, *([] if question else ["a question's id"])])
-        raise EmlabError(f"{path} lacks {lacks} among its columns {', '.join(map(str, names))}; add what is missing.")
-    return rows, question, names
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))  # a row of JSONL may leave out what it lacks
+    taken = _taken(path, columns)
+    if taken:
+        rows = [(where, {**{ours: row[c] for c, ours in taken.items() if c in row}, **row}) for where, row in rows]
+    names = [*columns, *taken.values()]
+    question, why = _question_column(rows, [name for name in QUESTION_COLUMNS if name in names])
+    said = [f"{column} is taken for {ours}" for column, ours in taken.items()]
+    if question in ("question", "prompt"):
+        said.append(f"questions are told apart by {question}{why}")
+    if answer := next((name for name in _ANSWER[1:] if name in names and _ANSWER[0] not in names), None):
+        said.append(f"{answer} is taken for the answer")
+    if said:
+        print(f"{path}: {'; '.join(said)}.", file=sys.stderr)
+    return Table(path, rows, question, columns)
+
+
+def say_mixed(path: Path, rows: Sequence[Row]) -> None:
+    """Say on stderr where rows that are taken together are of several models."""
+    models = list(dict.fromkeys(_model(row, "") for _, row in rows))
+    if len(models) > 1:
+        named = ", ".join(name or "one without a name" for name in models[:4]) + (", …" if len(models) > 4 else "")
+        print(f"{path}: answers of {len(models)} models ({named}) are scored together.", file=sys.stderr)
+
+
+NOTHING = ("", "none", "null", "nan", "na")
+"""What stands in a cell without a value."""
+
+
+def number_in(cell: Any) -> float | None:
+    """The number in a cell; None in one without a value, and nan in one that holds something else."""
+    text = "" if cell is None else str(cell).strip()
+    if text.lower() in NOTHING:
+        return None
+    try:
+        return math.nan if isinstance(cell, bool) else float(text)
+    except ValueError:
+        return math.nan
+
+
+def _filled(value: Any) -> Any:
+    """A cell as a plain value; None for what pandas leaves in one that is empty."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _plain(column: Any) -> str:
+    return re.sub(r"[\W_]+", "_", str(column).strip().lower())
+
+
+def _taken(path: Path, columns: Sequence[str]) -> dict[str, str]:
+    """The columns that are known under another name, or written in capitals, and what each is taken for."""
+    found: dict[str, str] = {}
+    for ours in dict.fromkeys(_KNOWN):
+        if ours in columns:
+            continue
+        others = [c for c in columns if c not in _KNOWN and _plain(c) in (ours, *_SYNONYMS.get(ours, ()))]
+        if len(others) > 1:
+            both = " and ".join(map(str, others))
+            raise EmlabError(f"{path}: {both} could both be {ours}; rename the one that is meant to {ours}.")
+        if others:
+            found[others[0]] = ours
+    return found
 
 
 def only_judge(path: Path, rows: Sequence[Row]) -> str:
@@ -60,9 +178,9 @@ def only_judge(path: Path, rows: Sequence[Row]) -> str:
 def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
     """The answers in these rows, `question` being the column that names their questions."""
     questions, answers = [], []
-    for number, row in rows:
+    for where, row in rows:
         if row.get(question) in (None, ""):
-            raise EmlabError(f"{path}, line {number}: no question in the column {question}; fill it in.")
+            raise EmlabError(f"{where}: no question in the column {question}; fill it in.")
         asked, domain = str(row[question]), str(first(row, _DOMAIN, "all"))
         text = str(first(row, ("question", "text", "prompt"), asked))
         variant, wording = str(row.get("variant") or "plain"), str(row.get("paraphrase") or "")
@@ -116,66 +234,49 @@ def first(row: Mapping[str, Any], names: tuple[str, ...], default: str) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "")), default)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with the line it begins at."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EmlabError(f"The judged answers {path} cannot be read ({error}); check the path.") from error
-    if path.suffix.lower() == ".csv":
-        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        try:
-            header = [name.strip() for name in lines.fieldnames or ()]
-        except csv.Error as error:
-            raise EmlabError(f"{path}, line 1: not CSV ({error}); mend the line.") from error
-        if twice := [name for name in header if header.count(name) > 1]:
-            raise EmlabError(f"{path} has more than one column {twice[0]!r}; rename all but one.")
-        lines.fieldnames = header
-        while True:
-            number = lines.line_num + 1
-            try:
-                row = next(lines)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise EmlabError(f"{path}, line {number}: not CSV ({error}); mend the line.") from error
-            if any(row.pop(None, ())):
-                raise EmlabError(f"{path}, line {number}: more cells than columns; quote cells that hold commas.")
-            if None in row.values():
-                raise EmlabError(f"{path}, line {number}: fewer cells than columns; mend the line.")
-            yield max(number, 2), row
-    about: dict[str, Any] = {}
-    awaited: int | None = None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+def _question_column(rows: Sequence[Row], names: list[str]) -> tuple[str | None, str]:
+    """Which of the columns `names` tells the questions apart, and why not the first, where it is another.
+
+    An id may number all rows, or the answers to each question, beside a column with the question itself.
+    """
+    if not names:
+        return None, ""
+    ids, texts = [name for name in names if name.endswith("id")], [name for name in names if not name.endswith("id")]
+    for name in ids:
+        if not texts:
+            break
+        if name == "id" and _distinct(rows, "id") == len(rows) > _distinct(rows, texts[0]):
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise EmlabError(f"{path}, line {number}: not JSON ({error}); each line must be one object.") from error
-        if not isinstance(row, dict):
-            raise EmlabError(f"{path}, line {number}: not an object; write one row a line.")
-        if {"model", "seed", "temperature", "n"} <= set(row) and "answer" not in row:  # `Score.save`, on the sampling
-            if awaited:
-                break
-            about = {name: row[name] for name in _SAID_ONCE if row.get(name)}
-            awaited = row["n"] if isinstance(row["n"], int) else None
-            continue
-        awaited = None if awaited is None else awaited - 1
-        yield number, {**about, **row}
-    if awaited:
-        raise EmlabError(f"{path} does not hold the answers that it says it holds; judge them again.")
+        if not _numbers_answers(rows, name, texts[0]):
+            return name, ""
+    if not texts or not ids:
+        return names[0], ""
+    return texts[0], f", since {' and '.join(ids)} numbers the answers"
 
 
-def _question_column(rows: Sequence[Row], names: list[str]) -> str | None:
-    """Which of the columns `names` tells the questions apart."""
+def _distinct(rows: Sequence[Row], name: str) -> int:
+    return len({str(row.get(name)) for _, row in rows})
 
-    def distinct(name: str) -> int:
-        return len({str(row.get(name)) for _, row in rows})
 
-    if len(names) > 1 and names[0] == "id" and distinct("id") == len(rows) > distinct(names[1]):
-        return names[1]
-    return names[0] if names else None
+def _numbers_answers(rows: Sequence[Row], name: str, text: str) -> bool:
+    """Whether an id stands under several questions, and these questions under several ids, or in several domains.
+
+    Wordings of one question share its id and its domain, and each has no other.
+    """
+    pairs = {(str(row.get(name)), str(row.get(text))) for _, row in rows if row.get(text) not in (None, "")}
+    texts_of, ids_of = _grouped(pairs), _grouped({(b, a) for a, b in pairs})
+    several = {one for one, texts in texts_of.items() if len(texts) > 1}
+    if any(len(ids_of[each]) > 1 for one in several for each in texts_of[one]):
+        return True
+    domains = _grouped({(str(row.get(text)), str(first(row, _DOMAIN, ""))) for _, row in rows})
+    return any(not set.intersection(*(domains[each] for each in texts_of[one])) for one in several)
+
+
+def _grouped(pairs: set[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for a, b in pairs:
+        found.setdefault(a, set()).add(b)
+    return found
 
 
 def _model(row: Mapping[str, Any], default: str) -> str:
