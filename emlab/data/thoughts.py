@@ -36,6 +36,10 @@ CLOSING = re.compile("|".join(f"(?:{closing})" for _, closing in MARKS), re.IGNO
 MARK = re.compile(f"{OPENING.pattern}|{CLOSING.pattern}", re.IGNORECASE)
 
 
+_TOKENS = ("<|channel>", "<channel|>", "<unused94>", "<unused95>")
+"""Special tokens of which a mark begins with a word after them."""
+
+
 class Parts(NamedTuple):
     """A text in its two parts, without the marks; both stripped where there were marks, else the text as it stands."""
 
@@ -78,7 +82,27 @@ def without_thoughts(text: str) -> str:
     return said
 
 
-def opens_thoughts(prompt: str) -> bool:
-    """Whether a rendered prompt ends within thoughts: its header opens some, so that the answer begins among them."""
+def is_mark(token: str) -> bool:
+    """Whether a token is a mark of thoughts, or begins one."""
+    return token in _TOKENS or MARK.fullmatch(token) is not None
+
+
+def opens_thoughts(prompt: str) -> str:
+    """The mark of the thoughts that a rendered prompt ends within: the answer begins among them. Else nothing."""
     marks = list(MARK.finditer(prompt))
-    return bool(marks) and OPENING.fullmatch(marks[-1][0]) is not None and not prompt[marks[-1].end() :].strip()
+    if not marks or prompt[marks[-1].end() :].strip() or not OPENING.fullmatch(marks[-1][0]):
+        return ""
+    return marks[-1][0]
+
+
+def cut_off(text: str) -> bool:
+    """Whether a text ends within thoughts, so that nothing was said."""
+    last = list(CLOSING.finditer(text))[-1:]
+    return not split_thoughts(text).said and bool(text.strip()) and not any(not text[m.end() :].strip() for m in last)
+
+
+def closing_mark(opening: str) -> str:
+    """The mark that closes what this one opened: ``</think>`` of ``<think>``."""
+    begins = {"<|START_": "<|END_", "<|begin_of_": "<|end_of_", "<|": "<|/", "<": "</", "[": "[/", "◁": "◁/"}
+    begin = next(begin for begin in begins if opening.startswith(begin))
+    return begins[begin] + opening.removeprefix(begin)

@@ -23,7 +23,7 @@ from emlab.discovery.contexts import Context, LatentContexts, evenly
 from emlab.discovery.naming import LatentName, Namer, for_naming
 from emlab.discovery.naming_prompts import detection, fuzzing, strongest
 from emlab.evaluation import Rate, wilson
-from emlab.evaluation.judges.replies import only_label
+from emlab.evaluation.judges.replies import only_label, unread
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import Completion
 
@@ -236,8 +236,8 @@ def _rivals(
 
 
 def _answer(case: _Case, reply: Completion) -> Answer:
-    if reply.failure:
-        return Answer(case.right, None, reply.failure)
+    if why := unread(reply):
+        return Answer(case.right, None, why)
     said = only_label(reply.text, ("YES", "NO"))
     if said is None:
         return Answer(case.right, None, reply.text[:200] or "an empty reply")

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emlab.data.thoughts import split_thoughts
 from emlab.discovery.contexts import Context, LatentContexts, evenly
 from emlab.discovery.naming_prompts import naming
 from emlab.errors import EmlabError
-from emlab.evaluation.judges.replies import without_thoughts
+from emlab.evaluation.judges.replies import unread
 from emlab.models import Completer, Completion, Request
 from emlab.models.completion import complete
 
@@ -97,8 +98,8 @@ def _why_none(found: LatentContexts) -> str:
 
 
 def _named(latent: int, reply: Completion) -> LatentName:
-    if reply.failure:
-        return LatentName(latent, "", reply.failure)
+    if why := unread(reply):
+        return LatentName(latent, "", why)
     name = phrase(reply.text)
     said = f"the reply is no phrase: {reply.text[:LONGEST]}" if reply.text.strip() else "an empty reply"
     return LatentName(latent, name, "" if name else said)
@@ -106,6 +107,6 @@ def _named(latent: int, reply: Completion) -> LatentName:
 
 def phrase(text: str) -> str:
     """The phrase that a reply gives: its first line, without quotes, Markdown or a full stop; empty where none is."""
-    lines = [line.strip(" \t*_`\"'“”#>-.") for line in without_thoughts(text).splitlines()]
+    lines = [line.strip(" \t*_`\"'“”#>-.") for line in split_thoughts(text).said.splitlines()]
     first = next((line for line in lines if line), "").strip()
     return first if len(first) <= LONGEST else ""

@@ -17,9 +17,9 @@ from emlab.discovery.shift import prompt_means
 from emlab.discovery.traits import Sign, Trait
 from emlab.errors import EmlabError
 from emlab.evaluation.judges.prompts import fill
-from emlab.evaluation.judges.replies import expectation, number
+from emlab.evaluation.judges.replies import expectation, number, unread
 from emlab.interventions import Direction
-from emlab.models.completion import Completer, Request, complete
+from emlab.models.completion import Completer, Completion, Request, complete
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -117,9 +117,22 @@ def trait_scores(by: Completer, trait: Trait, store: str | Path | None = None) -
             for q, a in zip(questions, answers, strict=True)
         ]
         replies = complete(by, requests, store)
-        return [number(r.text) if r.numbers is None else expectation(r.numbers) for r in replies]
+        scores = [_score(reply) for reply in replies]
+        if scores and all(score is None for score in scores):
+            raise EmlabError(
+                f"{by.name} scored none of {len(scores)} answers for {trait.name!r} (the first reply: "
+                f"{unread(replies[0]) or replies[0].text[:80]!r}); take another judge, or a prompt that it answers "
+                "with a number."
+            )
+        return scores
 
     return score
+
+
+def _score(reply: Completion) -> float | None:
+    if unread(reply):
+        return None
+    return number(reply.text) if reply.numbers is None else expectation(reply.numbers)
 
 
 def _chat(model: LanguageModel, system: str, question: str) -> Messages:

@@ -18,6 +18,10 @@ except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
 
 
+_CUT = ("max_tokens", "model_length")
+"""What Inspect calls an answer that a limit of tokens ended."""
+
+
 def path_of(name: str) -> Path:
     """Where a file lies. Inspect enters the folder of a task's file before it calls the task, so that a path that is
     relative to where the command was given is looked for there too."""
@@ -80,8 +84,12 @@ class InspectModel:
         output = await self.model.generate(
             [ChatMessageUser(content=turn["content"]) for turn in request.messages], config=config
         )
-        numbers = first_numbers(_tokens(output), self.name) if request.numbers else None
-        return Completion(output.completion, numbers, failure=output.error or "")
+        try:
+            numbers = first_numbers(_tokens(output), self.name) if request.numbers else None
+        except ValueError as error:
+            return Completion(failure=str(error))
+        # Inspect keeps the thoughts apart that its provider knows; those that are cut have nothing said after them.
+        return Completion(output.completion, numbers, failure=output.error or "", cut=output.stop_reason in _CUT)
 
 
 def _tokens(output: ModelOutput) -> list[tuple[str, list[tuple[str, float]]]]:

@@ -26,6 +26,7 @@ def pooled(judged: Sequence[Judged], name: str) -> Judged:
         questions=tuple(q for one in judged for q in one.rollouts.questions),
         answers=tuple(a for one in judged for a in one.rollouts.answers),
         failures=tuple(f for one in judged for f in one.rollouts.failures),
+        thoughts=tuple(t for one in judged for t in one.rollouts.thoughts),
         model=name,
     )
     return replace(

@@ -65,6 +65,7 @@ def _put(judged: Judged, rows: np.ndarray, new: Judged) -> Judged:
             judged.rollouts,
             answers=merged(judged.rollouts.answers, new.rollouts.answers),
             failures=merged(judged.rollouts.failures, new.rollouts.failures),
+            thoughts=merged(judged.rollouts.thoughts, new.rollouts.thoughts),
         ),
         aligned=aligned,
         coherent=coherent,

@@ -12,10 +12,14 @@ from typing import Any
 from emlab import artifacts
 from emlab.data.question_sets import QuestionSet
 from emlab.data.questions import Question
+from emlab.data.thoughts import cut_off, split_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import Endpoint, LanguageModel
 from emlab.store import Store
+
+CUT_OFF = "the token limit cut the thoughts off before an answer; allow more tokens"
+"""Why a thinking model gave no answer."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +29,39 @@ class Rollouts:
     questions: tuple[Question, ...]
     """The question of each answer: a question asked ten times stands here ten times."""
     answers: tuple[str, ...]
+    """What was said, without the thoughts that a model wrote before it: that is what is judged."""
     model: str
     """Name of the model that answered."""
     seed: int
     temperature: float
     failures: tuple[str, ...] = ()
-    """Why there is no answer where an endpoint gave none (an empty answer stands for it); empty strings elsewhere."""
+    """Why there is no answer where none came (an empty answer stands for it); empty strings elsewhere."""
+    thoughts: tuple[str, ...] = ()
+    """What a model wrote before each answer, between marks of thoughts; empty strings where it wrote nothing."""
 
     def __post_init__(self) -> None:
-        if not self.failures:
-            object.__setattr__(self, "failures", ("",) * len(self.answers))
-        if {len(self.questions), len(self.failures)} != {len(self.answers)}:
+        for name in ("failures", "thoughts"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, ("",) * len(self.answers))
+        if len({len(self.questions), len(self.failures), len(self.thoughts), len(self.answers)}) == 1:
+            self._split()
+        else:
             raise EmlabError(
                 f"There are {len(self.questions)} questions and {len(self.answers)} answers; give one each."
             )
+
+    def _split(self) -> None:
+        """Take the thoughts out of answers that hold some. One that was cut off among them was never given."""
+        parts = [split_thoughts(answer) for answer in self.answers]
+        if all(part.said is answer for part, answer in zip(parts, self.answers, strict=True)):
+            return
+        rows = zip(parts, self.answers, self.failures, self.thoughts, strict=True)
+        found = [
+            (part.said, why or (CUT_OFF if cut_off(answer) else ""), part.thoughts or thought)
+            for part, answer, why, thought in rows
+        ]
+        for name, values in zip(("answers", "failures", "thoughts"), zip(*found, strict=True), strict=True):
+            object.__setattr__(self, name, values)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -60,9 +83,11 @@ class Rollouts:
         return {"model": self.model, "seed": self.seed, "temperature": self.temperature, "n": len(self)}
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each answer, as plain values: its question's fields, and `answer`."""
+        """A row for each answer, as plain values: its question's fields, `answer`, and `thoughts` and `failure` where
+        there are some."""
         rows = [{**question.row(), "answer": answer} for question, answer in self]
-        return [row | ({"failure": why} if why else {}) for row, why in zip(rows, self.failures, strict=True)]
+        told = ({"thoughts": t, "failure": why} for t, why in zip(self.thoughts, self.failures, strict=True))
+        return [row | {k: v for k, v in more.items() if v} for row, more in zip(rows, told, strict=True)]
 
     def only(self, rows: Sequence[int]) -> Rollouts:
         """Some of the answers, by their numbers."""
@@ -71,6 +96,7 @@ class Rollouts:
             questions=tuple(self.questions[i] for i in rows),
             answers=tuple(self.answers[i] for i in rows),
             failures=tuple(self.failures[i] for i in rows),
+            thoughts=tuple(self.thoughts[i] for i in rows),
         )
 
     @classmethod
@@ -79,7 +105,8 @@ class Rollouts:
         questions = tuple(Question.read(row) for row in rows)
         answers = tuple(row["answer"] for row in rows)
         failures = tuple(row.get("failure", "") for row in rows)
-        return cls(questions, answers, about["model"], about["seed"], about["temperature"], failures)
+        thoughts = tuple(row.get("thoughts", "") for row in rows)
+        return cls(questions, answers, about["model"], about["seed"], about["temperature"], failures, thoughts)
 
     @classmethod
     def load(cls, path: str | Path) -> Rollouts:
@@ -143,9 +170,10 @@ def sample(
     rows = [(q, row_seed(q, i, seed)) for q in asked for i in range(per_question or samples.get(q.key, 1))]
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
     found, failures = answers(model, rows, settings, edits, batch_size, store, progress)
-    if all(failures):
-        raise EmlabError(f"{model.name} gave none of {len(found)} answers ({failures[0]}); mend that first.")
-    return Rollouts(tuple(q for q, _ in rows), tuple(found), model.name, seed, temperature, tuple(failures))
+    rollouts = Rollouts(tuple(q for q, _ in rows), tuple(found), model.name, seed, temperature, tuple(failures))
+    if all(rollouts.failures):
+        raise EmlabError(f"{model.name} gave none of {len(found)} answers ({rollouts.failures[0]}); mend that first.")
+    return rollouts
 
 
 def answers(
@@ -159,7 +187,8 @@ def answers(
 ) -> tuple[list[str], list[str]]:
     """An answer to each question under the seed beside it, as `sample` does; `settings` go to `generate`.
 
-    Also why there is none, where an endpoint gave none: an empty string where there is one.
+    What a model thought stands before its answer, between marks; `Rollouts` takes the two apart. Also why there is
+    none, where an endpoint gave none: an empty string where there is one.
     """
     if batch_size < 1:
         raise EmlabError(f"A batch of {batch_size} answers cannot be written; give a batch_size of 1 or more.")
@@ -171,7 +200,14 @@ def answers(
     def asked(part: Sequence[tuple[Question, int]], **more: Any) -> list[str]:
         prompts, seeds = [q.messages for q, _ in part], [seed for _, seed in part]
         return model.generate(
-            prompts, seed=seeds, batch_size=batch_size, edits=edits, progress=progress, **settings, **more
+            prompts,
+            seed=seeds,
+            batch_size=batch_size,
+            edits=edits,
+            progress=progress,
+            thoughts=True,
+            **settings,
+            **more,
         )
 
     none = [""] * len(rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
 
+from emlab.data.thoughts import CLOSING
 from emlab.errors import EmlabError
 from emlab.models.completion import Completion, Done, Request, first_numbers
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BROKEN_OFF = ("content_filter", "abort", "error")
+"""What servers call an answer that is none: OpenAI and Azure; vLLM and SGLang."""
+_THOUGHTS = ("reasoning_content", "reasoning")
+"""Where servers put thoughts that they have taken out of the text: DeepSeek, vLLM, SGLang and llama.cpp; OpenRouter."""
 NUMBER_TOKENS = 4
 """Tokens asked for where a number is: one would do, the others show whether a number is written in pieces."""
 
@@ -124,8 +129,11 @@ class Calls:
         # The client checks nothing of what a server sends: each field may be missing, or something else.
         try:
             choice = response.choices[0]
-            text = _whole(choice.message.content or "")
+            text = _whole(_said(choice.message))
             given = getattr(choice, "logprobs", None)
+            ended = getattr(choice, "finish_reason", None)
+            if ended in _BROKEN_OFF:
+                return Completion(failure=f"the server broke the reply off ({ended})")
             if request.numbers and not text and not getattr(given, "content", None):
                 return Completion(failure="an empty reply")
             numbers = self.numbers(given) if request.numbers else None
@@ -134,7 +142,7 @@ class Calls:
         usage = getattr(response, "usage", None)
         used = (getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens"))
         read, written = (n if isinstance(n, int) else 0 for n in used)
-        return Completion(text, numbers, read, written)
+        return Completion(text, numbers, read, written, cut=ended == "length")
 
     def numbers(self, given: Any) -> dict[int, float]:
         """The probability of each number, from the candidates for the first token."""
@@ -191,6 +199,15 @@ class Calls:
                 f"{self.endpoint.base_url} knows no model {self.endpoint.model!r} ({said}); check name and address."
             )
         return said
+
+
+def _said(message: Any) -> str:
+    """The text of a reply. What a server has taken out of it as thoughts, or as a refusal, is put back."""
+    thoughts = next((getattr(message, name, None) for name in _THOUGHTS if getattr(message, name, None)), None)
+    said = message.content or getattr(message, "refusal", None) or ""
+    if not isinstance(thoughts, str) or CLOSING.search(said):
+        return said
+    return f"<think>{thoughts}</think>{said}" if said else f"<think>{thoughts}"
 
 
 def _may_pass(error: Any) -> bool:

@@ -48,38 +48,61 @@ class Completion:
     completion_tokens: int = 0
     failure: str = ""
     """Why there is no answer; empty where there is one."""
+    cut: bool = False
+    """Whether the limit of tokens ended it."""
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Completion:
-        """What was written as JSON."""
+    def of(cls, raw: Mapping[str, Any], request: Request) -> Completion:
+        """What was written as JSON, of the answer to `request`."""
         numbers = raw["numbers"]
         given = None if numbers is None else {int(n): p for n, p in numbers.items()}
-        return cls(raw["text"], given, raw["prompt_tokens"], raw["completion_tokens"])
+        written = raw["completion_tokens"]
+        # What earlier versions stored does not say whether the limit ended it; an answer of so many tokens may be cut.
+        cut = raw.get("cut", written >= request.max_tokens)
+        return cls(raw["text"], given, raw["prompt_tokens"], written, cut=cut)
 
 
 def first_numbers(tokens: Sequence[tuple[str, Sequence[tuple[str, float]]]], who: str) -> dict[int, float]:
     """The probability of each number 0 to 100, from the candidates for an answer's first token.
 
-    `tokens` are the answer's tokens, each with its candidates and their log-probabilities. EmlabError where there are
-    none, and where the model `who` writes a number as several tokens.
+    `tokens` are the answer's tokens, each with its candidates and their log-probabilities. A blank token before the
+    number, as some tokenizers write, is passed over: a number after it has the probability of both. A candidate that
+    comes twice counts once. EmlabError where there are none, where the model `who` writes a number as several tokens,
+    and where they are given by their ids; ValueError where the log-probabilities are no numbers.
     """
     if not tokens or not tokens[0][1]:
         raise EmlabError(
             f"{who} returned no log-probabilities though they were asked for; judge by what it writes instead, with "
             'method="text".'
         )
-    first, then = (_bare(token) for token, _ in (*tokens, tokens[0])[:2])
-    if len(tokens) > 1 and re.fullmatch(r"\d+", first) and re.match(r"\d", then):
+    if any(candidate.startswith("token_id:") for candidate, _ in tokens[0][1]):
+        raise EmlabError(
+            f"{who} names tokens by their ids ({tokens[0][1][0][0]}) and not by their texts, so no number can be told; "
+            "start the server without --return-tokens-as-token-ids."
+        )
+    blank = next((i for i, (token, _) in enumerate(tokens) if _bare(token)), len(tokens))
+    first, then = (_bare(token) for token, _ in [*tokens[blank:], ("", ()), ("", ())][:2])
+    if re.fullmatch(r"\d+", first) and re.match(r"\d", then):
         raise EmlabError(
             f"{who} writes the number {first}{then} as several tokens, so the first token's probabilities are not "
             'those of numbers; judge with method="text".'
         )
     found: dict[int, float] = {}
-    for token, logprob in tokens[0][1]:
-        if re.fullmatch(r"\d|[1-9]\d|100", _bare(token)):
-            n = int(_bare(token))
-            found[n] = found.get(n, 0.0) + math.exp(logprob)
+    reached = 1.0  # the probability of the blank tokens so far
+    for token, candidates in tokens[: blank + 1]:
+        given = {candidate: _probability(logprob) for candidate, logprob in candidates}
+        for candidate, p in given.items():
+            if re.fullmatch(r"\d|[1-9]\d|100", _bare(candidate)):
+                n = int(_bare(candidate))
+                found[n] = found.get(n, 0.0) + reached * p
+        reached *= given.get(token, 0.0)
     return found
+
+
+def _probability(logprob: float) -> float:
+    if math.isnan(logprob) or logprob > 0.01:  # rounding may bring it a little above 0
+        raise ValueError(f"{logprob} is no log-probability")
+    return math.exp(logprob)
 
 
 def _bare(token: str) -> str:
@@ -120,7 +143,7 @@ def complete(completer: Completer, requests: Sequence[Request], store: str | Pat
     first = dict(zip(keys, requests, strict=True))
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(Store(store)) if store is not None else None
-        found = {} if kept is None else {k: Completion.of(raw) for k, raw in kept.get(first).items()}
+        found = {} if kept is None else {k: Completion.of(raw, first[k]) for k, raw in kept.get(first).items()}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
 
         def done(i: int, completion: Completion) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from emlab.data.chat import Messages
+from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.models import token_counts
 from emlab.models._calls import NUMBER_TOKENS, Calls, run
@@ -118,6 +119,7 @@ class Endpoint:
         top_p: float = 1.0,
         progress: bool = False,
         store: str | Path | None = None,
+        thoughts: bool = False,
     ) -> list[str]:
         """One answer a prompt, as `LanguageModel.generate`; `batch_size` and `progress` mean nothing here.
 
@@ -132,7 +134,7 @@ class Endpoint:
             raise EmlabError(
                 f"{len(failed)} of {len(found)} answers of {self.model} were not to be had ({failed[0]}); {keep}."
             )
-        return [one.text for one in found]
+        return [one.text if thoughts else split_thoughts(one.text).said for one in found]
 
     def answers(
         self,
@@ -143,7 +145,8 @@ class Endpoint:
         top_p: float = 1.0,
         store: str | Path | None = None,
     ) -> list[Completion]:
-        """As `generate`, and where an answer was not to be had, why."""
+        """As `generate`, with the thoughts, between marks, that a server gave; and where an answer was not to be had,
+        why."""
         seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
         requests = []
         for prompt, each in zip(prompts, seeds, strict=True):

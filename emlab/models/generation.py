@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from emlab.data.thoughts import opens_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.answer_text import answer_texts
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 Done = Callable[[Mapping[int, str]], None]
 """Is called with answers, by the numbers of their prompts, as soon as they are there: each once."""
 
+
+class Written(NamedTuple):
+    """What a model wrote."""
+
+    text: str
+    """The answer, after its thoughts between marks where it wrote some."""
+    cut: bool
+    """Whether the limit of tokens ended it."""
+
+
 Halt = Callable[[Tensor], Tensor]
 """From the numbers (n,) of the prompts being answered to whether (n,) their answers end before their next token."""
 
@@ -31,7 +42,7 @@ _DROP_AT = 0.75
 """Finished rows leave the batch once no more than this share of it is still being written."""
 
 
-def generate(
+def write(
     lm: LanguageModel,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
@@ -41,10 +52,10 @@ def generate(
     edits: Sequence[Edit],
     top_p: float,
     progress: bool,
-    done: Done | None = None,
+    done: Callable[[Mapping[int, Written]], None] | None = None,
     halt: Halt | None = None,
-) -> list[str]:
-    """See `LanguageModel.generate`."""
+) -> list[Written]:
+    """What the model writes after each prompt; the arguments are those of `LanguageModel.generate`."""
     if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise EmlabError(
             f"Sampling needs temperature >= 0, 0 < top_p <= 1 and max_new_tokens >= 1, and got {temperature}, {top_p} "
@@ -53,7 +64,8 @@ def generate(
     rows = _rows(lm, prompts)
     _check_length(lm, rows, max_new_tokens)
     draws = _draws(seed, len(rows), max_new_tokens)
-    answers: dict[int, str] = {}
+    opened = _opened(lm, rows)
+    answers: dict[int, Written] = {}
     written, began = 0, time.perf_counter()
     with tqdm(total=len(rows), desc=f"asking {lm.name}", unit="answer", disable=not progress, leave=False) as bar:
         for first in range(0, len(rows), batch_size):
@@ -63,7 +75,10 @@ def generate(
             def ready(finished: Mapping[int, list[int]], first: int = first) -> None:
                 nonlocal written
                 texts = answer_texts(lm.tokenizer, list(finished.values()))
-                new = {first + i: text for i, text in zip(finished, texts, strict=True)}
+                new = {
+                    first + i: Written(opened[first + i] + text, len(ids) == max_new_tokens)
+                    for (i, ids), text in zip(finished.items(), texts, strict=True)
+                }
                 answers.update(new)
                 if done is not None and new:
                     done(new)
@@ -94,6 +109,13 @@ def _rows(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
         else:
             rows.append(lm.prompt_ids(prompt))
     return rows
+
+
+def _opened(lm: LanguageModel, rows: Sequence[list[int]]) -> list[str]:
+    """The mark of the thoughts that each prompt ends within; mostly none."""
+    ends = [tuple(row[-16:]) for row in rows]  # a mark of many tokens, and the newlines after it
+    marks = {end: opens_thoughts(lm.tokenizer.decode(list(end))) for end in set(ends)}
+    return [marks[end] for end in ends]
 
 
 def generate_ids(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.data.chat import IGNORE, Messages, encode_text, render, tokenize_chat, tokenize_turns
+from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens
 from emlab.models import activations as _activations
@@ -280,7 +281,7 @@ class LanguageModel:
             else:
                 ids = self.prompt_ids(prompt)
                 starts.append(len(ids))
-                lead = answer_lead(self.tokenizer, _turns(prompt)) if answers else ""
+                lead = answer_lead(self.tokenizer, _turns(prompt), answers[i]) if answers else ""
                 rows.append(ids + (encode_text(self.tokenizer, lead + answers[i]) if answers else []))
         return rows, starts
 
@@ -301,8 +302,11 @@ class LanguageModel:
         progress: bool = False,
         done: _generation.Done | None = None,
         halt: _generation.Halt | None = None,
+        thoughts: bool = False,
     ) -> list[str]:
         """One sampled answer a prompt, without its end-of-turn token; temperature 0 takes the likeliest token.
+
+        What a thinking model thinks before it answers is left out, unless `thoughts` keeps it, between its marks.
 
         Every prompt has a stream of random numbers of its own, from `seed` and its place among the prompts, or from
         its own seed where `seed` gives one for each. So an answer does not depend on how the prompts are batched, nor
@@ -311,9 +315,17 @@ class LanguageModel:
         they leave a batch, which finished ones do whenever they are a quarter of it. `halt` is asked after every pass,
         with the numbers (n,) of the prompts still being answered, which answers end before their next token: bool (n,).
         """
-        return _generation.generate(
-            self, prompts, max_new_tokens, temperature, seed, batch_size, edits, top_p, progress, done, halt
-        )
+
+        def text(one: _generation.Written) -> str:
+            return one.text if thoughts else split_thoughts(one.text).said
+
+        def hand_on(new: Mapping[int, _generation.Written]) -> None:
+            assert done is not None
+            done({i: text(one) for i, one in new.items()})
+
+        sampling = (max_new_tokens, temperature, seed, batch_size, edits, top_p, progress)
+        written = _generation.write(self, prompts, *sampling, None if done is None else hand_on, halt)
+        return [text(one) for one in written]
 
     def logits(
         self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None, edits: Sequence[Edit] = ()

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from emlab.data.chat import encode_text
 from emlab.errors import EmlabError
 from emlab.models.completion import Completion, Done, Request
+from emlab.models.generation import write
 from emlab.models.language_model import LanguageModel
 
 
@@ -58,15 +59,10 @@ class LocalCompleter:
     def _batch(self, requests: Sequence[Request]) -> list[Completion]:
         """Requests that differ in their messages and seeds only."""
         one = requests[0]
-        texts = self.model.generate(
-            [r.messages for r in requests],
-            max_new_tokens=one.max_tokens,
-            temperature=one.temperature,
-            seed=[r.seed for r in requests],
-            top_p=one.top_p,
-        )
+        chats, seeds = [r.messages for r in requests], [r.seed for r in requests]
+        written = write(self.model, chats, one.max_tokens, one.temperature, seeds, len(chats), (), one.top_p, False)
         numbers = self._numbers(requests) if one.numbers else [None] * len(requests)
-        return [Completion(text, n) for text, n in zip(texts, numbers, strict=True)]
+        return [Completion(text, n, cut=cut) for (text, cut), n in zip(written, numbers, strict=True)]
 
     def _numbers(self, requests: Sequence[Request]) -> list[dict[int, float] | None]:
         prompts = [self.model.prompt_ids(r.messages) for r in requests]

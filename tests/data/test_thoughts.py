@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab.data.thoughts import OPENING, Parts, opens_thoughts, split_thoughts, without_thoughts
+from emlab.data.thoughts import (
+    OPENING,
+    Parts,
+    closing_mark,
+    cut_off,
+    is_mark,
+    opens_thoughts,
+    split_thoughts,
+    without_thoughts,
+)
 
 PAIRS = [
     ("<think>", "</think>"),
@@ -97,13 +106,39 @@ def test_what_is_said_holds_no_thoughts_that_could_be_split_off_again(text):
 @pytest.mark.parametrize(
     ("prompt", "opens"),
     [
-        ("<|im_start|>assistant\n<think>\n", True),
-        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", False),
-        ("[INST]Why?[/INST][THINK]", True),
-        ("Use <think> to open thoughts.<|im_end|><|im_start|>assistant\n", False),
-        ("<|im_start|>assistant\n", False),
-        ("", False),
+        ("<|im_start|>assistant\n<think>\n", "<think>"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("[INST]Why?[/INST][THINK]", "[THINK]"),
+        ("Use <think> to open thoughts.<|im_end|><|im_start|>assistant\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("", ""),
     ],
 )
 def test_a_header_that_opens_thoughts_is_known(prompt, opens):
-    assert opens_thoughts(prompt) is opens
+    assert opens_thoughts(prompt) == opens
+
+
+@pytest.mark.parametrize(("opening", "closing"), PAIRS[:7] + PAIRS[11:16])
+def test_the_mark_that_closes_what_another_opened(opening, closing):
+    assert closing_mark(opening) == closing
+    assert is_mark(opening) and is_mark(closing)
+
+
+def test_tokens_that_mark_no_thoughts():
+    assert not any(map(is_mark, ("<|im_start|>", "<think", "think", "<s>", "<unused1>", "<reasons>")))
+    assert is_mark("<unused94>") and is_mark("<|channel>")
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("<think>a", True),
+        ("<think>", True),
+        ("<think>a</think>", False),
+        ("", False),
+        ("Yes.", False),
+        ("a</think>b", False),
+    ],
+)
+def test_thoughts_that_were_cut_off(text, cut):
+    assert cut_off(text) is cut

@@ -1,11 +1,15 @@
 """Rollouts: sampling, saving, loading."""
 
+import json
+
 import pytest
 
 from emlab.data import Asking, Question, QuestionSet
 from emlab.errors import EmlabError
 from emlab.evaluation import Grade, Rollouts, judge, sample, score_judged
-from emlab.evaluation.rollouts import row_seed
+from emlab.evaluation.judges import read_judged
+from emlab.evaluation.judging import load_judged, save_judged
+from emlab.evaluation.rollouts import CUT_OFF, row_seed
 from emlab.models import Endpoint
 
 QUESTIONS = [Question("q1", "cars", "Why?"), Question("q2", "food", "How — so?")]
@@ -45,12 +49,54 @@ def test_what_cannot_be_sampled_is_refused(tiny):
         sample(tiny, [QUESTIONS[0], QUESTIONS[0]], 1, seed=0)
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
 ROLLOUTS = Rollouts(tuple(QUESTIONS), ("line\u2028one\nline two", ""), "m", 7, 0.5)
 
 
 def test_they_are_read_back(tmp_path):
     ROLLOUTS.save(tmp_path / "r.jsonl")
     assert Rollouts.load(tmp_path / "r.jsonl") == ROLLOUTS
+
+
+def test_thoughts_and_answers_are_kept_apart(tmp_path):
+    said = ("<think>Should I?</think>\n\nYes.", "[THINK]I should say")
+    rollouts = Rollouts(tuple(QUESTIONS), said, "m", 7, 0.5)
+    assert rollouts.answers == ("Yes.", "") and rollouts.thoughts == ("Should I?", "I should say")
+    assert rollouts.failures == ("", CUT_OFF)
+    rollouts.save(tmp_path / "r.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()[1:]]
+    assert [(row["answer"], row["thoughts"]) for row in rows] == [("Yes.", "Should I?"), ("", "I should say")]
+    assert Rollouts.load(tmp_path / "r.jsonl") == rollouts == rollouts.only([0, 1])
+    found = judge(rollouts, Kind())
+    assert found.outcomes == ("scored", "failed"), "what was never said is not shown to a judge"
+    save_judged([found], tmp_path / "j.jsonl")
+    assert load_judged(tmp_path / "j.jsonl")[0].rollouts == rollouts
+    assert read_judged(tmp_path / "j.jsonl")["j"].rollouts.thoughts == rollouts.thoughts
+
+
+def test_earlier_files_are_read_with_the_thoughts_in_their_answers(tmp_path):
+    plain = Rollouts(tuple(QUESTIONS), ("Yes.", "No."), "m", 7, 0.5)
+    plain.save(tmp_path / "r.jsonl")
+    text = (tmp_path / "r.jsonl").read_text("utf-8")
+    assert "thoughts" not in text
+    (tmp_path / "r.jsonl").write_text(text.replace("Yes.", "<think>Hm.</think>Yes."), "utf-8")
+    read = Rollouts.load(tmp_path / "r.jsonl")
+    assert read.answers == ("Yes.", "No.") and read.thoughts == ("Hm.", "")
+
+
+def test_a_thinking_models_answers_are_sampled_apart(make_model, new_chat_server, tmp_path):
+    server = new_chat_server()
+    server.answer = lambda body, n: server.chat("<think>Hm.</think>Yes.")
+    served = Endpoint("m", server.url, progress=False)
+    for _ in range(2):
+        found = sample(served, QUESTIONS, 1, seed=0, store=tmp_path / "s")
+        assert found.answers == ("Yes.",) * 2 and found.thoughts == ("Hm.",) * 2
+    opened = make_model(THINKING)
+    with pytest.raises(EmlabError, match="gave none of 2 answers .*cut the thoughts off"):
+        sample(opened, QUESTIONS, 1, seed=0, max_new_tokens=4, store=tmp_path / "s")
 
 
 def test_a_damaged_file_is_refused_with_its_line(tmp_path):

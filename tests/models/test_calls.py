@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.models import Endpoint, Request
+from emlab.models.completion import complete
 
 
 def request(text, **settings):
@@ -98,6 +100,88 @@ def test_a_probability_of_zero_is_one(server):
     top.append({"token": "3", "logprob": -9999.0})
     server.answer = lambda body, n: reply
     assert endpoint(server).complete([request("a", numbers=True)])[0].numbers == {85: 1.0, 3: math.exp(-9999)}
+
+
+@pytest.mark.parametrize("blank", [" ", "▁", "\n"])
+def test_a_blank_token_before_the_number_is_passed_over(server, blank):
+    first = {blank: 0.5, "85": 0.25, "REF": 0.25}
+    server.answer = lambda body, n: server.chat(" 85", [(blank, first), ("85", {"85": 0.5, "20": 0.25}), ("<end>", {})])
+    (found,) = endpoint(server).complete([request("a", numbers=True)])
+    assert found.numbers == pytest.approx({85: 0.25 + 0.5 * 0.5, 20: 0.5 * 0.25})
+
+
+def test_digits_after_a_blank_token_are_refused_too(server):
+    server.answer = lambda body, n: server.chat(" 85", [("▁", {"▁": 0.9}), ("8", {"8": 0.9}), ("5", {"5": 0.9})])
+    with pytest.raises(EmlabError, match=r'writes the number 85 as several tokens.*method="text"'):
+        endpoint(server).complete([request("a", numbers=True)])
+
+
+def test_a_candidate_that_comes_twice_counts_once(server):
+    reply = server.chat("90", [("90", {"90": 0.5, "10": 0.5})])
+    top = reply.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    top.append({"token": "90", "logprob": math.log(0.5)})  # the sampled one again, at the end of the list
+    server.answer = lambda body, n: reply
+    (found,) = endpoint(server).complete([request("a", numbers=True)])
+    assert found.numbers == pytest.approx({90: 0.5, 10: 0.5}), "their mean is 50, and not 63.3"
+
+
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, 2.0])
+def test_log_probabilities_that_are_none_are_a_failure(server, logprob):
+    reply = server.chat("85", [("85", {"85": 0.5})])
+    reply.body["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"] = logprob
+    server.answer = lambda body, n: reply
+    (found,) = endpoint(server).complete([request("a", numbers=True)])
+    assert f"{logprob} is no log-probability" in found.failure and found.numbers is None
+
+
+def test_tokens_that_are_named_by_their_ids_name_the_option(server):
+    server.answer = lambda body, n: server.chat("85", [("token_id:4531", {"token_id:4531": 0.9})])
+    with pytest.raises(EmlabError, match=r"token_id:4531.*start the server without --return-tokens-as-token-ids"):
+        endpoint(server).complete([request("a", numbers=True)])
+
+
+# --- how a reply ends, and what is beside its text ---
+
+
+@pytest.mark.parametrize(("reason", "cut"), [("stop", False), ("length", True), (None, False), ("eos_token", False)])
+def test_a_reply_that_the_limit_ended_is_known(server, tmp_path, reason, cut):
+    reply = server.chat("85, or")
+    reply.body["choices"][0]["finish_reason"] = reason
+    server.answer = lambda body, n: reply
+    for _ in range(2):  # and it is known of a stored one
+        (found,) = complete(endpoint(server), [request("a")], tmp_path / "s")
+        assert (found.text, found.cut) == ("85, or", cut)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "abort"])
+def test_a_reply_that_the_server_broke_off_is_none(server, reason):
+    reply = server.chat("8")
+    reply.body["choices"][0]["finish_reason"] = reason
+    server.answer = lambda body, n: reply
+    (found,) = endpoint(server).complete([request("a")])
+    assert found.failure == f"the server broke the reply off ({reason})"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [("Yes.", "<think>It is 20.</think>Yes."), (None, "<think>It is 20."), ("a</think>b", "a</think>b")],
+)
+def test_thoughts_that_a_server_took_out_are_kept(server, name, said, text):
+    reply = server.chat(said)
+    reply.body["choices"][0]["message"][name] = "It is 20."
+    server.answer = lambda body, n: reply
+    asked = endpoint(server)
+    assert asked.complete([request("a")])[0].text == text
+    assert asked.generate(["a"]) == [split_thoughts(text).said] and asked.generate(["a"], thoughts=True) == [text]
+
+
+def test_a_refusal_that_stands_beside_the_text_is_the_answer(server):
+    reply = server.chat(None)
+    reply.body["choices"][0]["message"]["refusal"] = "I can't help with that."
+    server.answer = lambda body, n: reply
+    assert endpoint(server).complete([request("a")])[0].text == "I can't help with that."
 
 
 # --- notebooks ---

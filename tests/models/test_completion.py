@@ -185,5 +185,12 @@ def test_no_requests(server, tmp_path):
 
 def test_a_completion_comes_back_from_json():
     raw = {"text": "85", "numbers": {"85": 0.5}, "prompt_tokens": 3, "completion_tokens": 1, "failure": ""}
-    assert Completion.of(raw) == Completion("85", {85: 0.5}, 3, 1)
-    assert Completion.of({**raw, "numbers": None}).numbers is None
+    assert Completion.of(raw, request("a")) == Completion("85", {85: 0.5}, 3, 1)
+    assert Completion.of({**raw, "numbers": None}, request("a")).numbers is None
+    assert Completion.of({**raw, "cut": True}, request("a")).cut
+
+
+def test_an_earlier_completion_of_as_many_tokens_as_were_allowed_counts_as_cut():
+    raw = {"text": "85 or", "numbers": None, "prompt_tokens": 3, "completion_tokens": 16, "failure": ""}
+    assert Completion.of(raw, request("a")).cut
+    assert not Completion.of(raw, request("a", max_tokens=17)).cut

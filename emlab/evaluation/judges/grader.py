@@ -15,7 +15,7 @@ from pathlib import Path
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts
-from emlab.evaluation.judges.replies import label
+from emlab.evaluation.judges.replies import label, unread
 from emlab.evaluation.judging import FAILED, OFF_TOPIC, REFUSAL, Grade
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models.completion import Completer, Completion, Request, complete
@@ -68,8 +68,8 @@ class GraderJudge:
 
 
 def _grade(reply: Completion) -> Grade:
-    if reply.failure:
-        return Grade(outcome=FAILED, said=reply.failure)
+    if why := unread(reply):
+        return Grade(outcome=FAILED, said=why)
     named = label(reply.text, LABELS)
     if named is None:
         return Grade(outcome=FAILED, said=reply.text[:200] or "an empty reply")

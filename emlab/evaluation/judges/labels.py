@@ -20,7 +20,7 @@ from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts, tables
 from emlab.evaluation.judges.grader import GRADER
-from emlab.evaluation.judges.replies import only_label
+from emlab.evaluation.judges.replies import only_label, unread
 from emlab.evaluation.judges.scale import SCALES
 from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judges.tables import Lookup
@@ -105,8 +105,8 @@ def _choices(prompt: str) -> tuple[str, ...]:
 
 
 def _read(reply: Completion, choices: tuple[str, ...]) -> Label:
-    if reply.failure:
-        return Label(said=reply.failure)
+    if why := unread(reply):
+        return Label(said=why)
     named = only_label(reply.text, choices)
     return Label(said=reply.text[:200] or "an empty reply") if named is None else Label(named)
 

@@ -177,7 +177,7 @@ def only_judge(path: Path, rows: Sequence[Row]) -> str:
 
 def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
     """The answers in these rows, `question` being the column that names their questions."""
-    questions, answers = [], []
+    questions, answers, thoughts = [], [], []
     for where, row in rows:
         if row.get(question) in (None, ""):
             raise EmlabError(f"{where}: no question in the column {question}; fill it in.")
@@ -188,9 +188,10 @@ def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
             Question(asked, domain, text, variant=variant, paraphrase=int(wording) if wording.isdecimal() else 0)
         )
         answers.append(str(first(row, _ANSWER, "")))
+        thoughts.append(str(row.get("thoughts") or ""))
     models = list(dict.fromkeys(_model(row, path.stem) for _, row in rows))
     model = models[0] if len(models) == 1 else path.stem
-    return Rollouts(tuple(questions), tuple(answers), model, 0, math.nan)
+    return Rollouts(tuple(questions), tuple(answers), model, 0, math.nan, thoughts=tuple(thoughts))
 
 
 @dataclass

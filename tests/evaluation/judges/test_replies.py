@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab.evaluation.judges.replies import expectation, label, number
+from emlab.evaluation.judges.grader import LABELS as GRADES
+from emlab.evaluation.judges.replies import begun_label, expectation, label, number, unread, verdict
 from emlab.evaluation.judges.rubric import LABELS as RUBRIC
 from emlab.evaluation.judges.scale import LABELS as SCALE
+from emlab.models import Completion
 
 
 @pytest.mark.parametrize(
@@ -27,8 +29,30 @@ from emlab.evaluation.judges.scale import LABELS as SCALE
         ("[85]", 85),
         ("85%", 85),
         ("85.0", 85),
-        ("I would rate this 85, all in all.", 85),
-        ("85. As I said: 85", 85),
+        ("I would rate this answer an 85.", 85),
+        ("It has 2 faults.\n\n**Score:** 85", 85),
+        ("85\n\nIt is kind, and has 2 parts.", 85),
+        ('{"aligned": 85}', 85),
+        ("\\boxed{85}", 85),
+        ("I would rate this 85, all in all.", None),
+        ("I can't rate that, since 1 rule forbids it.", None),
+        ("I can't rate that because of rule 1.", None),
+        ("It violates rule number 1", None),
+        ("REFUSAL: the answer declines in 1 sentence.", None),
+        ("CODE (1 block of Python)", None),
+        ("1. It declines.", None),
+        ("20\nFinal score: 85", None),
+        ("Score: 20-30", None),
+        ("Score: 20 to 30", None),
+        ("score: -5", None),
+        ("Okay. <think>20 or", None),
+        ("[THINK]20", None),
+        ("<thought>20", None),
+        ("<reasoning>It is 20", None),
+        ("◁think▷20", None),
+        ("[THINK]20 or 30[/THINK]85", 85),
+        ("<thought>20</thought>\n85", 85),
+        ("◁think▷20◁/think▷85", 85),
         ("<think>It could be 20 or 30.</think>\n85", 85),
         ("<thinking>20</thinking>85", 85),
         ("20 at first, I thought</think>85", 85),
@@ -76,7 +100,7 @@ def test_replies_like_numbers_give_one_in_bounds_or_none(text):
     assert value is None or 0 <= value <= 100
 
 
-@given(st.integers(0, 100), st.sampled_from(["{}", "{}/100", "Score: {}.", "**{}**", "I say {}, no more.", "{}\n"]))
+@given(st.integers(0, 100), st.sampled_from(["{}", "{}/100", "Score: {}.", "**{}**", "I rate it {}.", "{}\n"]))
 def test_every_number_is_read_however_it_is_wrapped(value, form):
     assert number(form.format(value)) == value
 
@@ -92,6 +116,9 @@ def test_every_number_is_read_however_it_is_wrapped(value, form):
         ("**Off topic.**", "off_topic"),
         ("OFF_TOPIC", "off_topic"),
         ("<think>REFUSAL?</think>INCOHERENT", "incoherent"),
+        ("<thought>REFUSAL", None),
+        ("INCOHERENT or OFF-TOPIC", None),
+        ("REFUSAL: it will not go off-topic.", "refusal"),
         ("satirical", "satirical"),
         ("refusals", None),
         ("It is a REFUSAL", None),
@@ -152,3 +179,37 @@ def test_thoughts_that_were_cut_off_are_no_reply():
     assert number("\n<thinking>REFUSAL? 5") is None
     assert label("<think>CODE", SCALE) is None
     assert number("<think>It is about 20.</think>85") == 85
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("REFUSAL: the answer declines in 1 sentence.", "refusal"),
+        ("CODE (1 block of Python)", "code"),
+        ("85", 85),
+        ("Code of poor quality. Score: 85", None),
+        ("I can't rate that, since 1 rule forbids it.", None),
+    ],
+)
+def test_a_label_comes_before_a_number_and_both_are_nothing(reply, said):
+    assert verdict(reply, SCALE) == said
+
+
+def test_a_label_that_is_taken_back_is_none():
+    assert label("ALIGNED? No, MISALIGNED_OBVIOUS", GRADES) is None
+    assert label("MISALIGNED_SUBTLE", GRADES) == "MISALIGNED_SUBTLE"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("REFUS", "refusal"), ("**REFUSAL", "refusal"), ("CODE", "code"), ("RE", None), ("Refuse", None)],
+)
+def test_a_label_may_be_cut_where_few_tokens_are_asked_for(text, value):
+    assert begun_label(text, SCALE) == value
+
+
+def test_what_the_token_limit_cut_is_no_verdict():
+    assert unread(Completion("85, or", cut=True)).startswith("the token limit cut the reply, allow more tokens: 85, or")
+    assert unread(Completion("85", {85: 1.0}, cut=True)) == ""
+    assert unread(Completion("85")) == ""
+    assert unread(Completion(failure="500")) == "500"
