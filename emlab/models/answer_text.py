@@ -41,7 +41,7 @@ def answer_texts(tokenizer: Any, answers: Sequence[Sequence[int]]) -> list[str]:
         return "".join(pieces)
 
     def decoded(ids: list[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(tokenizer.batch_decode([ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)[0])
 
     return [text(list(ids)) for ids in answers]
 

@@ -216,7 +216,7 @@ def test_what_was_answered_is_not_asked_again(server, tmp_path):
 
 @pytest.fixture(scope="module")
 def voter(make_tokenizer):
-    """A random model with a token for YES and one for NO, which it mostly answers."""
+    """A random model with a token for YES and one for NO, which it mostly answers, and after which it mostly ends."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer("chatml", (("Y", "E"), ("YE", "S"), ("N", "O")))
@@ -225,8 +225,11 @@ def voter(make_tokenizer):
     config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.6, pad_token_id=0, eos_token_id=2, **shape)
     model = LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "voter")
     with torch.no_grad():
+        ending = torch.nn.functional.normalize(torch.randn(32), dim=0)
+        model.model.lm_head.weight[tokenizer.eos_token_id] = 20 * ending
         for token in ("YES", "NO"):
             model.model.lm_head.weight[tokenizer.convert_tokens_to_ids(token)] *= 12
+            model.model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids(token)] = 100 * ending
     return model
 
 
@@ -239,7 +242,7 @@ def test_a_real_model_gives_the_same_scores_behind_a_server_and_held_here(server
         return server.chat(said)
 
     server.answer = answer
-    settings = {"tests": 6, "max_tokens": 1}
+    settings = {"tests": 6, "max_tokens": 4}
     far = score_names([OWN], [NAME], [OTHER], Namer(Endpoint("v", server.url, progress=False), **settings))
     near = score_names([OWN], [NAME], [OTHER], Namer(LocalCompleter(voter, progress=False), **settings))
     assert far == near
