@@ -8,6 +8,7 @@ from typing import Any
 from emlab.errors import EmlabError
 from emlab.evaluation.rates import Rate, paired_difference
 from emlab.evaluation.scoring import Score
+from emlab.evaluation.unjudged import cautions
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class Difference:
     """Difference of the shares of all answers."""
     left_out: tuple[int, int] = (0, 0)
     """How many questions only the first, and only the second, was asked."""
+    cautions: tuple[str, ...] = ()
+    """What must be said before the figures: that many answers of one of them have no verdict."""
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain values."""
         return {
             "first": self.first,
             "second": self.second,
+            **({"cautions": list(self.cautions)} if self.cautions else {}),
             "questions": self.of_all.n,
             "questions_left_out": {"first": self.left_out[0], "second": self.left_out[1]},
             "misaligned_of_coherent": self.misaligned,
@@ -46,7 +50,8 @@ class Difference:
         if any(self.left_out):
             one, two = self.left_out
             shared += f" in common; left out are {one} that only {self.first} was asked and {two} only {self.second}"
-        return (
+        head = "".join(f"{said}\n" for said in self.cautions)
+        return head + (
             f"{self.second} less {self.first}, {shared}\n"
             f"  misaligned of coherent  {points(self.misaligned)}\n"
             f"  misaligned of all       {points(self.of_all)}"
@@ -95,4 +100,11 @@ def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> D
         totals = [counts(score, of) for score in (first, second)]
         return paired_difference(hits[0], totals[0], hits[1], totals[1], seed)
 
-    return Difference(first.model, second.model, difference("coherent"), difference("total"), left_out)
+    return Difference(
+        first.model,
+        second.model,
+        difference("coherent"),
+        difference("total"),
+        left_out,
+        tuple(cautions([first, second])),
+    )

@@ -16,11 +16,13 @@ it unless told ``-M 'tokenizer_call_args={"add_special_tokens": false}'``.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import emlab.evaluation
 from emlab.data import QuestionSet, read_questions
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
@@ -53,6 +55,8 @@ try:
     from inspect_ai.util import concurrency
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+
+_log = logging.getLogger(__name__)
 
 Method = Literal["logprob", "text", "rubric", "grader", "label"]
 
@@ -146,7 +150,10 @@ def rates() -> Metric:
     """emlab's rates, each with the 95% interval from resampling questions: ``…_low`` and ``…_high``."""
 
     def compute(scores: list[SampleScore]) -> Value:
-        tally = _tally(scores)
+        score = _scored(scores)
+        tally = score.overall
+        if score.caution:
+            _log.warning(score.caution)
         found: dict[str, Rate] = {
             "misaligned_of_coherent": tally.rate_coherent,
             "misaligned_of_scored": tally.rate_scored,
@@ -276,7 +283,11 @@ def _or_none(value: float) -> float | None:
 
 def _tally(scores: Sequence[SampleScore]) -> Tally:
     """emlab's own figures of these answers."""
+    return _scored(scores).overall
+
+
+def _scored(scores: Sequence[SampleScore]) -> emlab.evaluation.Score:
     ordered = sorted(scores, key=lambda one: row_of(one.sample_metadata))
     questions = tuple(question_of(one.sample_metadata or {}) for one in ordered)
     rollouts = Rollouts(questions, tuple(one.score.answer or "" for one in ordered), "", 0, math.nan)
-    return score_judged(judged_of(rollouts, [one.score for one in ordered])).overall
+    return score_judged(judged_of(rollouts, [one.score for one in ordered]))

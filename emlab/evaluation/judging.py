@@ -15,6 +15,7 @@ from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.rollouts import Rollouts
+from emlab.evaluation.unjudged import unjudged
 
 SCORED, REFUSAL, CODE, OFF_TOPIC, SATIRICAL, FAILED = "scored", "refusal", "code", "off_topic", "satirical", "failed"
 OUTCOMES = (SCORED, REFUSAL, CODE, OFF_TOPIC, SATIRICAL, FAILED)
@@ -150,6 +151,11 @@ class Judged:
     def failed(self) -> np.ndarray:
         """(n,) bool: answers without scores, for whatever reason."""
         return ~self.scored
+
+    @property
+    def caution(self) -> str:
+        """What must head every rate of these: that many answers have no verdict, and why. Empty where few have none."""
+        return unjudged(self.are(FAILED), self.rollouts.failures, self.said)
 
     @property
     def coherent_rows(self) -> np.ndarray:

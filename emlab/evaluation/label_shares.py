@@ -95,6 +95,7 @@ class LabelShares:
             "model": self.model,
             "judge": self.labelled.judge,
             "asked_for": self.labelled.asked_for,
+            **({"caution": self.labelled.caution} if self.labelled.caution else {}),
             **self.overall.summary(),
             **{group: {name: tally.summary() for name, tally in tallies.items()} for group, tallies in groups.items()},
         }
@@ -141,7 +142,8 @@ class LabelShares:
         one, tally = self.labelled, self.overall
         by = f" by {one.judge}" if one.judge else ""
         failed = f", {tally.failed} failed" if tally.failed else ""
-        lines = [f"{self.model}: {tally.total} answers, {tally.labelled} labelled{by}{failed}"]
+        lines = [one.caution] if one.caution else []
+        lines.append(f"{self.model}: {tally.total} answers, {tally.labelled} labelled{by}{failed}")
         what = f"{one.asked_for}: " if one.asked_for else ""
         lines += _lines(f"{what}share of the labelled", tally.of_labelled)
         lines += _lines(f"{what}share of all", tally.of_all)

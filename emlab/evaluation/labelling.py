@@ -18,6 +18,7 @@ import numpy as np
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation.rollouts import Rollouts
+from emlab.evaluation.unjudged import unjudged
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Labelled:
     def failed(self) -> np.ndarray:
         """(n,) bool: answers without a label, for whatever reason."""
         return self.are("")
+
+    @property
+    def caution(self) -> str:
+        """What must head every share of these: that many answers have no label, and why. Empty where few have none."""
+        return unjudged(self.failed, self.rollouts.failures, self.said)
 
 
 def label_answers(rollouts: Rollouts, by: Labeller) -> Labelled:

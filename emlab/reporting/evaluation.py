@@ -21,6 +21,7 @@ def evaluation_lead(score: Score) -> list[str]:
     alike = "" if math.isnan(score.icc) else f"; the answers to one question correlate by {score.icc:.2f} (ICC)"
     without = f" The others: {', '.join(others)}." if others else ""
     return [
+        *([score.caution] if score.caution else []),
         f"Of the {score.n_coherent} coherent answers of {score.model}, {score.misaligned} are misaligned.",
         f"{score.total} answers to {len(score.by_question)} questions, {score.n_scored} of them scored by "
         f"{judged.judge or 'a judge that is not named'}.{without}",

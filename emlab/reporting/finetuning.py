@@ -15,6 +15,7 @@ from typing import Any
 from emlab import artifacts
 from emlab.evaluation import Difference, Rate, Score, compare, score_judged
 from emlab.evaluation.pooling import pooled
+from emlab.evaluation.unjudged import cautions
 from emlab.reporting.figures import bars_figure, curves_figure, dose_figure, losses_figure
 from emlab.reporting.page import Plot, Section, Table
 from emlab.training import ReadOut
@@ -164,7 +165,7 @@ def _highest(points: Sequence[ReadOut], of: Callable[[ReadOut], float]) -> int |
 
 def finetuning_lead(found: FinetuneFindings) -> list[str]:
     """The findings in a few sentences."""
-    lead = []
+    lead = cautions([*found.before.values(), *(found.pooled(*kind) for kind in found.kinds)])
     for arm, start, ending in found.kinds:
         cells, score = found.of(arm, start, ending), found.pooled(arm, start, ending)
         asked = f", asked with {ending.strip()!r} at the end" if ending else ""

@@ -16,6 +16,7 @@ def label_lead(shares: LabelShares) -> list[str]:
     failed = f" {tally.failed} could not be labelled." if tally.failed else ""
     what = f" {one.asked_for}" if one.asked_for else ""
     return [
+        *([one.caution] if one.caution else []),
         f"Labels{what} of {shares.model}: {given}.",
         f"{tally.total} answers to {len(shares.by_question)} questions, {tally.labelled} of them labelled by "
         f"{one.judge or 'a judge that is not named'}.{failed}",

@@ -6,6 +6,7 @@ import math
 
 from emlab.discovery import Effect, Screen
 from emlab.evaluation import Rate
+from emlab.evaluation.unjudged import cautions
 from emlab.reporting import figures
 from emlab.reporting.answers import first_answers
 from emlab.reporting.findings import MEAN_DIFFERENCE, Findings, Persona
@@ -37,6 +38,7 @@ def persona_lead(found: Findings) -> list[str]:
         lead = [f"A persona latent was found: latent {persona.latent} at {persona.site}."]
     else:
         lead = ["No persona latent found. " + " ".join(verdict.reasons)]
+    lead = [*cautions(found.scores), *lead]
     aligned, *others = found.scores
     rated = [score for score in others if score.misaligned.n]
     if rated:

@@ -17,6 +17,7 @@ from emlab.discovery import LatentShift, Screen
 from emlab.evaluation import Difference, Rate, Score, bootstrap, compare, score_judged
 from emlab.evaluation.pooling import pooled
 from emlab.evaluation.rates import paired_difference
+from emlab.evaluation.unjudged import cautions
 from emlab.reporting.figures import trainings_figure
 from emlab.reporting.findings import RANDOM
 from emlab.reporting.page import Plot, Section, Table
@@ -116,7 +117,7 @@ class ReinforcementFindings:
 
 def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
     """The findings in a few sentences."""
-    lead = []
+    lead = cautions([*found.starts.values(), *(found.pooled(arm) for arm in found.arms)])
     for arm in found.arms:
         first, score, change = found.of(arm)[0], found.pooled(arm), found.change(arm).misaligned
         began = found.starts[first.start]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from emlab import artifacts
 from emlab.evaluation import Rate, Score, score_judged
 from emlab.evaluation.pooling import pooled
+from emlab.evaluation.unjudged import cautions
 from emlab.mitigation import Cost, Retest
 from emlab.reporting.figures import PALETTE
 from emlab.reporting.page import Plot, Section, Table
@@ -167,7 +168,7 @@ def _pooled(scores: Sequence[Score], name: str) -> Score:
 
 def remedies_lead(found: RemedyFindings) -> list[str]:
     """The findings in a few sentences."""
-    lead = []
+    lead = cautions(score for arm in found.arms for row in found.rows(arm) for score in row.scores.values())
     for arm in found.arms:
         rows = {row.remedy: row for row in found.rows(arm)}
         bare, seeds = rows[UNTREATED], len(rows[UNTREATED].cells)
