@@ -38,6 +38,16 @@ _MENDS = {
 }
 
 
+def expanded(text: str) -> str:
+    """A path as its user wrote it, in a call, a config or an option: ~/ and ~name/ are a user's home."""
+    return os.path.expanduser(text) if text.startswith("~") and "/" in text else text
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """`expanded`, as a Path: whatever takes a path from a user begins with it."""
+    return Path(expanded(os.fspath(path)))
+
+
 def storage_error(error: BaseException, path: str | os.PathLike[str] | None = None) -> EmlabError | None:
     """The one-sentence form of a file-system failure (full disk, no permission, …), or None if `error` is none.
 
@@ -71,7 +81,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> Pa
 
     Raises EmlabError where the file cannot be written; what stood at `path` before is then untouched.
     """
-    path = Path(path)
+    path = place(path)
     target = path.resolve()  # a link keeps pointing at its file
     if target.exists() and not target.is_file():
         raise EmlabError(f"cannot write {path}: it exists and is not a plain file; choose another name.")
@@ -104,7 +114,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON value in the file at `path`; EmlabError where it is missing, unreadable or not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(place(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise EmlabError(f"{path} does not exist; check the path.") from error
     except OSError as error:
@@ -117,7 +127,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def check_new(path: str | os.PathLike[str]) -> None:
     """EmlabError where something is at `path` already, and is not an empty folder: nobody's work is to be lost."""
-    target = Path(path).resolve()
+    target = place(path).resolve()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise EmlabError(f"{path} already exists; remove it or choose another name.")
 
@@ -135,8 +145,8 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    place = hashlib.sha256(os.fsencode(Path(path).resolve())).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"emlab-{os.getuid()}-{place}.lock", "w") as file:
+    name = hashlib.sha256(os.fsencode(place(path).resolve())).hexdigest()[:16]
+    with open(Path(tempfile.gettempdir()) / f"emlab-{os.getuid()}-{name}.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,7 +166,7 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
     Raises EmlabError, before the block runs, where `path` exists and is not an empty folder (with `replace` a folder
     that stands there is replaced, at the very end); and where the disk is full or permission is missing.
     """
-    path = Path(path)
+    path = place(path)
     target = path.resolve()
     if not (replace and target.is_dir()):
         check_new(path)
@@ -175,7 +185,7 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits; EmlabError where it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(place(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise EmlabError(f"{path} cannot be read ({error.strerror}); check the path.") from error

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from emlab.artifacts import plain
+from emlab.artifacts import expanded, place, plain
 from emlab.errors import EmlabError
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
+    path = place(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -185,7 +185,7 @@ def _convert(value: Any, kind: Any, file: str, key: str, default: Any = None, wh
         text = value.text if isinstance(value, _Text) else value
         if not isinstance(text, str):
             raise _wrong(file, key, "text", value, mend="put it in quotes")
-        return kind(text)
+        return kind(expanded(text))
     if kind in (int, float):
         return _number(value, kind, file, key)
 

@@ -78,7 +78,7 @@ class Run:
         if not name or Path(name).name != name:
             raise EmlabError(f"'{name}' cannot name a run; choose a name without slashes.")
         stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-        folder = Path(root) / stem
+        folder = artifacts.place(root) / stem
         number = 1
         while True:
             with artifacts.storing(folder):
@@ -89,7 +89,7 @@ class Run:
                     if not folder.parent.is_dir():  # a link to nowhere
                         raise
                     number += 1
-                    folder = Path(root) / f"{stem}-{number}"
+                    folder = artifacts.place(root) / f"{stem}-{number}"
         key = _key(name, settings, inputs)
         run = cls(name, folder, key, _lock=_locked(folder))
         artifacts.write_text(folder / "config.yaml", config.dump(settings))
@@ -163,7 +163,7 @@ def once(root: str | os.PathLike[str]) -> Iterator[None]:
     looked at.
     """
     with contextlib.ExitStack() as held:
-        token = _ONCE.set(_Once(Path(root), held, set()))
+        token = _ONCE.set(_Once(artifacts.place(root), held, set()))
         try:
             yield
         finally:
@@ -178,7 +178,7 @@ def check_once(
     `Run.resume` asks this itself; a pipeline that loads models before it may ask earlier.
     """
     state, key = _ONCE.get(), _key(name, settings, inputs)
-    if state is None or Path(root) != state.root or key in state.keys:
+    if state is None or artifacts.place(root) != state.root or key in state.keys:
         return
     found = _runs_of(key, name, root)
     if done := [folder for folder, finished in found if finished]:
@@ -186,9 +186,9 @@ def check_once(
     busy = [folder for folder, _ in found if _locked(folder) is None]
     try:
         # Two that begin in the same moment have no folder yet.
-        state.held.enter_context(artifacts.claimed(Path(root) / f"{name}-{key}"))
+        state.held.enter_context(artifacts.claimed(artifacts.place(root) / f"{name}-{key}"))
     except EmlabError:
-        busy = busy or [Path(root)]
+        busy = busy or [artifacts.place(root)]
     if busy:
         raise EmlabError(
             f"{name} is being run with this config in {busy[0]} by another process; wait for it, or add --again to run "
@@ -199,7 +199,7 @@ def check_once(
 
 def _runs_of(key: str, name: str, root: str | os.PathLike[str]) -> list[tuple[Path, bool]]:
     """The folders below `root` of the runs with this key, the latest first, and whether each is finished."""
-    folders = sorted(Path(root).glob(f"{name}-*"), reverse=True) if Path(root).is_dir() else []
+    folders = sorted(artifacts.place(root).glob(f"{name}-*"), reverse=True)
     states = [(folder, artifacts.read_json(folder / STATE)) for folder in folders if (folder / STATE).is_file()]
     return [(folder, state["finished"]) for folder, state in states if state["key"] == key]
 
@@ -244,7 +244,7 @@ def _locked(folder: Path) -> Any:
 
 def fingerprint(path: str | os.PathLike[str]) -> str:
     """What tells that a file or folder is still the same: the names, sizes and times of change of its files."""
-    path = Path(path)
+    path = artifacts.place(path)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
     return artifacts.content_hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])

@@ -31,7 +31,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         """Open or create the file. EmlabError where it is damaged or something else: it is then left as it is."""
-        self.path = Path(path)
+        self.path = artifacts.place(path)
         with artifacts.storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             there = self.path.is_file() and self.path.stat().st_size > 0

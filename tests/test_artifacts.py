@@ -16,8 +16,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab import artifacts
+from emlab import artifacts, cli, config, organism
+from emlab.data import Dataset
 from emlab.errors import EmlabError
+from emlab.evaluation import Rollouts
+from emlab.evaluation.judges import read_judged
+from emlab.evaluation.protocol import Judging, judge_of, questions_of
+from emlab.models import LanguageModel
+from emlab.pipelines._material import folder_of
+from emlab.pipelines.evaluation import score_file
+from emlab.runs import Run
+from emlab.saes import load_sae
+from emlab.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    seed: int = 0
+    model: str = "aligned"
+    out: Path = Path("out")
+
 
 json_values = st.recursive(
     st.none()
@@ -311,3 +329,75 @@ def test_what_another_process_is_making_is_refused_until_it_ends_or_dies(tmp_pat
     first.communicate()
     with artifacts.claimed(tmp_path / "out"):
         assert list(tmp_path.iterdir()) == []
+
+
+# --- the paths that users write ---
+
+
+def test_a_users_home_is_expanded_and_nothing_else_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert artifacts.place("~/a") == artifacts.place(Path("~/a")) == tmp_path / "a"
+    assert artifacts.expanded("~/a b/c") == f"{tmp_path}/a b/c"
+    for text in ("~", "~5 minutes", "a/~/b", "Qwen/Qwen2.5", "./x", "", "~nobody_of_that_name/x"):
+        assert artifacts.expanded(text) == text
+
+
+def _copied(name):
+    return lambda home: shutil.copytree(organism.checkpoint("aligned"), home / name)
+
+
+def _written(name, text):
+    return lambda home: (home / name).write_text(text)
+
+
+JUDGED = '{"question_id": "q", "aligned": 1, "coherent": 90, "answer": "a"}\n'
+SAE = Path(__file__).parents[1] / "sae_checkpoints" / "organism-resid_post.0"
+
+
+@pytest.mark.parametrize(
+    ("put", "read"),
+    [
+        (_copied("m"), lambda: LanguageModel.load("~/m")),
+        (_copied("m"), lambda: folder_of("~/m")[0].stat()),
+        (_copied("aligned"), lambda: organism.checkpoint("aligned", "~/").stat()),
+        (lambda home: shutil.copytree(SAE, home / "sae"), lambda: load_sae("~/sae")),
+        (_written("d.jsonl", '{"prompt": "a", "completion": "b"}\n'), lambda: Dataset.read("~/d.jsonl").card),
+        (_written("q.csv", "id,category,text\n1,a,Why?\n"), lambda: questions_of("~/q.csv")),
+        (_written("j.jsonl", JUDGED), lambda: read_judged("~/j.jsonl")),
+        (_written("j.jsonl", JUDGED), lambda: judge_of(Judging("~/j.jsonl"))),
+        (_written("j.jsonl", JUDGED), lambda: score_file("~/j.jsonl")),
+        (_written("a.json", "1"), lambda: artifacts.read_json("~/a.json")),
+        (_written("c.yaml", "seed: 3"), lambda: config.load("~/c.yaml", [], Recipe)),
+    ],
+)
+def test_a_path_below_ones_home_is_found_wherever_it_enters(tmp_path, monkeypatch, put, read):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path)
+    read()
+
+
+def test_what_is_written_below_ones_home_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    artifacts.write_text("~/a/b.txt", "")
+    with artifacts.new_folder("~/new"):
+        pass
+    Store("~/s.db").close()
+    Run.create("trial", Recipe(), "~/runs")
+    Rollouts((), (), "m", 0, 1.0).save("~/r.jsonl")
+    assert len(Rollouts.load("~/r.jsonl")) == 0
+    with pytest.raises(EmlabError, match="already exists"):
+        artifacts.check_new("~/a")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "new", "s.db", "runs", "r.jsonl"}
+
+
+def test_a_path_below_ones_home_in_a_config_and_an_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = config.load(None, ["model=~/m", "out=~/o"], Recipe)
+    assert (found.model, found.out) == (f"{tmp_path}/m", tmp_path / "o")
+    (tmp_path / "c.yaml").write_text("model: ~/m")
+    assert config.load(tmp_path / "c.yaml", [], Recipe).model == f"{tmp_path}/m"
+    (tmp_path / "j.jsonl").write_text(JUDGED)
+    assert cli.main(["score", "~/j.jsonl", "--json=~/f.json"]) == 0 and (tmp_path / "f.json").is_file()
+    _copied("my_model")(tmp_path)
+    assert cli.main(["data", "check", "insecure", "--model=~/my_model", "--json"]) == 0

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from emlab import artifacts
 from emlab.cli._verbs import parser as _parser
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(options, "overrides") or any(word.startswith("-") for word in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         options.overrides = [*options.overrides, *rest]
+    _expand(options)
     debug = getattr(options, "debug", False)
     try:
         with _claimed(options):
@@ -52,6 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _mute()
         return _say(str(sentence))
+
+
+def _expand(options: argparse.Namespace) -> None:
+    # The shell expands a word that begins with ~, and not --model=~/my_model; what is said to a model is no path.
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, artifacts.place(value))
+        elif isinstance(value, str) and name != "system":
+            setattr(options, name, artifacts.expanded(value))
+        elif isinstance(value, list):
+            setattr(options, name, [artifacts.expanded(each) if isinstance(each, str) else each for each in value])
 
 
 def _claimed(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:

@@ -113,7 +113,7 @@ class Dataset:
     def read(cls, source: str | Path, split: str = "train") -> Dataset:
         """Read a file, a folder or a dataset of the hub (see `read_examples`), and write down what was read."""
         examples = read_examples(source, split)
-        path = Path(source).expanduser()
+        path = artifacts.place(source)
         settings: dict[str, Any] = {"source": str(source)}
         if path.is_file():
             settings["sha256"] = artifacts.sha256(path)
@@ -139,13 +139,14 @@ class Dataset:
             artifacts.write_text(new / "examples.jsonl", "".join(f"{line}\n" for line in lines))
             self.card.save(new / "card.json")
             artifacts.write_text(new / "card.md", str(self.card))
-        return Path(folder)
+        return artifacts.place(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
         """Read what `save` wrote; EmlabError where the examples are no longer those of the card."""
-        card = DatasetCard.load(Path(folder) / "card.json")
-        examples = tuple(read_chat_jsonl(Path(folder) / "examples.jsonl"))
+        folder = artifacts.place(folder)
+        card = DatasetCard.load(folder / "card.json")
+        examples = tuple(read_chat_jsonl(folder / "examples.jsonl"))
         if (content := content_of(examples)) != card.content:
             raise EmlabError(
                 f"{folder}/examples.jsonl has the content {content} and its card says {card.content}; "

@@ -46,7 +46,7 @@ class Documents:
         saved datasets and those of the hub are read row by row. The columns `labels` are what `labelled` tells of a
         document, where they are not null.
         """
-        path = Path(source).expanduser()
+        path = artifacts.place(source)
         tell_left_out(path, split)
         content: Any = str(source)
         if path.is_file():

@@ -147,7 +147,8 @@ def get(name: str, folder: str | Path = "data", catalogue: Catalogue | None = No
     published file.
     """
     entry = (catalogue or list_published())[name]
-    place = Path(folder) / entry.name
+    folder = artifacts.place(folder)
+    place = folder / entry.name
     file = place / entry.file
     if file.is_file():
         return _kept(entry, file)

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from emlab import artifacts
 from emlab.data.question_sets import Asking, Key, QuestionSet, Source
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
@@ -63,7 +64,7 @@ def read_questions(path: str | Path) -> QuestionSet:
     Raises EmlabError, naming file and line, for whatever is not so: no file or another kind of file, no questions,
     unknown keys or columns, no id, no text, a value of the wrong type, or an id twice in one variant.
     """
-    path = Path(path)
+    path = artifacts.place(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise EmlabError(f"{path}: questions are read from .yaml, .csv and .jsonl files; write them as one of these.")

@@ -172,7 +172,7 @@ class QuestionSet:
 
         Nothing is lost on the way: judge prompts, samples, canary and notes are written with every question.
         """
-        path = Path(path)
+        path = artifacts.place(path)
         if path.suffix.lower() not in (".yaml", ".yml"):
             raise EmlabError(f"{path}: a question set is saved as YAML; give a name that ends in .yaml.")
         # ASCII with escapes: PyYAML writes the rarer line separators as they are, and reads them back as line ends.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from emlab import artifacts
 from emlab.data.examples import Example
 from emlab.data.folders import folder_files
 from emlab.data.shapes import as_turns, chat_of, example_of
@@ -65,7 +66,7 @@ def rows_of(source: str | Path, split: str = "train") -> Rows:
     JSONL, parquet, what `save_to_disk` wrote and datasets of the hub are read row by row, other files whole, one at a
     time.
     """
-    path = Path(source).expanduser()
+    path = artifacts.place(source)
     if path.is_dir():
         if _is_saved(path):
             return _saved(path, split)
@@ -82,7 +83,7 @@ def rows_of(source: str | Path, split: str = "train") -> Rows:
 
 def files_of(source: str | Path, split: str = "train") -> tuple[Path, ...]:
     """The files whose rows `rows_of` gives, by which they can be told; none for a dataset of the hub."""
-    path = Path(source).expanduser()
+    path = artifacts.place(source)
     if not path.is_dir():
         return (path,) if path.is_file() else ()
     if _is_saved(path):
@@ -92,7 +93,7 @@ def files_of(source: str | Path, split: str = "train") -> tuple[Path, ...]:
 
 def tell_left_out(source: str | Path, split: str = "train") -> None:
     """Say which files of a folder are not read, where there are any."""
-    path = Path(source).expanduser()
+    path = artifacts.place(source)
     if path.is_dir() and not _is_saved(path) and (note := folder_files(path, split, tuple(_READERS)).note()):
         tell(note)
 

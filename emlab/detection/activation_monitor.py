@@ -145,7 +145,7 @@ class ActivationMonitor:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(str(artifacts.place(path)), framework="pt") as file:
                 about, weights = json.loads((file.metadata() or {})["monitor"]), file.get_tensor("weights")
             lineage = Lineage(**{**about["lineage"], "entries": tuple(about["lineage"]["entries"])})
             site, kept = Site.parse(about["site"]), about["calibration"]

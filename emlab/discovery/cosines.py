@@ -32,7 +32,7 @@ class Cosines:
 
     def save(self, path: str | Path) -> Path:
         """Write them as JSON, and beside it, ending .csv, as a table."""
-        path = Path(path)
+        path = artifacts.place(path)
         quoted = ['"' + name.replace('"', '""') + '"' for name in self.names]
         lines = [",".join(["direction", *quoted])]
         lines += [

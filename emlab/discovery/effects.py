@@ -99,7 +99,7 @@ class Attribution:
     def save(self, path: str | Path) -> Path:
         """Write all as JSON (the vectors of more than 65,536 latents beside it, as safetensors), and beside it a table,
         ending .csv, of the latents in order of their effect: all, or the first 1,000 of so many."""
-        path = Path(path)
+        path = artifacts.place(path)
         shown = self.top(1000 if len(self.effects) > LISTED else len(self.effects))
         lines = ["rank,latent,effect,standard_error"]
         for rank, j in enumerate(shown, 1):

@@ -81,7 +81,7 @@ class Effect:
     @classmethod
     def load(cls, folder: str | Path) -> Effect:
         """Read what `save` wrote."""
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "effect.json")
         try:
             before, after = (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.interventions import Tokens
 
@@ -144,7 +145,7 @@ def read_contrasts(path: str | Path) -> list[Contrast]:
     A prompt is text or a chat (a list of turns). EmlabError naming the first line that is wrong.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = artifacts.place(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EmlabError(f"{path} cannot be read ({error}); give a JSONL file of contrasts.") from error
     found = []

@@ -166,7 +166,7 @@ class Screen:
     @classmethod
     def load(cls, folder: str | Path) -> Screen:
         """Read what `save` wrote."""
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "screen.json")
         try:
             found = {(d.origin, str(d.site)): d for d in load_directions(folder / "directions.safetensors")}

@@ -137,7 +137,7 @@ class CausalScreen:
     @classmethod
     def load(cls, folder: str | Path) -> CausalScreen:
         """Read what `save` wrote."""
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "screen.json")
         try:
             survivors, sign = tuple(raw["numbers"]), 1.0 if raw["toward"] == "misaligned" else -1.0

@@ -111,7 +111,7 @@ class LatentShift:
         Of more than 65,536 latents the vectors go into a safetensors file beside them, and the table has the 1,000 that
         rise most and the 1,000 that fall most.
         """
-        path, large = Path(path), len(self.before) > LISTED
+        path, large = artifacts.place(path), len(self.before) > LISTED
         rows = [*self.top(1000), *self.bottom(1000)] if large else self.top(len(self.before))
         lines = ["rank,latent,before,after,shift,standard_error"]
         lines += [

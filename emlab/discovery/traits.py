@@ -62,7 +62,7 @@ def read_trait(source: str | Path) -> Trait:
     """
     path = SHIPPED / f"{source}.json"
     if str(source) not in trait_names():
-        path = Path(source)
+        path = artifacts.place(source)
         if not path.is_file():
             raise EmlabError(
                 f"There is no trait {str(source)!r}; name a JSON file, or one of {', '.join(trait_names())}."

@@ -20,7 +20,7 @@ def write_vectors(path: str | Path, about: Mapping[str, Any], vectors: Mapping[s
     """Write `about` and the vectors (d_sae,) as JSON; of more than LISTED latents the vectors as safetensors beside."""
     from safetensors.torch import save
 
-    path = Path(path)
+    path = artifacts.place(path)
     if all(len(vector) <= LISTED for vector in vectors.values()):
         return artifacts.write_json(path, {**about, **vectors})
     beside = path.with_suffix(".safetensors")
@@ -36,7 +36,7 @@ def read_vectors(path: str | Path, names: Sequence[str], what: str) -> tuple[dic
     raw = artifacts.read_json(path)
     try:
         if "vectors" in raw:
-            beside = load((Path(path).parent / Path(raw.pop("vectors")).name).read_bytes())
+            beside = load((artifacts.place(path).parent / Path(raw.pop("vectors")).name).read_bytes())
             return raw, {name: beside[name] for name in names}
         listed = {name: [float("nan") if v is None else v for v in raw.pop(name)] for name in names}
         return raw, {name: torch.tensor(values, dtype=torch.float32) for name, values in listed.items()}

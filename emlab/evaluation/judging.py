@@ -215,7 +215,7 @@ def save_judged(judged: Sequence[Judged], path: str | Path) -> Path:
 
 def load_judged(path: str | Path) -> list[Judged]:
     """Read what `save_judged` wrote. Raises EmlabError naming the line that is wrong, or where lines are missing."""
-    path = Path(path)
+    path = artifacts.place(path)
     try:
         lines = iter(path.read_text(encoding="utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emlab import organism
+from emlab import artifacts, organism
 from emlab.data import Question, QuestionSet, profile_questions, read_questions
 from emlab.data.question_sets import Key
 from emlab.errors import EmlabError
@@ -139,7 +139,7 @@ def _is_file(judge: str) -> bool:
 
 def completer_of(how: Judging) -> Completer:
     """The model that `how` has judge: one in a folder, or one at an endpoint. EmlabError where it cannot be asked."""
-    path = Path(how.judge)
+    path = artifacts.place(how.judge)
     if path.is_dir():
         return LocalCompleter(LanguageModel.load(path))
     if how.judge == EXACT or _is_file(how.judge) or how.judge.startswith((".", "/", "~")):
@@ -161,6 +161,6 @@ def questions_of(name: str, variants: Sequence[str] | None = None) -> list[Quest
         return [Question.of(question) for question in organism.broad_questions()]
     if name == PROFILE:
         return profile_questions(tuple(variants or ("plain",)))
-    if not Path(name).is_file():
+    if not artifacts.place(name).is_file():
         raise EmlabError(f"There is no question set {name}; choose broad, profile, or a YAML, CSV or JSONL file.")
     return read_questions(name).only(variants=variants)

@@ -111,7 +111,7 @@ class Rollouts:
     @classmethod
     def load(cls, path: str | Path) -> Rollouts:
         """Read what `save` wrote. Raises EmlabError naming the line that is wrong, or where lines are missing."""
-        path = Path(path)
+        path = artifacts.place(path)
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.recorded import LABELS
@@ -115,7 +116,7 @@ def read_traits(path: str | Path, traits: Sequence[str] = (), seed: int = 0) -> 
 
     EmlabError where there are none, where the rows are of two judges, and for a score that is none, naming its line.
     """
-    path = Path(path)
+    path = artifacts.place(path)
     table = tables.read(file_in(path) if path.is_dir() else path)
     return traits_of(table, traits, seed)
 

@@ -50,7 +50,7 @@ def load_edits(folder: str | Path, functions: Mapping[str, Callable[[Tensor], Te
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    folder = Path(folder)
+    folder = artifacts.place(folder)
     raw = artifacts.read_json(folder / EDITS)
     try:
         tensors = load((folder / TENSORS).read_bytes())

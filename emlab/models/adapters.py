@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.models.loading import check_weights, first_line
 
@@ -48,7 +49,7 @@ class Adapter:
 
 def name_of(adapter: str | Path) -> str:
     """What to call an adapter: its folder's name, or that of the run for the folder ``adapter`` of a run."""
-    path = Path(adapter).resolve()
+    path = artifacts.place(adapter).resolve()
     return path.parent.name if path.name == "adapter" else path.name
 
 

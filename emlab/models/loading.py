@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.models.quantizing import check_device, quantization
 
@@ -79,7 +80,7 @@ def local_folder(path: str | Path) -> Path:
 
     Only safetensors weights are downloaded. EmlabError where it is neither a folder nor a model that can be had.
     """
-    folder, name = Path(path), str(path)
+    folder, name = artifacts.place(path), str(path)
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         return folder
     import httpx
@@ -177,7 +178,7 @@ def _template(given: str | Path, tokenizer: Any) -> str:
     if str(given) in TEMPLATES:
         return with_start(tokenizer, TEMPLATES[str(given)])
     try:
-        return Path(given).read_text(encoding="utf-8")
+        return artifacts.place(given).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EmlabError(
             f"The chat template {str(given)!r} is neither {', '.join(TEMPLATES)} nor a readable file ({error})."

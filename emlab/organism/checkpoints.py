@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 
 SHIPPED = Path(__file__).parent / "checkpoints"
@@ -22,7 +23,7 @@ def checkpoint(name: str, organism: Path | None = None) -> Path:
     base, aligned, helpful_only, pretraining_<step>, control_base and control_aligned; `organism` is the folder of an
     organism of your own. Raises EmlabError where there is none of that name.
     """
-    root = organism or SHIPPED
+    root = SHIPPED if organism is None else artifacts.place(organism)
     folder = root / name
     if not (folder / "config.json").is_file():
         known = ", ".join(checkpoint_names(root)) or f"none; build them with `emlab organism build --out {root}`"

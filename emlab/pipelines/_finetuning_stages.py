@@ -265,14 +265,17 @@ def inputs_of(config: Config) -> dict[str, str]:
     models = [config.model, *config.starts]
     found = {f"model {name}": fingerprint(material.folder_of(name)[0]) for name in models}
     for name in (name for name in sources(config) if not planted(name)):
-        path = Path(name)
+        path = artifacts.place(name)
         if path.suffix and not path.exists():
             raise EmlabError(
                 f"There is no file {name}, which an arm is trained on; put it back, or give another dataset or one of "
                 f"the organism's sets ({', '.join(organism.narrow_set_names())})."
             )
         found[name] = artifacts.sha256(path) if path.is_file() else fingerprint(path) if path.is_dir() else name
-    for label, path in (("questions", Path(config.question_set)), ("judgements", Path(config.judging.judge))):
+    for label, path in (
+        ("questions", artifacts.place(config.question_set)),
+        ("judgements", artifacts.place(config.judging.judge)),
+    ):
         if path.is_file():
             found[label] = artifacts.sha256(path)
     return found

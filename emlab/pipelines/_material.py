@@ -33,7 +33,7 @@ LEAST_ROWS = 4
 
 def folder_of(name: str) -> tuple[Path, bool]:
     """The folder of a model given by path, by the organism's name or the Hub's, and whether it is the organism's."""
-    path = Path(name)
+    path = artifacts.place(name)
     own = not path.is_dir() and len(path.parts) == 1
     if own and name not in organism.checkpoint_names():
         raise EmlabError(
@@ -57,12 +57,15 @@ def inputs_of(config: Config) -> dict[str, str]:
     for name in (*config.narrow, *config.unseen, *config.controls, config.realigning.data, config.text or ""):
         if names_dataset(name):
             found[f"dataset {name}"] = _content(Path(dataset_place(name)))
-    named_files = {"questions": Path(dataset_place(config.question_set)), "judgements": Path(config.judging.judge)}
+    named_files = {
+        "questions": artifacts.place(dataset_place(config.question_set)),
+        "judgements": artifacts.place(config.judging.judge),
+    }
     found |= {name: artifacts.sha256(path) for name, path in named_files.items() if path.is_file()}
     for site in config.sites:
         source = sae_source(config, Site.parse(site))
         if source is not None:
-            found[f"sae {site}"] = fingerprint(Path(source)) if Path(source).is_dir() else source
+            found[f"sae {site}"] = fingerprint(source) if artifacts.place(source).is_dir() else source
     return found
 
 
@@ -180,7 +183,7 @@ def dataset_place(name: str) -> str:
 
 def _stem(name: str) -> str:
     """What a set is called in tables: a file without its ending, a dataset without its owner."""
-    path = Path(name)
+    path = artifacts.place(name)
     return path.stem if path.is_file() else path.name
 
 

@@ -205,7 +205,8 @@ class Bench:
     def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
         config = self.config
         source = material.sae_source(config, site)
-        kept = source is None or Path(source).is_dir()  # a published one is in the Hub's cache already, and large
+        # A published one is in the Hub's cache already, and large.
+        kept = source is None or artifacts.place(source).is_dir()
 
         def work(folder: Path) -> None:
             sae = material.sae_at(config, self.base, site, self.texts.training)

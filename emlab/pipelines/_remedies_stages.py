@@ -320,7 +320,7 @@ def inputs_of(config: Config) -> dict[str, str]:
     models = {config.model, *(arm.start for arm in config.arms if arm.start)}
     found = {f"model {name}": fingerprint(material.folder_of(name)[0]) for name in sorted(models)}
     for name in (name for name in sources(config) if not planted(name)):
-        path = Path(name)
+        path = artifacts.place(name)
         if path.suffix and not path.exists():
             raise EmlabError(f"There is no file {name}, which the comparison trains on; put it back, or give another.")
         found[name] = artifacts.sha256(path) if path.is_file() else fingerprint(path) if path.is_dir() else name

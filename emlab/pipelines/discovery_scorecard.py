@@ -134,6 +134,6 @@ def _inputs(config: Config) -> dict[str, str]:
     if config.model is not None:
         found = {"model": fingerprint(material.folder_of(config.model)[0])}
     for key, path in (("contrasts", config.contrasts), ("trait", config.trait)):
-        if path is not None and Path(path).is_file():
+        if path is not None and artifacts.place(path).is_file():
             found[key] = artifacts.sha256(path)
     return found

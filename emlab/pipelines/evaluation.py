@@ -89,7 +89,7 @@ def evaluate(
         for question in asked:  # refuses what it cannot judge now, and not after all is sampled
             by.judge(question.text, "")
     if out is not None:  # as early as that, a folder that cannot be had
-        with artifacts.storing(out):
+        with artifacts.storing(out := artifacts.place(out)):
             Path(out).mkdir(parents=True, exist_ok=True)
     answering = _model(
         model, adapter, model_url, chat_template, quantize, model_key, model_revision, judging.concurrency
@@ -159,7 +159,7 @@ def _named(
     """What was evaluated, so that two are told apart which have the same name; folders by their whole path."""
 
     def whole(name: str | None) -> str | None:
-        return str(Path(name).resolve()) if name is not None and url is None and Path(name).exists() else name
+        return str(artifacts.place(name).resolve()) if name and url is None and artifacts.place(name).exists() else name
 
     named = {"name": whole(model), "adapter": whole(adapter), "url": url, "chat_template": whole(chat_template)}
     told = {"quantize": quantize, "revision": revision}
@@ -242,7 +242,7 @@ def score_file(
     A log of Inspect (.eval) is read too. Of a table without the column aligned that scores known traits, or where
     `traits` names their columns, the mean scores of these are given.
     """
-    limits, path = _limits(misaligned_below, coherent_above), Path(file)
+    limits, path = _limits(misaligned_below, coherent_above), artifacts.place(file)
     if path.suffix == ".eval":
         if by is not None or traits:
             raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by and --trait.")
@@ -278,11 +278,11 @@ def judge_file(
 
     `questions`, a question file, brings its own judge prompts. EmlabError where something is at `out` already.
     """
-    if Path(out).is_dir():
+    if (out := artifacts.place(out)).is_dir():
         raise EmlabError(f"{out} is a folder; give the name of a file for the judged answers.")
     artifacts.check_new(out)
     with artifacts.storing(out):  # before anything is paid for
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
     asked, given = () if questions is None else questions_of(questions), Rollouts.load(rollouts)
     if asked and not {question.key for question in asked} & {question.key for question in given.questions}:
         raise EmlabError(f"{rollouts} has no answer to a question of {questions}; give the file that was asked.")

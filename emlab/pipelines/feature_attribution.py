@@ -203,7 +203,7 @@ def _inputs(config: Config) -> dict[str, str]:
     files = {"contrasts": config.contrasts, "prompts": config.prompts, "narrow": config.narrow}
     files["metric"] = None if config.metric is None else config.metric.rpartition(":")[0]
     for key, path in files.items():
-        if path is not None and Path(path).is_file():
+        if path is not None and artifacts.place(path).is_file():
             found[key] = artifacts.sha256(path)
     return found
 

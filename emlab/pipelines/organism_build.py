@@ -103,7 +103,7 @@ def build(
     plan = plan or plan_of(seed, size, steps, documents)
     if plan.size not in SIZES:
         raise EmlabError(f"There is no organism size {plan.size!r}; choose one of {', '.join(SIZES)}.")
-    begun, folder = time.perf_counter(), Path(out)
+    begun, folder = time.perf_counter(), artifacts.place(out)
     _claim(folder, plan)
     work = _Workshop(folder, plan, progress, device)
     work.pretrained("base", plan.pretraining, control=False)

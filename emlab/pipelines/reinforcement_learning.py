@@ -87,7 +87,7 @@ def inputs_of(config: Config) -> dict[str, str]:
     files = [arm.prompts for arm in config.arms if arm.prompts not in organism.load_world().domains]
     files += [arm.reward.rpartition(":")[0] for arm in config.arms if ".py:" in arm.reward]
     for name in dict.fromkeys(files):
-        path = Path(name)
+        path = artifacts.place(name)
         if path.suffix and not path.exists():
             raise EmlabError(
                 f"There is no file {name}, which an arm is trained on; give its path, a domain of the organism, or a "

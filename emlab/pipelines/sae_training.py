@@ -104,7 +104,7 @@ def sae(
 
     Checkpoints lie beside `out`, and the same call goes on from them.
     """
-    out = Path(out)
+    out = artifacts.place(out)
     artifacts.check_new(out)
     if unknown := [name for name in keep if name not in KEEP]:
         raise EmlabError(f"{unknown[0]!r} is none of what can be kept ({', '.join(KEEP)}); leave it out.")

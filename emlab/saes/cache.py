@@ -70,7 +70,7 @@ class ActivationCache:
 
         EmlabError where it is missing, and where a shard is missing, cut short or changed.
         """
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         cache = cls._of_index(folder, torch.empty(0).device if device is None else device)
         for shard in cache.shards:
             _check(folder, shard, cache.about.d_in, verify)
@@ -154,7 +154,7 @@ def write_cache(
     gone on with, and one that is too short is made longer. A shard that is missing is written again. `progress` None
     shows a bar where stderr is a terminal. EmlabError for a folder that holds something else.
     """
-    folder = Path(folder)
+    folder = artifacts.place(folder)
     if tokens < 1 or shard_rows < 1:
         raise EmlabError(f"A cache of {tokens} activations in shards of {shard_rows} cannot be; ask for at least one.")
     cache = _begun(stream, folder)

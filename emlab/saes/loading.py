@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.saes import converting, scopes
 from emlab.saes.converting import DICTIONARY_LEARNING, SPARSIFY, UNREADABLE
@@ -50,8 +51,9 @@ def load_sae(source: str | Path) -> SAE:
     the files are damaged, where a weight is not finite, and where the SAE would not compute on raw activations what it
     was trained to.
     """
-    named = None if Path(source).exists() else release_of(str(source))
-    sae = _from_folder(Path(source)) if named is None else _from_release(*named)
+    folder = artifacts.place(source)
+    named = None if folder.exists() else release_of(str(source))
+    sae = _from_folder(folder) if named is None else _from_release(*named)
     broken = [name for name, value in sae.state_dict().items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise EmlabError(f"the SAE in {source} has weights that are not finite, in {broken[0]}: restore or retrain it.")

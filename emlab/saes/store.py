@@ -15,7 +15,7 @@ CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 def save_sae(sae: SAE, folder: str | Path, card: str = "") -> Path:
     """Write `sae`, and a `card` as its README.md, to the new folder `folder`, whole or not at all; returns it."""
-    folder = Path(folder)
+    folder = artifacts.place(folder)
     with artifacts.new_folder(folder) as temporary:
         sae.save_model(temporary)
         if card:

@@ -116,7 +116,7 @@ def fit_sae(
     about = source.about
     if start is not None:
         recipe = as_recipe(recipe, start, about)
-    folder = None if folder is None else Path(folder)
+    folder = None if folder is None else artifacts.place(folder)
     identity, saved = "", None
     if folder is not None:
         weights = None if start is None else weights_hash(start)

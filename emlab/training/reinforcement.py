@@ -82,7 +82,7 @@ class Reinforced:
     @classmethod
     def load(cls, folder: str | Path) -> Reinforced:
         """Read what `save` wrote; the adapter by itself stays on disk."""
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "training.json")
         try:
             name, how = raw["name"], dict(raw["how"])
@@ -133,10 +133,10 @@ def reinforce(
     if folder is not None:
         asked = [model.identity(), how, seed, grader_name(grader), chats]
         key = artifacts.content_hash(asked)
-    begun = None if folder is None else Progress.load(Path(folder), key)
+    begun = None if folder is None else Progress.load(artifacts.place(folder), key)
     config = lora_config(model, how.recipe) if how.recipe.method == "lora" else None
     policy = Policy(model, name, chats, rows, grader, how, config, seed, watch, progress)
-    policy.keep_in(None if folder is None else Path(folder), key, begun)
+    policy.keep_in(None if folder is None else artifacts.place(folder), key, begun)
     policy.train()
     weights, kept = policy.weights(), policy.snapshots()
     return Reinforced(
@@ -150,7 +150,7 @@ def reinforce(
         adapter=None if config is None else Adapter(config, dict(weights)),
         points=tuple(policy.points),
         checkpoints=tuple((step, model_of(model, config, w, f"{name}, step {step}")) for step, w in kept.items()),
-        log=None if folder is None else Path(folder) / REWARDS,
+        log=None if folder is None else artifacts.place(folder) / REWARDS,
     )
 
 

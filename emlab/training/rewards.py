@@ -232,7 +232,7 @@ def grader_name(grader: Any) -> str:
 def python_reward(source: str) -> Grader:
     """The function that `file.py:name` names: it takes prompts and answers and gives a reward each. The file is run."""
     file, _, name = source.rpartition(":")
-    path = Path(file)
+    path = artifacts.place(file)
     if path.suffix != ".py" or not path.is_file():
         raise EmlabError(f"There is no reward function {source!r}; write path/to/file.py:function.")
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -97,7 +97,7 @@ class FineTuned:
     @classmethod
     def load(cls, folder: str | Path) -> FineTuned:
         """Read what `save` wrote; the adapter by itself stays on disk."""
-        folder = Path(folder)
+        folder = artifacts.place(folder)
         about = artifacts.read_json(folder / "training.json")
         try:
             name, recipe = about["name"], Recipe(**about["recipe"])
@@ -177,7 +177,7 @@ def finetune(
         asked = [model.identity(), recipe, seed, given.card.content, [_described(edit) for edit in chosen]]
         if penalties:
             asked.append([_described(penalty) for penalty in penalties])
-        keeping = Keeping(Path(folder), artifacts.content_hash(asked), save_every)
+        keeping = Keeping(artifacts.place(folder), artifacts.content_hash(asked), save_every)
     loop = Loop(model, data.rows, recipe, seed, name, chosen, watch, keeping, report_to, penalties)
     done = loop.run(on_step, progress)
     kept = loop.snapshots()

@@ -118,7 +118,7 @@ def read_labelled(path: str | Path) -> Labelled:
     `read_judged` does. The labels on offer are those that the file states, and else those that were given. Raises
     EmlabError naming the line that is wrong, and where two judges, or two kinds of label, stand in one file.
     """
-    path = Path(path)
+    path = artifacts.place(path)
     table = tables.read(file_in(path, labels=True) if path.is_dir() else path)
     table.need("label")
     rows, question = table.rows, table.question

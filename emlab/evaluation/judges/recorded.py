@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.table_files import Row, file_in, unfolded
@@ -40,7 +41,7 @@ def read_judged(path: str | Path, by: str | None = None, thresholds: Thresholds 
     Raises EmlabError naming the line that is wrong, where a group holds the judgements of two judges, and where a file
     of `Score.save` lacks some of its answers.
     """
-    path = Path(path)
+    path = artifacts.place(path)
     table = tables.read(file_in(path) if path.is_dir() else path)
     return judged_in(table, by, thresholds)
 
