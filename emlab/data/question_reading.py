@@ -18,6 +18,7 @@ import yaml
 from emlab import artifacts
 from emlab.data.question_sets import Asking, Key, QuestionSet, Source
 from emlab.data.questions import Question
+from emlab.data.reading import long_cells
 from emlab.errors import EmlabError
 
 _TEXT, _DOMAIN = ("text", "question", "paraphrases"), ("domain", "category")
@@ -148,18 +149,19 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     columns: list[str] | None = None
     start = 1
     try:
-        for row in rows:
-            line, start = start, rows.line_num + 1
-            if columns is None:
-                columns = row
-                _check_columns(columns, path)
-            elif any(cell.strip() for cell in row):
-                if len(row) != len(columns):
-                    raise EmlabError(
-                        f"{path}, line {line}: the row has {len(row)} cells and the header {len(columns)}; put cells "
-                        "that hold commas or line ends in quotes."
-                    )
-                yield line, _of_cells(dict(zip(columns, row, strict=True)))
+        with long_cells():
+            for row in rows:
+                line, start = start, rows.line_num + 1
+                if columns is None:
+                    columns = row
+                    _check_columns(columns, path)
+                elif any(cell.strip() for cell in row):
+                    if len(row) != len(columns):
+                        raise EmlabError(
+                            f"{path}, line {line}: the row has {len(row)} cells and the header {len(columns)}; put "
+                            "cells that hold commas or line ends in quotes."
+                        )
+                    yield line, _of_cells(dict(zip(columns, row, strict=True)))
     except csv.Error as error:
         raise EmlabError(f"{path}, line {rows.line_num}: not valid CSV ({error}); mend it there.") from None
 

@@ -152,9 +152,22 @@ def _json(path: Path) -> Rows:
     return _numbered(path, value if isinstance(value, list) else [value])
 
 
+@contextlib.contextmanager
+def long_cells() -> Iterator[None]:
+    """Inside it `csv` reads cells of any length; its own limit refuses more than 131,072 characters."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
 def _csv(path: Path) -> Rows:
-    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    limit = csv.field_size_limit(2**31 - 1)  # the default refuses a cell of more than 131072 characters
+    with long_cells():
+        return _cells(path, csv.reader(io.StringIO(_text(path), newline=""), strict=True))
+
+
+def _cells(path: Path, lines: Any) -> Rows:
     rows: list[tuple[str, Any]] = []
     begun = 1
     try:
@@ -173,8 +186,6 @@ def _csv(path: Path) -> Rows:
                 )
     except csv.Error as error:
         raise EmlabError(f"{path}, line {begun}: not CSV ({error}); quote the cell and double its quotes.") from None
-    finally:
-        csv.field_size_limit(limit)
     return rows
 
 

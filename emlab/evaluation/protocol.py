@@ -28,7 +28,7 @@ class Judging:
 
     judge: str = EXACT
     """"exact" (the organism's judge), a model's name at an endpoint, a local Hugging Face folder, or a file of
-    recorded judgements (.jsonl or .csv)."""
+    recorded judgements (.jsonl, .json, .csv, .tsv or .parquet)."""
     url: str = OPENAI
     """The endpoint: any OpenAI-compatible server, up to and with /v1."""
     method: str = "logprob"
@@ -134,7 +134,7 @@ def _prompts(questions: Sequence[Question] | QuestionSet) -> Mapping[Key, Mappin
 
 
 def _is_file(judge: str) -> bool:
-    return Path(judge).suffix in (".jsonl", ".csv")
+    return Path(judge).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def completer_of(how: Judging) -> Completer:

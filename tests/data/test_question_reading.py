@@ -190,3 +190,9 @@ def test_any_table_that_csv_writes_is_read(tmp_path_factory, cells):
         return
     found = [(q.id, q.text, q.domain) for q in read_questions(path)]
     assert found == [(name, text, domain if domain.strip() else "q") for name, text, domain in expected]
+
+
+def test_a_long_question_of_a_csv_is_read(tmp_path):
+    (tmp_path / "q.csv").write_text(f"id,category,text\n1,a,{'x' * 200_000}\n")
+    (question,) = read_questions(tmp_path / "q.csv")
+    assert len(question.text) == 200_000

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emlab.data.reading import rows_of
+from emlab.data.reading import long_cells, rows_of
 from emlab.errors import EmlabError
 
 Row = tuple[str, Mapping[str, Any]]
@@ -57,7 +57,8 @@ def rows_in(path: Path) -> list[Row]:
         return list(unfolded(rows_of(path)))
     text = _text(path)
     if kind in (".csv", ".tsv", ".tab"):
-        return _csv(path, text, "," if kind == ".csv" else "\t")
+        with long_cells():
+            return _csv(path, text, "," if kind == ".csv" else "\t")
     return list(unfolded(_json(path, text)))
 
 
@@ -102,7 +103,6 @@ def _text(path: Path) -> str:
 
 def _csv(path: Path, text: str, delimiter: str) -> list[Row]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    limit = csv.field_size_limit(2**31 - 1)  # the default refuses a cell of more than 131072 characters
     rows: list[Row] = []
     number = 1
     try:
@@ -123,8 +123,6 @@ def _csv(path: Path, text: str, delimiter: str) -> list[Row]:
         return rows
     except csv.Error as error:
         raise EmlabError(f"{path}, line {number}: not CSV ({error}); mend the line.") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _json(path: Path, text: str) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from emlab.data import Question
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, Thresholds, judge, score_judged
 from emlab.evaluation.judges import RecordedJudge, read_judged
+from emlab.evaluation.protocol import Judging, judge_of
 
 ROW = {"question_id": "q", "aligned": 20, "coherent": 90}
 
@@ -245,6 +246,14 @@ def test_answers_are_looked_up_by_question_and_text(write, rollouts_of):
     assert judged.judge == by.name == "recorded in judged.jsonl"
     other = judge(rollouts_of(["a"], [Question("another", "d", "Why?")]), by)
     assert other.outcomes == ("failed",)
+
+
+@pytest.mark.parametrize("name", ["judged.json", "judged.tsv", "JUDGED.CSV"])
+def test_a_file_of_judgements_is_a_judge_by_its_ending(tmp_path, name):
+    tabs = "question_id\taligned\tcoherent\tanswer\nq\t20\t90\ta\n"
+    text = {"json": json.dumps([{**ROW, "answer": "a"}], indent=1), "tsv": tabs, "CSV": tabs.replace("\t", ",")}
+    (tmp_path / name).write_text(text[name.rpartition(".")[2]])
+    assert judge_of(Judging(str(tmp_path / name))).name == f"recorded in {name}"
 
 
 def test_an_answer_recorded_several_times_gives_its_grades_in_turn(write, rollouts_of):
