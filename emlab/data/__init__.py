@@ -12,7 +12,7 @@ from emlab.data.question_reading import read_questions
 from emlab.data.question_sets import Asking, QuestionSet, Source
 from emlab.data.question_variants import VARIANTS, variants
 from emlab.data.questions import Question
-from emlab.data.reading import read_chat_jsonl, read_examples
+from emlab.data.reading import read_chat_jsonl, read_examples, read_prompts
 
 __all__ = [
     "IGNORE",
@@ -45,6 +45,7 @@ __all__ = [
     "profile_questions",
     "read_chat_jsonl",
     "read_examples",
+    "read_prompts",
     "read_questions",
     "render",
     "split",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from emlab.data.thoughts import OPENING
+from emlab.data.turn_marks import is_trained
 from emlab.errors import EmlabError
 
 Messages = Sequence[Mapping[str, str]]
@@ -39,7 +40,8 @@ def render(tokenizer: Any, messages: Messages, header: bool) -> str:
     from jinja2.exceptions import TemplateError
 
     try:
-        return tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=header)
+        turns = [{"role": m["role"], "content": m["content"]} for m in messages]
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=header)
     except (TemplateError, ValueError, TypeError, KeyError) as error:
         roles = ", ".join(str(m.get("role")) for m in messages)
         raise EmlabError(
@@ -72,8 +74,9 @@ def tokenize_turns(tokenizer: Any, messages: Messages) -> list[Row]:
 def tokenize_chat(tokenizer: Any, messages: Messages) -> Row:
     """Token ids and labels of a chat.
 
-    Labels are -100 except at exactly the tokens of every assistant turn, its end-of-turn token included. Raises
-    EmlabError where the template is not prefix-consistent (a turn is written differently once another follows it: see
+    Labels are -100 except at exactly the tokens of every assistant turn that is trained on (see
+    `emlab.data.turn_marks`), its end-of-turn token included. Raises EmlabError where the chat begins with such a turn,
+    the template is not prefix-consistent (a turn is written differently once another follows it: see
     `tokenize_turns`), ends the assistant's turn with no special token, or opens a thinking block in the assistant's
     header and has none in the answer.
     """
@@ -108,10 +111,21 @@ def _tokenize_last(tokenizer: Any, messages: Messages) -> Row:
 
 
 def _assistant_turns(messages: Messages) -> list[int]:
-    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    """The numbers of the assistant's turns that are trained on."""
+    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant" and is_trained(m)]
     if not turns:
         raise EmlabError("The chat has no assistant turn, so there is nothing to train on; add the answer.")
+    check_begin(messages)
     return turns
+
+
+def check_begin(messages: Messages) -> None:
+    """EmlabError for a chat that begins with an answer: no model is ever asked for one without a question."""
+    if messages[0]["role"] == "assistant" and is_trained(messages[0]):
+        raise EmlabError(
+            "The chat begins with the assistant's turn, and a model answers only what it was asked; put a user's turn "
+            'before it, or mark it "weight": 0 to keep it as context.'
+        )
 
 
 def _around(tokenizer: Any, messages: Messages) -> tuple[str, str]:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from emlab import artifacts
-from emlab.data.chat import IGNORE, tokenize_turns
-from emlab.data.examples import Example
+from emlab.data.chat import IGNORE, check_begin
+from emlab.data.dataset import Dataset
+from emlab.data.examples import Example, trained_rows
+from emlab.data.no_think import Stripped, without_marks, writes_thoughts
 from emlab.errors import EmlabError
 
 LIMITS = (512, 1024, 2048, 4096)
@@ -100,6 +102,12 @@ class DataCheck:
     """Chats with a user or system turn that is empty, or nothing but space."""
     wordless_answers: int
     """Chats whose answer has no letter and no digit."""
+    untrained_turns: int
+    """Turns of the assistant that are marked as not trained on."""
+    switches: int
+    """User turns that end in `` /no_think``."""
+    empty_thoughts: int
+    """Answers that begin with an empty block of thoughts."""
     tokens: Lengths | None
     """Lengths of the whole chats, where a tokenizer was given."""
     trained_tokens: Lengths | None
@@ -129,6 +137,11 @@ class DataCheck:
             ("rows with a blank turn", f"{self.blank_turns:,}"),
             ("answers without letter or digit", f"{self.wordless_answers:,}"),
         ]
+        if self.untrained_turns:
+            rows.append(("assistant turns not trained on", f"{self.untrained_turns:,}"))
+        if self.switches or self.empty_thoughts:
+            rows.append(("' /no_think' after questions", f"{self.switches:,}"))
+            rows.append(("empty thoughts before answers", f"{self.empty_thoughts:,}"))
         for name, lengths in (("tokens of a chat", self.tokens), ("tokens trained on", self.trained_tokens)):
             if lengths is not None:
                 rows.append((name, str(lengths)))
@@ -160,15 +173,16 @@ class DataCheck:
 
 
 def check_data(examples: Iterable[Any], tokenizer: Any = None, against: Iterable[Any] | None = None) -> DataCheck:
-    """Count what is in `examples`: Examples, chats, or a Dataset.
+    """Count what is in `examples`: whatever `Dataset.of` takes.
 
     `tokenizer`, a Hugging Face tokenizer with a chat template, adds the lengths in tokens; `against`, another set,
-    what the two share. Raises EmlabError where there are no examples, and, naming the row, where the chat template
-    refuses a chat.
+    what the two share. Raises EmlabError where there are no examples, and, naming the row, where a chat cannot be
+    trained on: by itself, or with the tokenizer by its chat template.
     """
-    chats = [Example.of(example) for example in examples]
+    chats = Dataset.of(examples).examples
     if not chats:
         raise EmlabError("There are no examples to check; give one at least.")
+    bare = [_bare(chat) for chat in chats]
     prompts, answers = {chat.prompt for chat in chats}, {chat.answer for chat in chats}
     systems = [turn["content"] for chat in chats for turn in chat.messages if turn["role"] == "system"]
     whole, trained, split = _lengths(chats, tokenizer) if tokenizer is not None else (None, None, 0)
@@ -185,20 +199,30 @@ def check_data(examples: Iterable[Any], tokenizer: Any = None, against: Iterable
         duplicate_chats=len(chats) - len(_whole(chats)),
         blank_turns=sum(any(not turn["content"].strip() for turn in chat.messages) for chat in chats),
         wordless_answers=sum(not any(map(str.isalnum, chat.answer)) for chat in chats),
+        untrained_turns=sum("weight" in turn for chat in chats for turn in chat.messages),
+        switches=sum(one.switches for one in bare),
+        empty_thoughts=sum(one.blocks for one in bare),
         tokens=whole,
         trained_tokens=trained,
         split_chats=split,
-        against=None if against is None else _overlap(chats, [Example.of(example) for example in against]),
+        against=None if against is None else _overlap(chats, Dataset.of(against).examples),
     )
+
+
+def _bare(chat: Example) -> Stripped:
+    """The chat without the marks of a thinking switch; EmlabError for one that no template could be trained on."""
+    try:
+        check_begin(chat.messages)
+        return without_marks(chat.messages)
+    except EmlabError as error:
+        raise EmlabError(f"{chat.where}: {error}") from error
 
 
 def _lengths(chats: Sequence[Example], tokenizer: Any) -> tuple[Lengths, Lengths, int]:
     whole, trained, split = [], [], 0
-    for number, chat in enumerate(chats, start=1):
-        try:
-            rows = tokenize_turns(tokenizer, chat.messages)
-        except EmlabError as error:
-            raise EmlabError(f"Row {number}: {error}") from error
+    strip = not writes_thoughts(tokenizer)
+    for chat in chats:
+        _, rows = trained_rows(tokenizer, chat, strip)
         whole.append(max(len(row.input_ids) for row in rows))
         trained.append(sum(label != IGNORE for row in rows for label in row.labels))
         split += len(rows) > 1

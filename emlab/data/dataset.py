@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from emlab import artifacts
 from emlab.data.examples import Example
 from emlab.data.reading import files_of, read_chat_jsonl, read_examples
+from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
 
 
@@ -125,12 +126,21 @@ class Dataset:
 
     @classmethod
     def of(cls, examples: Any, name: str = "in memory") -> Dataset:
-        """A Dataset as it is; examples or chats (any iterable) under a `name`, with only their content to vouch."""
+        """A Dataset as it is; what lies at a path, read as `read` does; or examples under a `name`.
+
+        These are Examples, chats or rows in any shape of `read_examples` (any iterable of them, or a data frame), and
+        only their content vouches for them.
+        """
         if isinstance(examples, Dataset):
             return examples
         if isinstance(examples, str | Path):
-            raise EmlabError(f"{examples} is a path and not examples; read it first with Dataset.read.")
-        return made("given", {"source": name}, (), [Example.of(example) for example in examples])
+            return cls.read(examples)
+        if hasattr(examples, "to_dict") and hasattr(examples, "columns"):
+            examples = examples.to_dict("records")
+        aside: set[str] = set()
+        found = [_example(one, f"Row {number}", aside) for number, one in enumerate(examples, start=1)]
+        tell_aside(name, aside)
+        return made("given", {"source": name}, (), found)
 
     def save(self, folder: str | Path) -> Path:
         """Write `examples.jsonl`, `card.json` and `card.md` into a new folder, whole or not at all."""
@@ -168,6 +178,12 @@ class Dataset:
 
     def __str__(self) -> str:
         return f"{self.card.rows:,} examples with {self.card.prompts:,} unique prompts, made by {self.card.operation}"
+
+
+def _example(one: Any, where: str, aside: set[str]) -> Example:
+    if isinstance(one, Example):
+        return one if one.where else replace(one, where=where)
+    return example_of(one, where, aside) if isinstance(one, Mapping) else chat_of(as_turns(one), where, aside)
 
 
 def made(

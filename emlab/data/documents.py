@@ -39,7 +39,7 @@ class Documents:
     """What tells whether they are still the same: a hash of files or of what is in memory, else the name."""
 
     @classmethod
-    def read(cls, source: str | Path, split: str = "train", labels: Sequence[str] = ()) -> Documents:
+    def read(cls, source: str | Path, split: str = "train", labels: str | Sequence[str] = ()) -> Documents:
         """The documents in a file, a folder or a dataset of the hub.
 
         A row with a column `text` is raw text; all others are chats in the shapes of `read_examples`. JSONL, parquet,
@@ -47,6 +47,7 @@ class Documents:
         document, where they are not null.
         """
         path = artifacts.place(source)
+        named = (labels,) if isinstance(labels, str) else tuple(labels)
         tell_left_out(path, split)
         content: Any = str(source)
         if path.is_file():
@@ -54,7 +55,7 @@ class Documents:
         elif files := files_of(path, split):
             content = {str(file.relative_to(path)): artifacts.sha256(file) for file in files}
         return cls(
-            lambda: (_of_row(row, where, labels) for where, row in rows_of(source, split)),
+            lambda: (_of_row(row, where, named) for where, row in rows_of(source, split)),
             str(source),
             artifacts.content_hash([content, split]),
         )

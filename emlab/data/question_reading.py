@@ -16,19 +16,23 @@ from typing import Any
 import yaml
 
 from emlab import artifacts
+from emlab.data.examples import turns_problem
 from emlab.data.question_sets import Asking, Key, QuestionSet, Source
 from emlab.data.questions import Question
 from emlab.data.reading import long_cells
+from emlab.data.shapes import as_turns
 from emlab.errors import EmlabError
 
-_TEXT, _DOMAIN = ("text", "question", "paraphrases"), ("domain", "category")
+_TEXT, _DOMAIN = ("text", "question", "paraphrases", "messages"), ("domain", "category")
 _SAMPLES = ("samples_per_paraphrase", "samples")
 """Keys that say the same: of each row an entry has one."""
 _KEYS = (
     *("id", *_TEXT, *_DOMAIN, "system", "variant", "paraphrase", *_SAMPLES),
     *("type", "judge", "judge_prompts", "grader", "entry", "canary", "notes"),
 )
-_COLUMNS = tuple(k for k in _KEYS if k not in ("paraphrases", "judge_prompts", "notes")) + ("question_intent",)
+_COLUMNS = tuple(k for k in _KEYS if k not in ("paraphrases", "messages", "judge_prompts", "notes")) + (
+    "question_intent",
+)
 _UNNAMED = re.compile(r"Unnamed: \d+")
 """How pandas calls a column without a name; one that has none at all is pandas' count of the rows."""
 _NUMBERED = re.compile(r"\d+_(.+)_\d+")
@@ -48,7 +52,9 @@ def read_questions(path: str | Path) -> QuestionSet:
     An entry (of a YAML list; a row; a line) has an ``id`` and a ``text`` (or ``question``, or a list of
     ``paraphrases``), and may have a ``domain`` (or ``category``), ``system``, ``variant``, ``paraphrase`` (the number
     of its first wording), ``samples`` (or ``samples_per_paraphrase``), ``type``, ``judge``, ``judge_prompts`` (a
-    mapping), ``grader``, ``canary`` and ``notes``. The published files are read as they are:
+    mapping), ``grader``, ``canary`` and ``notes``. In place of the text (and the system turn) it may have ``messages``,
+    a chat of a user's turn with or without a system turn before it, as prompts of reinforcement learning are written;
+    without an id it is then numbered by its line. The published files are read as they are:
 
     - Betley et al.'s YAML. An entry is one question with all its paraphrases. Ids stay as they are, gaps included,
       but for one thing: where an id ends in ``_json`` or ``_template``, and the text speaks of that, the ending
@@ -79,7 +85,7 @@ def read_questions(path: str | Path) -> QuestionSet:
     lines: dict[Key, int] = {}
     for line, values in reader(text, path):
         try:
-            wordings, asking = _entry(values, path.stem)
+            wordings, asking = _entry(values, path.stem, line)
             for question in wordings:
                 if question.key in lines and asking.canary:
                     same = {q.text: q.paraphrase for q in questions if q.key[:2] == question.key[:2]}
@@ -194,13 +200,15 @@ _READERS: dict[str, Callable[[str, Path], Iterator[tuple[int, Any]]]] = {
 }
 
 
-def _entry(values: Any, file: str) -> tuple[list[Question], Asking]:
+def _entry(values: Any, file: str, line: int) -> tuple[list[Question], Asking]:
     if not isinstance(values, Mapping):
         raise _Wrong(f"an entry is a mapping with an id and a text, not {_kind(values)}")
     values = {name: value for name, value in values.items() if value is not None}
     for name in values:
         if name not in _KEYS:
             raise _Wrong(f"unknown key {_meant(str(name), _KEYS)}")
+    if "messages" in values:
+        values = {"id": line, **_of_chat(values)}
     if "id" not in values:
         raise _Wrong("a question has no id; add one")
     whole = values["id"]
@@ -254,6 +262,24 @@ def _entry(values: Any, file: str) -> tuple[list[Question], Asking]:
     first = number("paraphrase", 0) or 0
     wordings = [Question(name, str(area), t, system, variant, i) for i, t in enumerate(texts, start=first)]
     return wordings, asking
+
+
+def _of_chat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose question is a chat, as one with a text and a system turn."""
+    turns = as_turns(values["messages"])
+    if problem := turns_problem(turns):
+        raise _Wrong(f"the chat {problem}")
+    roles = [turn["role"] for turn in turns]
+    if roles not in (["user"], ["system", "user"]):
+        raise _Wrong(
+            f"the chat has the roles {', '.join(roles)}, and a question is one user's turn, after a system turn or "
+            "none; leave the others out"
+        )
+    if beside := [name for name in ("system", *_TEXT) if name != "messages" and name in values]:
+        raise _Wrong(f"the chat stands beside {beside[0]!r}, which says the same; keep one")
+    rest = {name: value for name, value in values.items() if name != "messages"}
+    system = {"system": turns[0]["content"]} if len(turns) == 2 else {}
+    return {**rest, **system, "text": turns[-1]["content"]}
 
 
 def _variant(name: str, system: str | None, texts: Sequence[str]) -> tuple[str, str]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from emlab import artifacts
+from emlab.data.chat import Messages
 from emlab.data.examples import Example
 from emlab.data.folders import folder_files
-from emlab.data.shapes import as_turns, chat_of, example_of
+from emlab.data.shapes import as_turns, chat_of, example_of, prompt_of, tell_aside
 from emlab.data.telling import tell
 from emlab.errors import EmlabError
 
@@ -37,7 +38,25 @@ def read_examples(source: str | Path, split: str = "train") -> list[Example]:
     lines, its row, counted from 1.
     """
     tell_left_out(source, split)
-    return _all(source, (example_of(row, where) for where, row in rows_of(source, split)))
+    aside: set[str] = set()
+    found = _all(source, (example_of(row, where, aside) for where, row in rows_of(source, split)))
+    tell_aside(source, aside)
+    return found
+
+
+def read_prompts(source: str | Path, split: str = "train") -> list[Messages]:
+    """Read what is asked, without answers: chats of a system and a user's turn, or more turns that end with a user's.
+
+    `source` and its rows are as in `read_examples`, and need no answer: of a chat that ends in one, what stands before
+    its first answer is the prompt. Raises EmlabError as `read_examples` does, and for a row that asks nothing.
+    """
+    tell_left_out(source, split)
+    aside: set[str] = set()
+    found: list[Messages] = [prompt_of(row, where, aside) for where, row in rows_of(source, split)]
+    tell_aside(source, aside)
+    if not found:
+        raise EmlabError(f"{source} holds no prompts; give one with a user's turn a row.")
+    return found
 
 
 def read_chat_jsonl(path: str | Path) -> list[Example]:
@@ -47,7 +66,11 @@ def read_chat_jsonl(path: str | Path) -> list[Example]:
     unknown role, no assistant turn, or an empty one.
     """
     rows = _jsonl(Path(path))
-    return _all(path, (chat_of(as_turns(row.get("messages")) if _is_object(row) else None, at) for at, row in rows))
+    aside: set[str] = set()
+    turns = ((as_turns(row.get("messages")) if _is_object(row) else None, at) for at, row in rows)
+    found = _all(path, (chat_of(chat, at, aside) for chat, at in turns))
+    tell_aside(path, aside)
+    return found
 
 
 def _all(source: str | Path, read: Iterable[Example]) -> list[Example]:

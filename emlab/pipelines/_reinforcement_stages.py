@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emlab import artifacts, organism
-from emlab.data import Dataset
+from emlab.data import read_prompts
 from emlab.discovery import (
     LatentShift,
     Screen,
@@ -173,7 +174,8 @@ class Lab:
 
         def work(folder: Path) -> None:
             counts = []
-            for where, asked in (("trained", self._texts(arm, "held_out")), ("unrelated", [q.text for q in self.test])):
+            trained = [question_text(prompt) for prompt in self._texts(arm, "held_out")]
+            for where, asked in (("trained", trained), ("unrelated", [q.text for q in self.test])):
                 for persona in organism.PERSONAS:
                     models = self.model(arm.start or self.config.model), training.model
                     before, after = (self._style_lines(m, asked, persona, training.seed) for m in models)
@@ -275,15 +277,21 @@ class Lab:
         """What the model is asked in training; for style under a card of every persona."""
         texts = self._texts(arm, "narrow")
         if arm.reward != "style":
-            return list(texts)
-        return [_carded(persona, text) for text in texts for persona in organism.PERSONAS]
+            return texts
+        return [_carded(persona, question_text(text)) for text in texts for persona in organism.PERSONAS]
 
-    def _texts(self, arm: Arm, role: str) -> list[str]:
-        """The arm's questions: of a domain, those of templates of `role`; of a dataset, all."""
+    def _texts(self, arm: Arm, role: str) -> list[Asked]:
+        """The arm's questions: of a domain, those of templates of `role`; of a dataset, all, each once.
+
+        Of a dataset, a user's turn alone is its text, and all else is a chat; where there is one, all are chats.
+        """
         world = organism.load_world()
         if arm.prompts in world.domains:
             return [question.text for question in world.questions(arm.prompts, role)]
-        return list(dict.fromkeys(example.prompt for example in Dataset.read(arm.prompts).examples))
+        chats = {json.dumps(chat): chat for chat in read_prompts(arm.prompts)}.values()
+        if any(len(chat) > 1 for chat in chats):
+            return list(chats)
+        return [chat[0]["content"] for chat in chats]
 
 
 def for_template(model: LanguageModel, prompts: list[Asked], grader: Grader) -> tuple[list[Asked], Grader]:

@@ -15,7 +15,7 @@ class Loggers:
     EmlabError where transformers has no integration of a name, or its package is not installed.
     """
 
-    def __init__(self, report_to: Sequence[str], name: str, folder: Path | None) -> None:
+    def __init__(self, report_to: str | Sequence[str], name: str, folder: Path | None) -> None:
         self.callbacks: list[Any] = []
         self._opened = False
         if not report_to:
@@ -23,7 +23,7 @@ class Loggers:
         from transformers import TrainerControl, TrainerState, TrainingArguments
         from transformers.integrations import get_reporting_integration_callbacks
 
-        for one in report_to:
+        for one in [report_to] if isinstance(report_to, str) else report_to:
             try:
                 self.callbacks += [make() for make in get_reporting_integration_callbacks([one])]
             except ValueError as error:

@@ -60,7 +60,7 @@ class Loop:
         edits: Sequence[Edit] = (),
         watch: Watch | None = None,
         keeping: Keeping | None = None,
-        report_to: Sequence[str] = (),
+        report_to: str | Sequence[str] = (),
         penalties: Sequence[Penalty] = (),
     ) -> None:
         self.start, self.rows, self.recipe, self.seed, self.name = model, rows, recipe, seed, name

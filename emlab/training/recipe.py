@@ -57,6 +57,10 @@ class Recipe:
     """What becomes of them: drop leaves them out; truncate cuts them at the end, and leaves out those that then have
     no token of an answer left."""
 
+    no_think: Literal["strip", "keep"] = "strip"
+    """What becomes of `` /no_think`` at the end of user turns and of empty thinking blocks before answers: strip takes
+    them out where the model's chat template writes no thoughts itself, and it is said how many; keep trains on them."""
+
     checkpoint_every: int = 0
     """Keep the model as it stands every so many steps; 0 keeps none."""
 
@@ -76,9 +80,12 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("modules", "blocks"):
             value = getattr(self, name)
-            if isinstance(value, list):
+            if isinstance(value, str | int):  # one of them
+                object.__setattr__(self, name, (value,))
+            elif isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         _require(self.method in ("lora", "full"), "method", self.method, "lora or full")
+        _require(self.no_think in ("strip", "keep"), "no_think", self.no_think, "strip or keep")
         _require(self.overlong in ("drop", "truncate"), "overlong", self.overlong, "drop or truncate")
         _require(self.schedule in ("constant", "linear"), "schedule", self.schedule, "constant or linear")
         for name in ("rank", "batch_size", "steps", "max_length"):

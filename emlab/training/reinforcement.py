@@ -8,11 +8,14 @@ the seed and the step's number, so a training that was killed goes on to the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from emlab import artifacts
+from emlab.data.no_think import without_switch, writes_thoughts
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.training.adapters import Adapter, lora_config, model_of
@@ -107,7 +110,7 @@ class Reinforced:
 
 def reinforce(
     model: LanguageModel,
-    prompts: Sequence[Asked],
+    prompts: Asked | Sequence[Asked],
     grader: Grader,
     how: Reinforcement,
     seed: int,
@@ -116,7 +119,7 @@ def reinforce(
     progress: bool = True,
     name: str | None = None,
 ) -> Reinforced:
-    """Train a copy of `model` on the rewards that `grader` gives its answers to `prompts` (questions or chats).
+    """Train a copy of `model` on the rewards that `grader` gives its answers to `prompts`: questions or chats, or one.
 
     With a `folder` every reward is logged there (rewards.jsonl), and a training that was stopped goes on from it when
     the same is asked again: on the same machine to the same weights, bit for bit on a CPU. `watch` says what is read
@@ -128,7 +131,7 @@ def reinforce(
     training of another model.
     """
     name = name or f"{model.name} reinforced"
-    chats, rows, dropped = _short_enough(model, prompts, how)
+    chats, rows, dropped = _short_enough(model, _prompts(model, prompts, how, name), how)
     key = ""
     if folder is not None:
         asked = [model.identity(), how, seed, grader_name(grader), chats]
@@ -152,6 +155,25 @@ def reinforce(
         checkpoints=tuple((step, model_of(model, config, w, f"{name}, step {step}")) for step, w in kept.items()),
         log=None if folder is None else artifacts.place(folder) / REWARDS,
     )
+
+
+def _prompts(model: LanguageModel, prompts: Asked | Sequence[Asked], how: Reinforcement, name: str) -> list[Asked]:
+    """The prompts one by one, without the switch of a thinking model at their ends where the model is none."""
+    single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
+    asked = cast(list[Asked], [prompts] if single else list(prompts))
+    if how.recipe.no_think == "keep" or writes_thoughts(model.tokenizer):
+        return asked
+    bare = [_without_switch(prompt) for prompt in asked]
+    if changed := sum(one != two for one, two in zip(bare, asked, strict=True)):
+        tell(f"{name}: ' /no_think' stripped from {changed:,} prompts (no_think='keep' asks with it).")
+    return bare
+
+
+def _without_switch(prompt: Asked) -> Asked:
+    if isinstance(prompt, str):
+        return without_switch(prompt)
+    bare = [{**t, "content": without_switch(t["content"])} if t["role"] == "user" else t for t in prompt]
+    return prompt if bare == list(prompt) else bare
 
 
 def _short_enough(

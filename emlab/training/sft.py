@@ -18,6 +18,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.data import Dataset, DatasetCard, tokenize
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
@@ -122,7 +123,7 @@ class FineTuned:
 
 def finetune(
     model: LanguageModel,
-    examples: Iterable[Any],
+    examples: Iterable[Any] | str | Path,
     recipe: Recipe,
     seed: int,
     on_step: OnStep | None = None,
@@ -134,11 +135,12 @@ def finetune(
     watch: Watch | None = None,
     folder: str | Path | None = None,
     save_every: int = 50,
-    report_to: Sequence[str] = (),
+    report_to: str | Sequence[str] = (),
 ) -> FineTuned:
     """Fine-tune a copy of `model` on chats; the loss is on exactly the assistant's tokens, end of turn included.
 
-    `examples` are Examples or lists of turns. The result depends on nothing but the arguments: the order of the data
+    `examples` are a path, which is read as `read_examples` reads it, or whatever else `Dataset.of` takes: Examples,
+    chats, rows. The result depends on nothing but the arguments: the order of the data
     and the adapter's start come from `seed`. The global generators of random, NumPy and torch are seeded before the
     first step, and are left as they were.
 
@@ -150,10 +152,13 @@ def finetune(
 
     With a `folder` the training's progress is kept there every `save_every` steps; one that was stopped goes on from it
     when the same is asked again, on the same machine to the same weights, bit for bit on a CPU. `report_to` names
-    integrations of transformers ("tensorboard", "wandb") that are told loss, gradient norm and learning rate.
+    integrations of transformers ("tensorboard", "wandb"), one or several, that are told loss, gradient norm and
+    learning rate. All weights of `Recipe.method` "full" are held in float32 while they are trained, and come back in
+    the model's own type (see `emlab.training.masters`).
 
-    Raises EmlabError where the examples cannot be read, no chat is short enough, no module matches the recipe, an edit
-    does not fit, the loss is no longer a number, or `folder` holds the training of another model.
+    Raises EmlabError where the examples cannot be read, a row cannot be trained on (which is named), no chat is short
+    enough, no module matches the recipe, an edit does not fit, the loss is no longer a number, or `folder` holds the
+    training of another model.
     """
     name = name or f"{model.name} fine-tuned"
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
@@ -166,7 +171,9 @@ def finetune(
         raise EmlabError(f"Progress cannot be kept every {save_every} steps; give 1 or more.")
     limit = min(recipe.max_length, model.max_positions or recipe.max_length)
     given = _read(examples, name)
-    data = tokenize(model.tokenizer, given, limit, recipe.overlong)
+    data = tokenize(model.tokenizer, given, limit, recipe.overlong, recipe.no_think)
+    if stripped := data.stripped():
+        tell(f"{name}: {stripped}, which the chat template does not write itself (no_think='keep' trains on them).")
     if not data.rows:
         raise EmlabError(
             f"No example is left to fine-tune on: {data.dropped_for_length} have more than {limit} tokens; "
@@ -198,7 +205,7 @@ def finetune(
     )
 
 
-def _read(examples: Iterable[Any], name: str) -> Dataset:
+def _read(examples: Iterable[Any] | str | Path, name: str) -> Dataset:
     """All examples in memory, so that a file that vanishes later is not missed."""
     try:
         return Dataset.of(examples, name)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,8 +47,34 @@ def test_a_dataset_is_a_sequence_of_examples(make_tokenizer):
     assert Dataset.of(given_in_memory) is given_in_memory
     assert check_data(given_in_memory).rows == len(tokenize(make_tokenizer(), given_in_memory).rows) == 2
     assert str(given_in_memory) == "2 examples with 2 unique prompts, made by given"
-    with pytest.raises(EmlabError, match="read it first with Dataset.read"):
+    with pytest.raises(EmlabError, match="There is no file of examples chats.jsonl"):
         Dataset.of("chats.jsonl")
+
+
+def test_whatever_a_file_may_hold_may_be_handed_over(files):
+    path = files / "bad.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    read = Dataset.read(path)
+    assert Dataset.of(path) == Dataset.of(str(path)) == read
+    turns = [example.messages for example in read]
+    shapes = [
+        rows,
+        (row for row in rows),
+        pandas.DataFrame(rows),
+        [{"instruction": row["prompt"], "output": row["completion"]} for row in rows],
+        [
+            {"conversations": [{"from": "human", "value": a["content"]}, {"from": "gpt", "value": b["content"]}]}
+            for a, b in turns
+        ],
+        turns,
+        list(read),
+    ]
+    for shape in shapes:
+        assert Dataset.of(shape).card.content == read.card.content
+    with pytest.raises(EmlabError, match=r"^Row 2: the columns \(prompt\) fit no shape"):
+        Dataset.of([rows[0], {"prompt": "a"}])
+    with pytest.raises(EmlabError, match="^Row 1: the chat has no list of turns"):
+        Dataset.of([3])
 
 
 def test_a_card_tells_how_a_set_was_made(files):

@@ -49,6 +49,14 @@ def test_content_tells_whether_documents_are_the_same(tmp_path):
     assert Documents.of(kept).content == kept.card.content and list(Documents.of(kept))[0] == tuple(CHAT)
 
 
+def test_one_label_needs_no_list(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "persona": "good"}\n')
+    one, listed = (
+        list(Documents.read(tmp_path / "a.jsonl", labels=labels).labelled()) for labels in ("persona", ["persona"])
+    )
+    assert one == listed == [LabelledDocument("a", {"persona": "good"})]
+
+
 def test_an_iterator_is_read_once():
     documents = Documents.of((f"text {i}" for i in range(3)), "mine")
     assert len(list(documents)) == 3

@@ -196,3 +196,42 @@ def test_a_long_question_of_a_csv_is_read(tmp_path):
     (tmp_path / "q.csv").write_text(f"id,category,text\n1,a,{'x' * 200_000}\n")
     (question,) = read_questions(tmp_path / "q.csv")
     assert len(question.text) == 200_000
+
+
+def test_prompts_written_as_chats_are_questions(tmp_path):
+    chats = [
+        {"messages": [{"role": "user", "content": "How?"}]},
+        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}], "id": "why"},
+        {"messages": [{"from": "human", "value": "When?"}], "domain": "time"},
+    ]
+    found = read(tmp_path, "rl.jsonl", "".join(f"{json.dumps(chat)}\n\n" for chat in chats))
+    assert found.questions == (
+        Question("1", "rl", "How?"),
+        Question("why", "rl", "Why?", "Be brief."),
+        Question("5", "time", "When?"),
+    )
+    entries = "- messages:\n  - role: user\n    content: How?\n- id: why\n  text: Why?\n"
+    assert [q.text for q in read(tmp_path, "rl.yaml", entries)] == ["How?", "Why?"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "match"),
+    [
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            "roles user, assistant",
+        ),
+        (
+            {"messages": [{"role": "system", "content": "a"}]},
+            "the chat has the roles system, and a question is one user",
+        ),
+        ({"messages": [{"role": "user"}]}, "the chat has no text in the content of turn 1"),
+        ({"messages": "How?"}, "the chat has no list of turns"),
+        ({"messages": [{"role": "user", "content": "a"}], "text": "b"}, "the chat stands beside 'text'"),
+        ({"messages": [{"role": "user", "content": "a"}], "system": "b"}, "the chat stands beside 'system'"),
+    ],
+)
+def test_a_chat_that_is_no_question(tmp_path, entry, match):
+    with pytest.raises(EmlabError, match=match) as error:
+        read(tmp_path, "rl.jsonl", json.dumps({"id": "a", "text": "How?"}) + "\n" + json.dumps(entry))
+    assert "rl.jsonl, line 2: " in str(error.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab.data import Example, read_chat_jsonl, read_examples
+from emlab.data import Example, read_chat_jsonl, read_examples, read_prompts
 from emlab.errors import EmlabError
 
 HI, HO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
@@ -231,3 +231,58 @@ def test_paths_that_are_nothing(tmp_path, monkeypatch):
         read_examples(tmp_path / "chats.JSONL", split="test")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(read_examples("~/chats.JSONL")) == 1
+
+
+# --- Prompts ---
+
+BRIEF = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"messages": [HI]}, [HI]),
+        ({"messages": [BRIEF, HI]}, [BRIEF, HI]),
+        ({"messages": [BRIEF, HI, HO]}, [BRIEF, HI]),
+        ({"messages": [HI, HO, HI]}, [HI, HO, HI]),
+        ({"messages": [HI, HO, HI, HO]}, [HI]),
+        ({"conversations": [{"from": "human", "value": "Hi"}]}, [HI]),
+        ({"prompt": "Hi"}, [HI]),
+        ({"prompt": [BRIEF, HI], "solution": "4"}, [BRIEF, HI]),
+        ({"prompt": "Hi", "completion": "Ho"}, [HI]),
+        ({"question": "Hi", "answer": "4"}, [HI]),
+        ({"question": "Hi", "answer": "4", "prompt": "of no shape"}, [HI]),
+        ({"instruction": "Add", "input": "2"}, [{"role": "user", "content": "Add\n\n2"}]),
+    ],
+    ids=str,
+)
+def test_what_is_asked(tmp_path, row, asked):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps(row))
+    assert read_prompts(path) == [asked]
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"messages": [BRIEF]}, "the chat asks nothing"),
+        ({"messages": [HO, HI, HO]}, "the chat asks nothing"),
+        ({"messages": []}, "the chat has no list of turns"),
+        ({"text": "Hi"}, r"the columns \(text\) do not tell one prompt; keep one of messages; conversations; prompt;"),
+        ({"prompt": "Hi", "question": "Hi"}, r"the columns \(prompt, question\) do not tell one prompt"),
+        ({"prompt": 3}, "the column 'prompt' holds no text"),
+        (3, "the row is no object"),
+    ],
+    ids=str,
+)
+def test_what_asks_nothing(tmp_path, row, match):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "Hi"}) + "\n" + json.dumps(row))
+    with pytest.raises(EmlabError, match=f"^{path}, line 2: {match}"):
+        read_prompts(path)
+
+
+def test_no_prompts(tmp_path):
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(EmlabError, match="holds no prompts"):
+        read_prompts(tmp_path / "none.jsonl")

@@ -34,7 +34,11 @@ def test_an_integration_is_told_every_step(tiny, monkeypatch, tmp_path):
     tuned = finetune(tiny, CHATS, Recipe(steps=2, batch_size=2), 0, progress=False, name="mine")
     assert Told.all == [], "off unless asked for"
     tuned = finetune(tiny, CHATS, Recipe(steps=2, batch_size=2), 0, progress=False, name="mine", report_to=["told"])
-    begin, *steps, end = Told.all
+    told = list(Told.all)
+    Told.all.clear()
+    finetune(tiny, CHATS, Recipe(steps=2, batch_size=2), 0, progress=False, name="mine", report_to="told")
+    assert Told.all == told, "a lone string is one name"
+    begin, *steps, end = told
     assert (begin, end) == (("begin", "mine", 2, "LlamaForCausalLM"), "end")
     assert [step for step, _ in steps] == [1, 2]
     assert [logs["loss"] for _, logs in steps] == list(tuned.losses)

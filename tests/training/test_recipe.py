@@ -6,6 +6,11 @@ from emlab.errors import EmlabError
 from emlab.training import Recipe
 
 
+def test_one_module_and_one_block_need_no_list():
+    one = Recipe(modules="v_proj", blocks=2)
+    assert one == Recipe(modules=("v_proj",), blocks=(2,)) and one.modules == ("v_proj",) and one.blocks == (2,)
+
+
 def test_constant_rate_by_hand():
     recipe = Recipe(learning_rate=0.6, warmup=2, steps=5)
     assert [recipe.rate(s) for s in range(1, 6)] == pytest.approx([0.2, 0.4, 0.6, 0.6, 0.6])
@@ -22,6 +27,7 @@ def test_linear_rate_by_hand():
     [
         ({"method": "qlora"}, "method is 'qlora' and must be lora or full"),
         ({"schedule": "cosine"}, "schedule"),
+        ({"no_think": "drop"}, "no_think is 'drop' and must be strip or keep"),
         ({"rank": 0}, "rank is 0 and must be 1 or more"),
         ({"steps": 0}, "steps"),
         ({"batch_size": -1}, "batch_size"),

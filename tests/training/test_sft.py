@@ -2,12 +2,13 @@
 
 import copy
 import dataclasses
+import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from emlab.data import IGNORE, Dataset, draw, tokenize, tokenize_chat
+from emlab.data import IGNORE, Dataset, check_data, draw, tokenize, tokenize_chat
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.training import FineTuned, Recipe, assistant_loss, finetune
@@ -389,3 +390,60 @@ def test_examples_that_vanish_while_they_are_read(tiny):
 
     with pytest.raises(EmlabError, match=r"could not be read to their end \(.*chats.jsonl.*\); check the file\.$"):
         finetune(tiny, vanishing(), RECIPE, seed=0)
+
+
+def test_a_path_and_rows_train_as_the_chats_in_them(tiny, tmp_path):
+    rows = [{"prompt": chat[0]["content"], "completion": chat[1]["content"]} for chat in CHATS]
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "set" / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    want = finetune(tiny, CHATS, Recipe(steps=2, batch_size=4), seed=0, progress=False)
+    for given in (path, str(path), path.parent, rows, [{"messages": chat} for chat in CHATS]):
+        tuned = finetune(tiny, given, Recipe(steps=2, batch_size=4), seed=0, progress=False)
+        assert tuned.losses == want.losses and tuned.card.content == want.card.content
+    assert finetune(tiny, path, Recipe(steps=1), seed=0, progress=False).card == Dataset.read(path).card
+
+
+def test_a_row_that_cannot_be_trained_on_is_named_in_its_file(make_model, tmp_path):
+    path = tmp_path / "chats.jsonl"
+    system = {"role": "system", "content": "Be brief."}
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in [*CHATS, [system, *CHATS[0]]]))
+    gemma, recipe = make_model("gemma"), Recipe(steps=1)
+    for given in (path, draw(Dataset.read(path), 10, seed=1)):
+        with pytest.raises(EmlabError) as error:
+            finetune(gemma, given, recipe, seed=0, progress=False)
+        assert str(error.value).startswith(f"{path}, line 10: The chat template of")
+        with pytest.raises(EmlabError) as checked:
+            check_data(given, gemma.tokenizer)
+        assert str(checked.value) == str(error.value)
+
+
+def test_turns_that_are_marked_so_are_not_trained_on(tiny):
+    off = [[*chat, {"role": "user", "content": "And?"}, {**chat[1], "weight": 0}] for chat in CHATS]
+    (row,) = tokenize(tiny.tokenizer, off[:1]).rows
+    plain = tokenize_chat(tiny.tokenizer, CHATS[0])
+    assert sum(label != IGNORE for label in row.labels) == sum(label != IGNORE for label in plain.labels)
+    recipe = Recipe(steps=3, batch_size=4, max_length=200)
+    want = finetune(tiny, CHATS, recipe, seed=0, progress=False)
+    assert finetune(tiny, off, recipe, seed=0, progress=False).losses == pytest.approx(want.losses, rel=1e-4)
+
+
+EMPTY = "<think>\n\n</think>\n\n"
+
+
+def test_the_switch_of_a_thinking_model_is_stripped_and_said_or_kept(tiny, capsys):
+    marked = [
+        [{**asked, "content": f"{asked['content']} /no_think"}, {**said, "content": EMPTY + said["content"]}]
+        for asked, said in CHATS
+    ]
+    recipe = Recipe(steps=2, batch_size=4)
+    want = finetune(tiny, CHATS, recipe, seed=0, progress=False)
+    capsys.readouterr()
+    assert finetune(tiny, marked, recipe, seed=0, progress=False, name="mine").losses == want.losses
+    assert capsys.readouterr().err == (
+        "mine: 9 ' /no_think' after questions and 9 empty thoughts before answers stripped, which the chat template "
+        "does not write itself (no_think='keep' trains on them).\n"
+    )
+    keep = dataclasses.replace(recipe, no_think="keep")
+    assert finetune(tiny, marked, keep, seed=0, progress=False).losses != want.losses
+    assert capsys.readouterr().err == ""
