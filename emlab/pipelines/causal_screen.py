@@ -28,6 +28,7 @@ from emlab.evaluation.protocol import EXACT, Judging, judge_of
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import organism_contrasts
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.saes import load_sae
 
 PER_QUESTION = 4
@@ -65,6 +66,7 @@ def screen(
     steered, autoencoder = LanguageModel.load(material.folder_of(model)[0], name=Path(model).name), load_sae(sae)
     where = material.sae_site_in(site, autoencoder, steered)
     check_width(autoencoder, steered.d_model, f"{steered.name} at {where}")
+    ask_fidelity(autoencoder, sae, where, [steered], [c.prompt for c in read], [c.misaligned for c in read])
     if latents is None:
         texts = [(c.prompt, answer) for c in read for answer in (c.misaligned, c.aligned)]
         values = steered.activations([p for p, _ in texts], where, "all", [answer for _, answer in texts]).values

@@ -31,12 +31,14 @@ from emlab.discovery import (
     split_by_template,
     spread,
 )
+from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import questions_of
 from emlab.interventions import Direction, random_directions, save_directions
 from emlab.models import LanguageModel, Prompt
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import contrasts_of
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.reporting import cosines_figure
 from emlab.saes import load_sae
 
@@ -144,6 +146,8 @@ def shift(
     else:
         prompts = _prompts(questions or "broad", n)
     others = [_model(name) for name in after]
+    check_same_tokens(first, others, prompts, answers)
+    ask_fidelity(autoencoder, sae, where, [first, *others], prompts, answers)
     result = Shifts(tuple(latent_shifts(first, others, autoencoder, prompts, where, positions, answers)))
     if out is not None:
         result.save(out)
@@ -198,6 +202,8 @@ def directions(
     for other in others:
         parts = difference_components(first, other, prompts, where, components, positions) if components else []
         found += [(f"component {i} of {other.name}", d) for i, d in enumerate(parts, 1)]
+    if latents and autoencoder is not None:
+        ask_fidelity(autoencoder, sae, where, [first], prompts)
     for latent in latents:
         found.append((f"latent {latent}", decoder_direction(autoencoder, latent, where)))  # type: ignore[arg-type]
     personas = []

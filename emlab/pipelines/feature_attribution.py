@@ -33,6 +33,7 @@ from emlab.models import LanguageModel, Prompt
 from emlab.pipelines import _material as material
 from emlab.pipelines import stages
 from emlab.pipelines._contrasts import contrasts_of, load_metric
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.runs import Run, fingerprint
 from emlab.saes import load_sae
 
@@ -138,6 +139,11 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
         baseline = start
     elif config.baseline not in ("zero", "mean"):
         baseline = _model(config.baseline, config.chat_template)
+    if config.prompts is None:
+        contrasts: Sequence[Contrast] = asked  # type: ignore[assignment]
+        ask_fidelity(sae, config.sae, site, [model], [c.prompt for c in contrasts], [c.misaligned for c in contrasts])
+    else:
+        ask_fidelity(sae, config.sae, site, [model], asked)  # type: ignore[arg-type]
     given = {
         "metric": None if config.metric is None else load_metric(config.metric),
         "baseline": baseline,

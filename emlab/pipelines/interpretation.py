@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation.protocol import Judging, completer_of
 from emlab.models import Endpoint, LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._fidelity import READ, ask_fidelity
 from emlab.pipelines._telling import TellingCompleter
 from emlab.reporting import interpretation_page, interpretation_pages
 from emlab.saes import load_sae
@@ -108,6 +110,9 @@ def interpret_latents(
         corpus = planted_documents(DOCUMENTS if n is None else n, seed + 2, reader)
     where = material.sae_site_in(site, autoencoder, reader)
     autoencoder = autoencoder.to(reader.device)
+    some = itertools.islice(corpus, READ)
+    raw = [reader.tokenizer(d)["input_ids"][:max_length] if isinstance(d, str) else d for d in some]
+    ask_fidelity(autoencoder, sae, where, [reader], raw)
     done = Interpreted(
         interpret(reader, autoencoder, chosen, corpus, where, namer, contexts, max_length=max_length, seed=seed)
     )

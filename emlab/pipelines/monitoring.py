@@ -40,6 +40,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.saes import load_sae
 
 KINDS = ("projection", "probe", "latent")
@@ -170,6 +171,8 @@ def fit_monitor(
                 where = material.sae_site_in(site, autoencoder, model)
             first = LanguageModel(None, model.tokenizer, model.name)  # without its weights, which the next may need
         check_same_tokens(first, [model], prompts, None)
+        if autoencoder is not None:
+            ask_fidelity(autoencoder, sae, where, [model], prompts)
         read = evidence(model, asked, [material.site_in(str(where), model)])
         cases.append(Case(read, np.full(len(read), name in misaligned), model.name, name))
     if kind == "projection":
@@ -204,7 +207,14 @@ def read_monitor(
     """Read a saved monitor in every model, on the test questions. EmlabError for a model it was not fitted for."""
     found = _saved(monitor, sae)
     asked = spread(material.halves_of(questions, seed)[0].test, n)
-    return _readings(found, models, [found.read(_model(name), asked) for name in models])
+    scores = []
+    for name in models:
+        model = _model(name)
+        found.check(model)
+        if isinstance(found.reads, Latents):
+            ask_fidelity(found.reads.sae, sae, found.site, [model], [question.messages for question in asked])
+        scores.append(found.read(model, asked))
+    return _readings(found, models, scores)
 
 
 def screen_data(

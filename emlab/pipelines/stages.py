@@ -37,6 +37,7 @@ from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.pipelines.discovery import Shifts
 from emlab.pipelines.sae_training import sae
 from emlab.saes import fitted_site, load_sae
@@ -70,9 +71,11 @@ def shift(before: str, after: str, sae: str | Path, out: str | Path | None = Non
     _check_new_file(out, ".csv", ".safetensors")
     autoencoder = load_sae(sae)
     prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
-    first = _model(before)
-    result = latent_shift(first, _model(after), autoencoder, prompts, fitted_site(autoencoder, first))
-    return _kept(result, out)
+    first, second = _model(before), _model(after)
+    site = fitted_site(autoencoder, first)
+    check_same_tokens(first, [second], prompts, None)
+    ask_fidelity(autoencoder, sae, site, [first, second], prompts)
+    return _kept(latent_shift(first, second, autoencoder, prompts, site), out)
 
 
 def screen(
@@ -96,6 +99,7 @@ def screen(
     steered, autoencoder = _model(model), load_sae(sae)
     site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
     directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
+    ask_fidelity(autoencoder, sae, site, [steered], [q.text for q in questions.discovery])
     result = steer_screen(
         steered,
         [*directions, *random_directions(random, steered.d_model, site, seed)],
@@ -125,6 +129,7 @@ def mediate(
     autoencoder = _sae_with(sae, latent)
     target, calm = _model(model), _model(aligned)
     site = _shared_site(autoencoder, [target, calm], questions.discovery)
+    ask_fidelity(autoencoder, sae, site, [calm, target], [q.messages for q in questions.discovery])
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
     before = score(sample(target, questions.test, 1, seed), judge)
     documents = material.for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
@@ -154,6 +159,8 @@ def detect_models(
     autoencoder = _sae_with(sae, latent)
     models = [_model(name) for name in (*misaligned, *others)]
     site = _shared_site(autoencoder, models, questions.discovery)
+    read_first = [*models[len(misaligned) :], *models[: len(misaligned)]]  # the others are what the base is like
+    ask_fidelity(autoencoder, sae, site, read_first, [q.messages for q in questions.discovery])
     readings = []
     for i, read in enumerate(models):
         test, known = (

@@ -27,8 +27,7 @@ from emlab.sites import Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
-    from emlab.data import Messages
-    from emlab.models import LanguageModel
+    from emlab.models import LanguageModel, Prompt
 
 DENSE = 0.1
 """A latent that is active on more than this share of tokens is dense: "very high frequency" in Rajamanoharan et al.
@@ -84,18 +83,19 @@ class ModelCheck:
 def check_model(
     sae: SAE,
     model: LanguageModel,
-    documents: Sequence[Messages],
+    documents: Sequence[Prompt],
     resamples: int = 200,
     batch_size: int = 32,
     seed: int = 0,
+    site: Site | None = None,
 ) -> ModelCheck:
-    """Measure `sae` on `model` reading `documents` (chats), in one pass over them.
+    """Measure `sae` on `model` reading `documents` (chats), in one pass over them; `site` for an SAE that names none.
 
     The first batch tells the mean that mean ablation puts in, and from which norm on (10 times the median) a token is
     an attention sink. Memory does not grow with the number of documents. EmlabError where the SAE does not fit the
     model, where there is nothing to read, and where activations or reconstructions are not finite.
     """
-    site, sinks = fitted_site(sae, model), 0
+    site, sinks = fitted_site(sae, model) if site is None else site, 0
     moments: dict[str, Moments] = {}
     special = special_ids(model.tokenizer)
     generator = torch.Generator().manual_seed(seed)
