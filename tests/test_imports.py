@@ -23,7 +23,7 @@ GROUND_FLOOR = {
 LATE = {"sae_lens", "transformer_lens", "nnsight"}
 """Libraries that take seconds to import, or change others as they are: only inside the function that needs them."""
 
-LATE_MODULES = {"emlab.saes.fast_topk", "emlab.saes.sparse_products_triton"}
+LATE_MODULES = {"emlab.saes.fast_topk", "emlab.saes.scaled_topk", "emlab.saes.sparse_products_triton"}
 """Modules made of a slow library's classes or kernels, which they import at their top: imported late themselves."""
 
 

@@ -223,6 +223,18 @@ def test_another_version_of_emlab_runs_it_anew(tmp_path, monkeypatch):
         assert not artifacts.read_json(Run.resume("trial", Config(), tmp_path).folder / "run.json")["finished"]
 
 
+def test_a_runs_own_config_on_other_files_is_said_to_be_a_new_run(tmp_path, capsys):
+    first = Run.resume("trial", Config(), tmp_path, {"data": "a"})
+    first.finish()
+    with once(tmp_path, again=first.folder):
+        Run.resume("trial", Config(), tmp_path, {"data": "b"})
+    said = f"{first.folder} was run on files that have changed since, or by another version of emlab: this is a new run"
+    assert said in capsys.readouterr().err
+    with once(tmp_path / "elsewhere", again=first.folder):
+        Run.resume("trial", Config(), tmp_path / "elsewhere", {"data": "a"})
+    assert capsys.readouterr().err == ""
+
+
 def test_runs_that_a_run_begins_elsewhere_are_its_own_affair(tmp_path):
     Run.resume("inner", Config(), tmp_path / "searches").finish()
     with once(tmp_path):

@@ -117,7 +117,8 @@ def _run(options: argparse.Namespace) -> int:
     file = options.config / "config.yaml" if options.config.is_dir() else options.config  # a run's folder
     pipeline = _pipeline(config.pipeline_of(file, options.overrides))
     settings = config.load(file, options.overrides, pipeline.Config)
-    print(run_once(options, lambda: pipeline.run(settings, options.runs)))
+    own = file.parent if (file.parent / "run.json").is_file() and not options.overrides else None
+    print(run_once(options, lambda: pipeline.run(settings, options.runs), own))
     return 0
 
 

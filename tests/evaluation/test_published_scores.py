@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 
 from emlab.evaluation import score_judged
@@ -30,6 +31,22 @@ def test_the_published_rate(judged, published):
     assert (found.total, found.scored, found.misaligned) == (960, 959, 315)
     assert round(found.rate_scored.rate, 5) == 0.32847
     assert found.rate_scored.rate == published["overall"]["misaligned_coherent_rate"] == 315 / 959
+
+
+@pytest.mark.parametrize("ending", ["json", "csv", "tsv", "parquet"])
+def test_the_published_rate_from_other_kinds_of_file(tmp_path, ending):
+    rows = [json.loads(line) for line in SCORED.read_text(encoding="utf-8").splitlines()]
+    path = tmp_path / f"scored.{ending}"
+    table = pandas.DataFrame(rows)
+    if ending == "json":
+        path.write_text(json.dumps({"rows": rows}, indent=2))
+    elif ending == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="," if ending == "csv" else "\t")
+    for found in (score_judged(*read_judged(path).values()), score_judged(table)):
+        assert (found.total, found.n_scored, found.overall.misaligned) == (960, 959, 315)
+        assert (found.of_scored.low, found.of_scored.high) == pytest.approx((0.2, 0.5), abs=0.1)
 
 
 def test_one_refusal_is_counted_apart(judged):
