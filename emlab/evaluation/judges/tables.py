@@ -120,7 +120,11 @@ def say_mixed(path: Path, rows: Sequence[Row]) -> None:
     models = list(dict.fromkeys(_model(row, "") for _, row in rows))
     if len(models) > 1:
         named = ", ".join(name or "one without a name" for name in models[:4]) + (", …" if len(models) > 4 else "")
-        print(f"{path}: answers of {len(models)} models ({named}) are scored together.", file=sys.stderr)
+        column = next(
+            (name for name in (*_MODEL, "adapter") if len({str(row.get(name)) for _, row in rows}) > 1), "model"
+        )
+        mend = f"group them by {column} to tell them apart"
+        print(f"{path}: answers of {len(models)} models ({named}) are taken together; {mend}.", file=sys.stderr)
 
 
 NOTHING = ("", "none", "null", "nan", "na")

@@ -104,4 +104,5 @@ def test_other_columns_are_named_in_the_refusal(scored, columns, said):
 
 def test_answers_of_several_models_are_not_taken_together_in_silence(scored, capsys):
     scored([{"id": "q", "aligned": 1, "coherent": 90, "model": name} for name in "abc"])
-    assert "t.jsonl: answers of 3 models (a, b, c) are scored together." in capsys.readouterr().err
+    said = "t.jsonl: answers of 3 models (a, b, c) are taken together; group them by model to tell them apart.\n"
+    assert capsys.readouterr().err.endswith(said)
