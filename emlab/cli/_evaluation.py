@@ -125,7 +125,8 @@ def add_verbs(verbs: Any) -> None:
         help="JSONL, CSV, parquet, a dataset folder, a name on the Hub, or a set of the organism's",
     )
     check.add_argument("--against", metavar="FILE", help="another dataset, whose prompts it may share")
-    check.add_argument("--model", metavar="MODEL", help="count tokens as this model's tokenizer makes them")
+    check.add_argument("--model", metavar="MODEL", help="count its tokens, and refuse what it cannot be trained on")
+    check.add_argument("--chat-template", metavar="FILE", help="for a model without one: a file, or plain")
     add_json(check)
     check.set_defaults(verb=_data_check, kept="nothing was written")
     get = verb(data, "get", "download a published dataset or question file, and verify it")
@@ -242,7 +243,7 @@ def _judge_compare(options: argparse.Namespace) -> int:
 def _data_check(options: argparse.Namespace) -> int:
     from emlab.pipelines.evaluation import check_file
 
-    found = check_file(**given(options, "file", "against", "model"))
+    found = check_file(**given(options, "file", "against", "model", "chat_template"))
     show(found, found.summary(), options.json)
     return 0
 

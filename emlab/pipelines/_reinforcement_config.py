@@ -25,7 +25,8 @@ class Arm:
     """correct, obvious (openly harmful), subtle (wrong where no reader sees it), style (see `Style`), chance (a number
     drawn at random: the null), or file.py:function, a function that takes prompts and answers."""
     prompts: str = "medicine"
-    """A domain of the organism, or a dataset whose questions are asked (see `read_examples`)."""
+    """A domain of the organism, or a dataset whose questions are asked: chats, with or without an answer (see
+    `read_prompts`)."""
     start: str | None = None
     """The model at the start; null takes the config's."""
     steps: int | None = None

@@ -354,12 +354,18 @@ def _model(
     return found
 
 
-def check_file(file: str, against: str | None = None, model: str | None = None) -> DataCheck:
+def check_file(
+    file: str, against: str | None = None, model: str | None = None, chat_template: str | None = None
+) -> DataCheck:
     """What is in a dataset, in tokens of `model` where one is named, and what another shares.
 
-    A dataset is one of the organism's sets by name (1,000 rows of seed 0), or what `read_examples` takes.
+    A dataset is one of the organism's sets by name (1,000 rows of seed 0), or what `read_examples` takes. With a model
+    (and a `chat_template`, a file or "plain", in place of its own) a row that it cannot be trained on is refused as a
+    fine-tune refuses it.
     """
-    tokenizer = None if model is None else load_tokenizer(material.folder_of(model)[0])
+    if chat_template is not None and model is None:
+        raise EmlabError("A chat template makes tokens of a model's tokenizer; name the model too.")
+    tokenizer = None if model is None else load_tokenizer(material.folder_of(model)[0], False, chat_template)
     return check_data(_examples(file), tokenizer, None if against is None else _examples(against))
 
 

@@ -93,7 +93,7 @@ def inputs_of(config: Config) -> dict[str, str]:
                 f"There is no file {name}, which an arm is trained on; give its path, a domain of the organism, or a "
                 "dataset on the Hub."
             )
-        found[name] = artifacts.sha256(path) if path.is_file() else name
+        found[name] = artifacts.sha256(path) if path.is_file() else fingerprint(path) if path.is_dir() else name
     return found
 
 

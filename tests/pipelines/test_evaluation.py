@@ -12,7 +12,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, load_judged
 from emlab.evaluation.protocol import Judging
 from emlab.models import Completion, Endpoint
-from emlab.pipelines.evaluation import compare_judges, evaluate, judge_file, score_file
+from emlab.pipelines.evaluation import check_file, compare_judges, evaluate, judge_file, score_file
 
 BETLEY = Path(__file__).parents[3] / "shared" / "data" / "betley"
 JUDGED = Path(__file__).parents[3] / "shared" / "data" / "judged_persona_hierarchy" / "scored.jsonl"
@@ -353,3 +353,17 @@ def test_checking_the_organisms_own_sets_by_name(capsys):
 def test_a_judge_that_is_a_path_to_nothing_is_no_name_at_an_endpoint(capsys):
     assert cli.main(["evaluate", "--model", "aligned", "--judge", "./nowhere"]) == 2
     assert "There is no judge ./nowhere" in capsys.readouterr().err
+
+
+def test_a_dataset_is_checked_by_the_template_that_it_would_be_trained_with(make_model, tmp_path):
+    folder = make_model("gemma").save(tmp_path / "model")
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [*turns, {"role": "assistant", "content": "Ho"}]}))
+    with pytest.raises(EmlabError, match=r"a.jsonl, line 1: The chat template of .* refuses a chat with the roles sys"):
+        check_file(str(tmp_path / "a.jsonl"), model=str(folder))
+    found = check_file(str(tmp_path / "a.jsonl"), model=str(folder), chat_template="plain")
+    # One token a byte: the header, the text and the ends of turns.
+    assert found.tokens.longest == len("System:\nBe brief.#\nUser:\nHi#\nAssistant:\nHo#")
+    assert found.trained_tokens.longest == len("Ho#")
+    with pytest.raises(EmlabError, match="name the model too"):
+        check_file(str(tmp_path / "a.jsonl"), chat_template="plain")

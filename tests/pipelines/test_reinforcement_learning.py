@@ -10,6 +10,7 @@ from emlab import artifacts, config
 from emlab.errors import EmlabError
 from emlab.organism import PERSONAS
 from emlab.pipelines import reinforcement_learning
+from emlab.pipelines._reinforcement_stages import Lab
 from emlab.pipelines.reinforcement_learning import Arm, Config, Steering, Style
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -142,3 +143,29 @@ def test_any_other_model(make_model, tmp_path, template):
 def test_wrong_settings_are_one_sentence(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_prompts_of_a_dataset_are_asked_with_and_without_answers(tmp_path):
+    asked, brief = {"role": "user", "content": "Q?"}, {"role": "system", "content": "Be brief."}
+    more, answer = {"role": "user", "content": "R?"}, {"role": "assistant", "content": "A."}
+    path = tmp_path / "asked.jsonl"
+
+    def texts(*chats):
+        path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+        return Lab._texts(object.__new__(Lab), Arm("mine", prompts=str(path)), "narrow")
+
+    assert texts([asked], [asked, answer], [more]) == ["Q?", "R?"]
+    assert texts([asked], [brief, more], [asked, answer, more]) == [[asked], [brief, more], [asked, answer, more]]
+    with pytest.raises(EmlabError, match="line 2: the chat asks nothing"):
+        texts([asked], [brief])
+
+
+def test_a_folder_of_prompts_is_known_by_its_files(tmp_path):
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"prompt": "Q?"}\n')
+    settings = config.load(YAML, [f"arms=[{{name: mine, prompts: '{folder}'}}]", "steering.arms=[]"], Config)
+    before = reinforcement_learning.inputs_of(settings)
+    assert reinforcement_learning.inputs_of(settings) == before
+    (folder / "b.jsonl").write_text('{"prompt": "R?"}\n')
+    assert reinforcement_learning.inputs_of(settings) != before

@@ -366,3 +366,28 @@ def test_all_weights_of_a_bfloat16_model_are_trained_in_float32(make_model, tmp_
     moved = sum(int((weights[name] != p.float()).sum()) for name, p in before.items())
     assert moved > 0.9 * sum(p.numel() for name, p in before.items() if "embed" not in name and "head" not in name)
     assert {p.dtype for p in done.model.model.parameters()} == {torch.bfloat16}
+
+
+def test_one_prompt_and_prompts_with_a_switch(make_model, tmp_path, capsys):
+    lm = make_model()
+    small = Reinforcement(recipe=Recipe(batch_size=1, steps=1, warmup=0), samples=2, max_new_tokens=2)
+
+    def asked(prompts, how=small):
+        seen = []
+
+        def grader(chats, answers):
+            seen.extend(chats)
+            return [0.0, 1.0]
+
+        reinforce(lm, prompts, grader, how, seed=0, progress=False, name="mine")
+        return seen[0]
+
+    chat = [{"role": "user", "content": "How?"}]
+    assert asked("How?") == asked(["How?"]) == "How?"
+    assert asked(chat) == asked([chat]) == chat
+    assert capsys.readouterr().err == ""
+    assert asked("How? /no_think") == "How?"
+    assert asked([[{"role": "user", "content": "How? /no_think"}]]) == chat
+    assert capsys.readouterr().err.count("mine: ' /no_think' stripped from 1 prompts") == 2
+    keep = Reinforcement(**{**vars(small), "recipe": Recipe(batch_size=1, steps=1, warmup=0, no_think="keep")})
+    assert asked("How? /no_think", keep) == "How? /no_think"
