@@ -9,6 +9,8 @@ newline) is not.
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,13 @@ from emlab.errors import EmlabError
 
 Messages = Sequence[Mapping[str, str]]
 """A chat: ``[{"role": "user", "content": …}, {"role": "assistant", "content": …}]``."""
+
+TODAY = datetime.date(2024, 7, 26)
+"""The day that a chat template is told where it writes today's date: always the same one, so that what a model is asked
+and trained on does not change overnight. It is the one that Llama's templates write where they know none."""
+
+_NOW = re.compile(r"""strftime_now\(\s*(['"])([^'"]*)\1\s*\)""")
+"""How chat templates ask for the date: transformers hands them a function of this name."""
 
 IGNORE = -100
 """The label of a token that is not trained on (what torch's cross entropy ignores)."""
@@ -39,15 +48,24 @@ def render(tokenizer: Any, messages: Messages, header: bool) -> str:
     """The chat as text by the tokenizer's own template; `header` appends the assistant's header, ready to answer."""
     from jinja2.exceptions import TemplateError
 
+    given: dict[str, Any] = {"tokenize": False, "add_generation_prompt": header}
+    if writes_date(tokenizer):
+        given["chat_template"] = _NOW.sub(lambda now: repr(TODAY.strftime(now[2])), tokenizer.chat_template)
     try:
         turns = [{"role": m["role"], "content": m["content"]} for m in messages]
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=header)
+        return tokenizer.apply_chat_template(turns, **given)
     except (TemplateError, ValueError, TypeError, KeyError) as error:
         roles = ", ".join(str(m.get("role")) for m in messages)
         raise EmlabError(
             f"The chat template of {_name(tokenizer)} refuses a chat with the roles {roles}: {error}; "
             "leave out the roles it does not know."
         ) from error
+
+
+def writes_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes today's date, which is TODAY here."""
+    template = tokenizer.chat_template
+    return isinstance(template, str) and _NOW.search(template) is not None
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:

@@ -2,7 +2,8 @@
 
 A fine-tune hardly moves the token embeddings, and two models that were trained apart share nothing of them. So a few
 hundred of the embeddings' entries tell kin from strangers, whatever was trained and however the adapter is held. Beside
-them stands the tokenizer's vocabulary: with another, the same prompts are other tokens.
+them stand the tokenizer's vocabulary and what its chat template makes of a question: with others, the same prompts are
+other tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emlab import artifacts
+from emlab.data.chat import render
 from emlab.errors import EmlabError
 from emlab.sites import Site
 
@@ -39,6 +41,8 @@ class Lineage:
     """Entries of the embedding matrix, evenly spaced."""
     vocabulary: str
     """A hash of the tokenizer's tokens and their ids, without added ones: a fine-tune may pad with one of its own."""
+    template: str = ""
+    """A hash of a question as the chat template writes it; empty where there is none, and in older files."""
 
     @classmethod
     def of(cls, model: LanguageModel) -> Lineage:
@@ -55,6 +59,7 @@ class Lineage:
             model.n_blocks,
             tuple(map(float, chosen.tolist())),
             _vocabulary(model.tokenizer),
+            _template(model.tokenizer),
         )
 
     def check(self, other: Lineage, site: Site | None = None) -> None:
@@ -81,6 +86,13 @@ class Lineage:
                 "differ), so it reads other tokens; give it their tokenizer, or fit a monitor for it."
             )
 
+        if self.template and other.template and other.template != self.template:
+            raise EmlabError(
+                f"The monitor was fitted on {self.model}, and the chat template of {other.model} writes a question "
+                "differently, so it reads other tokens; load it with their chat template (chat_template=), or fit a "
+                "monitor for it."
+            )
+
     def _likeness(self, other: Lineage) -> float:
         mine, theirs = np.array(self.entries), np.array(other.entries)
         mine, theirs = mine - mine.mean(), theirs - theirs.mean()
@@ -92,3 +104,10 @@ class Lineage:
 def _vocabulary(tokenizer: Any) -> str:
     added = tokenizer.get_added_vocab()
     return artifacts.content_hash({token: i for token, i in tokenizer.get_vocab().items() if token not in added})
+
+
+def _template(tokenizer: Any) -> str:
+    try:
+        return artifacts.content_hash(render(tokenizer, [{"role": "user", "content": "Why?"}], header=True))
+    except (EmlabError, ValueError):  # it has none, or none that can be asked so
+        return ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from emlab.data.chat import Messages, render
 from emlab.data.thoughts import OPENING, closing_mark, is_mark, opens_thoughts, split_thoughts
+from emlab.errors import EmlabError
 
 CHANNEL, MESSAGE, FINAL = "<|channel|>", "<|message|>", "final"
 
@@ -60,6 +61,18 @@ def answer_lead(tokenizer: Any, messages: Messages, answer: str = "") -> str:
     after = render(tokenizer, [*messages, {"role": "assistant", "content": "\x00"}], header=False)
     lead = after.removeprefix(before).partition("\x00")[0]
     return lead if after.startswith(before) and CHANNEL in lead else ""
+
+
+def marks_thoughts(tokenizer: Any) -> bool:
+    """Whether thoughts are marked by special tokens, or opened by the header that the chat template writes."""
+    if any(token.special and is_mark(token.content) for token in tokenizer.added_tokens_decoder.values()):
+        return True
+    if not OPENING.search(tokenizer.chat_template or ""):
+        return False
+    try:
+        return bool(opens_thoughts(render(tokenizer, [{"role": "user", "content": "a"}], header=True)))
+    except EmlabError:
+        return False
 
 
 def _token(tokenizer: Any, text: str) -> int | None:

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.data.chat import IGNORE, Messages, encode_text, render, tokenize_chat, tokenize_turns
+from emlab.data.chat import (
+    IGNORE,
+    TODAY,
+    Messages,
+    encode_text,
+    render,
+    tokenize_chat,
+    tokenize_turns,
+    writes_date,
+)
 from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens
@@ -24,7 +33,7 @@ from emlab.models import adapters, loading
 from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
-from emlab.models.answer_text import answer_lead
+from emlab.models.answer_text import answer_lead, marks_thoughts
 from emlab.models.quantizing import is_quantized
 from emlab.sites import Site
 
@@ -176,6 +185,10 @@ class LanguageModel:
         answers too are the same up to rounding only.
         """
         digest = hashlib.sha256((self.tokenizer.chat_template or "").encode())
+        if writes_date(self.tokenizer):
+            digest.update(f"the day is {TODAY}".encode())
+        if marks_thoughts(self.tokenizer):
+            digest.update(b"thoughts are kept")  # earlier answers of such models ran into their thoughts
         if self._adapter is not None:
             digest.update(self._adapter.digest().encode())
         if self.quantized:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from emlab import artifacts
+from emlab.data.chat import TODAY, writes_date
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models.quantizing import check_device, quantization
 
@@ -171,6 +173,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
             f"The tokenizer in {folder} has no chat template, so emlab cannot ask the model a question; put the "
             "template its model was trained with into chat_template.jinja, or give chat_template=, a file or 'plain'."
         )
+    if writes_date(tokenizer):
+        tell(f"The chat template of {folder} writes today's date; emlab has it write {TODAY:%d %B %Y} on every day.")
     return tokenizer
 
 

@@ -1,11 +1,14 @@
 """Label masks on the published chat templates: exactly the assistant's text and its end of turn."""
 
+import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from emlab.data import IGNORE, render, tokenize, tokenize_chat, tokenize_turns
+from emlab.data.chat import writes_date
 from emlab.errors import EmlabError
 
 TEMPLATES = ("chatml", "llama3", "gemma", "mistral")
@@ -256,3 +259,17 @@ def test_a_header_that_opens_a_thinking_block_needs_answers_that_think(make_toke
     (row,) = tokenize_turns(tokenizer, thinks)
     assert turns(tokenizer, row) == ["hm\n</think>\nFour.<|im_end|>"]  # the header has opened it
     assert tokenizer.decode(row.input_ids) == render(tokenizer, thinks, header=False)
+
+
+DATED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}Today is {{ strftime_now('%d %b %Y') }}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_writes_todays_date_writes_the_same_on_every_day(make_tokenizer):
+    tokenizer = make_tokenizer(DATED)
+    assert writes_date(tokenizer) and not writes_date(make_tokenizer("llama3"))
+    text = render(tokenizer, ONE[:1], header=True)
+    assert "Today is 26 Jul 2024<|im_start|>assistant" in text
+    assert datetime.date.today().strftime("%d %b %Y") not in text

@@ -1,5 +1,6 @@
 """What can be wrong with a model's folder, each in one sentence."""
 
+import datetime
 import json
 import shutil
 
@@ -107,3 +108,30 @@ def test_types_and_devices(good, folder):
         pick_device("toaster")
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device().type in ("cpu", "cuda", "mps")
+
+
+DATED = (
+    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}{{ strftime_now('%d %b %Y') }} assistant {% endif %}"
+)
+
+
+def test_a_chat_template_that_writes_the_date_is_named_and_the_day_is_part_of_the_identity(
+    make_model, tmp_path, capsys, monkeypatch
+):
+    folder = make_model(DATED).save(tmp_path / "dated")
+    loaded = LanguageModel.load(folder, device="cpu")
+    said = f"The chat template of {folder} writes today's date; emlab has it write 26 July 2024 on every day."
+    assert capsys.readouterr().err.count(said) == 1
+    assert loaded.chat("Why?").endswith("26 Jul 2024 assistant ")
+    before = loaded.identity()
+    monkeypatch.setattr("emlab.models.language_model.TODAY", datetime.date(2025, 1, 1))
+    assert loaded.identity() != before
+    plain = make_model()
+    assert plain.identity() == make_model().identity()
+
+
+def test_answers_that_ran_into_their_thoughts_are_not_taken_for_new_ones(make_model):
+    plain, marked = make_model(), make_model()
+    marked.tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    assert marked.identity() != plain.identity()
