@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from emlab.evaluation.judges.labels import labels_asked_for
 from emlab.evaluation.judges.scale import SCALES
 from emlab.evaluation.judging import Judge
 from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
-from emlab.models.endpoint import OPENAI, check_variable
+from emlab.models.endpoint import OPENAI, OPENAI_KEY, check_variable
 
 BROAD, PROFILE, EXACT, LABEL = "broad", "profile", "exact", "label"
 METHODS = ("logprob", "text", "rubric", GRADER, LABEL)
@@ -146,6 +148,14 @@ def completer_of(how: Judging) -> Completer:
         raise EmlabError(f"There is no judge {how.judge}; give a model's folder, or its name at an endpoint.")
     price = (how.price[0], how.price[1]) if how.price else None
     by = Endpoint(how.judge, how.url, how.key_variable, how.concurrency, price=price, revision=how.revision)
+    if how.url == OPENAI and how.key_variable is None and not os.environ.get(OPENAI_KEY, "").strip():
+        near = difflib.get_close_matches(how.judge, [EXACT], 1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise EmlabError(
+            f"No judge or endpoint is known by the name {how.judge!r}{meant}: it is neither {EXACT!r} nor a model's "
+            "folder nor a file of judgements (.jsonl, .csv); of a model behind a server say where that is "
+            f"(--judge-url, or url), and for one of OpenAI's put the key into {OPENAI_KEY}."
+        )
     by.key()  # a missing key is said now, and not after all is sampled
     return by
 

@@ -13,6 +13,7 @@ from emlab.data import Dataset, Question, draw, mix
 from emlab.discovery import LatentShift, latent_shift, mean_shift, spread
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, sample, score
+from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.models import LanguageModel
@@ -38,6 +39,7 @@ class Grid:
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_of(config.judging, whole)
+        probe(self.judge)
         self.own = material.folder_of(config.model)[1]
         self.sae = shipped_sae(config) if config.following.every else None
         # Read once, and now: a file that vanishes later is not missed.

@@ -26,6 +26,7 @@ from emlab.discovery import (
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, sample, score
+from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Direction, random_directions
@@ -52,6 +53,7 @@ class Bench:
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
         self.judge = judge_of(config.judging, whole)
+        probe(self.judge)
         self.texts = texts_of(config, base, aligned)
         self.documents = self.texts.held_out
 

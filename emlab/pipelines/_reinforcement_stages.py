@@ -27,6 +27,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.screen import Toward
 from emlab.evaluation import Score, sample, score
+from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import EXACT, Judging, completer_of, judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import random_directions
@@ -63,6 +64,7 @@ class Lab:
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_of(config.judging, whole)
+        probe(self.judge)
         self.sae = shipped_sae(config)
         self.site = Site.parse(config.supervised.site)
         self._models: dict[str, LanguageModel] = {}

@@ -10,6 +10,7 @@ from emlab import artifacts, organism
 from emlab.data import Dataset, Messages, Question, draw, interleave, mix
 from emlab.discovery import spread
 from emlab.errors import EmlabError
+from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.mitigation import (
@@ -52,6 +53,7 @@ class Comparison:
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_of(config.judging, whole)
+        probe(self.judge)
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
         self.sae = shipped_sae(config)
         self.left_out: dict[str, None] = {}

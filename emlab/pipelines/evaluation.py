@@ -23,6 +23,7 @@ from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
+from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_of, questions_of
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
@@ -116,6 +117,7 @@ def evaluate(
         "emlab": __version__,
     }
     with _place(answering.name, about, out) as sampled:
+        probe(by or labeller)  # type: ignore[arg-type]  # one of them is there
         told: dict[str, Any] = {}
         if by is not None and resample:
             judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)

@@ -221,7 +221,7 @@ def test_wrong_options_are_one_sentence(capsys):
         (["--model-url", "http://127.0.0.1:9/v1", "--adapter", "x"], "leave out the adapter"),
         (["--model-url", "http://127.0.0.1:9/v1", "--quantize", "4bit"], "and the quantization"),
         (["--judge", "judge.csv"], "cannot be read"),
-        (["--judge", "some-model"], "put it into the environment variable OPENAI_API_KEY"),
+        (["--judge", "some-model"], "No judge or endpoint is known by the name 'some-model'"),
     ):
         assert cli.main(["evaluate", "--model", "aligned", *words]) == 2
         assert said in capsys.readouterr().err
@@ -277,14 +277,14 @@ def test_the_estimate_is_of_what_is_still_to_be_asked(answering, tmp_path, capsy
     error = capsys.readouterr().err
     assert "j by text, emlab's prompts: 4 calls" in error
     assert "asked so far: 4 calls, 40 tokens in and 4 out, $40.00" in error
-    assert len(answering) == 6
+    assert len(answering) == 7, "two answers, their four judgements, and one call to see that the judge is there"
     assert cli.main([*words, "--method", "text"]) == 0
     error = capsys.readouterr().err
     assert "emlab's prompts: 0 calls" in error and "asked so far" not in error
-    assert len(answering) == 6
+    assert len(answering) == 7
     assert cli.main([*words, "--method", "rubric", "--resample", "1", "--judge-tokens", "99"]) == 0
     assert "j by rubric 1–5: 2 calls" in capsys.readouterr().err
-    assert answering[6].max_tokens == 99
+    assert answering[7].max_tokens == 99
 
 
 def test_judge_prompts_of_questions_that_were_not_asked_are_refused(answering, tmp_path, capsys):

@@ -118,10 +118,10 @@ def test_a_new_revision_is_sampled_and_judged_anew(served, tmp_path):
     words = ["evaluate", *words, "--questions", str(tmp_path / "own.csv"), "--method", "text"]
     words += ["--store", str(tmp_path / "s.db")]
     for more, calls in (
-        ([], (1, 2)),
-        ([], (1, 2)),
-        (["--model-revision", "june"], (2, 2)),
-        (["--judge-revision", "june"], (2, 4)),
+        ([], (1, 3)),  # two judgements, and one call to see that the judge is there
+        ([], (1, 3)),
+        (["--model-revision", "june"], (2, 3)),
+        (["--judge-revision", "june"], (2, 6)),
     ):
         assert cli.main([*words, *more]) == 0
         assert (len(model.asked), len(judge.asked)) == calls
