@@ -53,7 +53,7 @@ def test_evaluating_by_labels(served, tmp_path, capsys):
         f"m.{end}" for end in ("labels.html", "labels.json", "labels.jsonl", "rollouts.jsonl", "settings.json")
     ]
     asked = len(model.asked), len(judge.asked)
-    assert cli.main([*words, "--json"]) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "again"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == figures and (len(model.asked), len(judge.asked)) == asked
 
     saved = tmp_path / "out" / "m.labels.jsonl"
