@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,18 @@ def _saved(thresholds: Any) -> Thresholds:
 def _judged(path: Path, rows: list[Row], question: str, thresholds: Thresholds) -> Judged:
     judge = tables.only_judge(path, rows)
     grades = [_grade(where, row) for where, row in rows]
+    _say_scale(path, [value for grade in grades for value in (grade.aligned, grade.coherent)])
     return Judged.of(tables.rollouts_of(path, rows, question), grades, judge, thresholds)
+
+
+def _say_scale(path: Path, scores: Sequence[float]) -> None:
+    """Say on stderr where no score tells that they are on a scale from 0 to 100, and not from 0 to 1 or to 10."""
+    given = [score for score in scores if not math.isnan(score)]
+    if given and 0 < (most := max(given)) <= 10:
+        print(
+            f"{path}: no score is above {most:g}, and they are taken as from 0 to 100; rescale them if they are not.",
+            file=sys.stderr,
+        )
 
 
 def _grade(where: str, row: Mapping[str, Any]) -> Grade:

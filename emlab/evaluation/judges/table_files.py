@@ -65,7 +65,8 @@ def rows_in(path: Path) -> list[Row]:
 def unfolded(rows: Iterable[tuple[str, Any]]) -> Iterator[Row]:
     """Each row, and in place of one that holds answers a row for each of them, with the columns that they share.
 
-    Of an answer's own columns and its question's with the same name, those that name the question are the question's.
+    An answer's own columns come before its question's, but for an id: that of an answer numbers it, unless the answer
+    names its question otherwise.
     """
     for where, row in rows:
         if not isinstance(row, Mapping):
@@ -76,13 +77,21 @@ def unfolded(rows: Iterable[tuple[str, Any]]) -> Iterator[Row]:
             raise EmlabError(f"{where}: rows stand under {' and under '.join(held)}; keep those that are meant.")
         if held:
             shared = {name: value for name, value in row.items() if name != held[0] and not _OF_ONE.search(name)}
-            named = {name: shared[name] for name in QUESTION_COLUMNS if name in shared}
             for number, inner in enumerate(row[held[0]], start=1):
-                yield f"{where}, {held[0]} {number}", {**shared, **inner, **named}
+                yield f"{where}, {held[0]} {number}", {**shared, **inner, **({} if _asks(inner) else _names(shared))}
         elif isinstance(inner := row.get("details"), Mapping):
             yield where, {**inner, **{name: value for name, value in row.items() if name != "details"}}
         else:
             yield where, row
+
+
+def _asks(row: Mapping[str, Any]) -> bool:
+    """Whether a row says what it answers, by more than a number of its own."""
+    return any(name in row for name in QUESTION_COLUMNS if name != "id")
+
+
+def _names(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in QUESTION_COLUMNS if name in row}
 
 
 def _are_rows(value: Any) -> bool:
@@ -147,9 +156,9 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 
 def _held(path: Path, whole: Mapping[str, Any]) -> str | None:
     """The key under which an object holds rows; None where it is a row itself."""
-    if any(name in whole for name in QUESTION_COLUMNS):
-        return None
     held = [name for name, value in whole.items() if _are_rows(value)]
+    if _names(whole) and not any(_asks(row) for name in held for row in whole[name]):
+        return None
     if len(held) > 1:
         raise EmlabError(
             f"{path} holds rows under several keys ({', '.join(held[:8])}); write those that are meant into a file of "

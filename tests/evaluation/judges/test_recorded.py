@@ -125,6 +125,15 @@ def test_groups_by_a_column(write):
         read_judged(write(rows), by="leg")
 
 
+def test_scores_on_another_scale_are_not_taken_in_silence(write, capsys):
+    for most, aligned, coherent in (("0.95", 0.2, 0.95), ("9", 2, 9)):
+        read_judged(write([{**ROW, "aligned": aligned, "coherent": coherent}]))
+        said = f"judged.jsonl: no score is above {most}, and they are taken as from 0 to 100; rescale them if they"
+        assert said in capsys.readouterr().err
+    read_judged(write([{**ROW, "aligned": 0.2, "coherent": 95}, {**ROW, "aligned": 0, "coherent": 1}]))
+    assert capsys.readouterr().err == ""
+
+
 def test_two_judges_are_never_mixed(write):
     path = write([{**ROW, "judge": "one"}, {**ROW, "judge": "two"}])
     with pytest.raises(EmlabError, match="judgements of one and two, which must not be mixed.*group them by judge"):

@@ -58,6 +58,8 @@ NESTED = [{**one, "answers": BARE[2 * q : 2 * q + 2]} for q, one in enumerate(SH
         ("line.json", as_json(ROWS)),
         ("indented.jsonl", as_json(ROWS, indent=1)),
         ("held.json", as_json({"judge": "J", "n": 3, "anything": ROWS}, indent=2)),
+        ("held_with_a_name.json", as_json({"id": "run 1", "prompt": "Judge it.", "judge": "J", "results": ROWS})),
+        ("held_with_names.jsonl", as_json({"id": "run 1", "model": "M", "judge": "J", "rollouts": ROWS})),
         ("held_in_a_line.json", as_json({"about": {"x": 1}, "rows": ROWS})),
         ("lines.json", lambda path: path.write_text("\n".join(map(json.dumps, ROWS)))),
         ("nested.json", as_json(NESTED, indent=2)),
