@@ -32,6 +32,7 @@ from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
 from emlab.organism import ExactJudge
 from emlab.pipelines import _material as material
+from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._telling import telling
 from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
 
@@ -86,6 +87,9 @@ def evaluate(
         )
     by = None if labels else judge_of(judging, asked)
     labeller = labeller_of(judging, asked) if labels else None
+    foreign = foreign_answers(judging, model, model_url)
+    for line in foreign:
+        print(line, file=sys.stderr)
     if isinstance(by, ExactJudge):
         for question in asked:  # refuses what it cannot judge now, and not after all is sampled
             by.judge(question.text, "")
@@ -139,16 +143,18 @@ def evaluate(
         if out is not None:
             found.save(out)
             artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
-            _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed)
+            _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed, foreign)
         return found
 
 
-def _page(found: Score | LabelShares, name: str, out: Path, questions: str, seed: int) -> None:
+def _page(
+    found: Score | LabelShares, name: str, out: Path, questions: str, seed: int, head: Sequence[str] = ()
+) -> None:
     if isinstance(found, Score):
         lead, sections = evaluation_lead(found), evaluation_sections(found)
     else:
         lead, sections = label_lead(found), label_sections(found)
-    write_page(out / name, f"{found.model} on {questions}", lead, sections, f"emlab, seed {seed}")
+    write_page(out / name, f"{found.model} on {questions}", [*head, *lead], sections, f"emlab, seed {seed}")
 
 
 def _settings_file(model: str, out: Path) -> Path:

@@ -26,6 +26,7 @@ from typing import Any
 from emlab.evaluation import Score
 from emlab.pipelines._finetuning_config import Arm, Config, Following
 from emlab.pipelines._finetuning_stages import Grid, inputs_of
+from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._results import finish
 from emlab.reporting import (
     FinetuneCell,
@@ -55,6 +56,9 @@ class Finetuning:
 def run(config: Config, root: str | Path = "runs") -> Finetuning:
     """Run the grid, or go on with an unfinished one of the same config; then write summary.json and a report."""
     here = Run.resume(config.name, config, root, inputs_of(config))
+    foreign = foreign_answers(config.judging, config.model)
+    for line in foreign:
+        here.log(line)
     grid = Grid(config, here)
     before: dict[tuple[str, str], Score] = {}
     cells: list[FinetuneCell] = []
@@ -74,6 +78,6 @@ def run(config: Config, root: str | Path = "runs") -> Finetuning:
         config.series,
     )
     figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
-    lead, sections = finetuning_lead(found), finetuning_sections(found)
+    lead, sections = [*foreign, *finetuning_lead(found)], finetuning_sections(found)
     summary = finish(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
     return Finetuning(here.folder, found, summary)

@@ -27,6 +27,7 @@ from emlab import artifacts
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.evaluation.protocol import Judging
 from emlab.pipelines import _material as material
+from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._memory import peak_rss_mb
 from emlab.pipelines._persona_config import Autoencoder, Config, Realigning, Steering
 from emlab.pipelines._persona_stages import Bench, fidelity_of
@@ -61,6 +62,8 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     sites = [material.site_in(text, base) for text in config.sites]
     sets = material.training_sets(config, aligned)
     here = Run.resume(config.name, config, root, inputs)
+    for line in foreign_answers(config.judging, config.model):
+        here.log(line)
     bench = Bench(config, here, aligned, base)
 
     finetuned, kinds = bench.finetune(sets)
@@ -101,7 +104,7 @@ def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
 
 def _report(found: Findings, config: Config, here: Run) -> PersonaFeatures:
     """Write summary.json and report.html."""
-    lead = persona_lead(found)
+    lead = [*foreign_answers(config.judging, config.model), *persona_lead(found)]
     title = f"Persona features: {config.dataset or ', '.join(config.narrow)} on {config.model}"
     write_page(here.folder / "report.html", title, lead, persona_sections(found), f"emlab, seed {config.seed}")
     summary = {
