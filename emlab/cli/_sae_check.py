@@ -21,7 +21,11 @@ def add_check(verbs: Any) -> None:
     """Declare it among the verbs of `emlab sae`."""
     check = verb(verbs, "check", "tell whether an SAE describes a model, and still its fine-tunes", _EXAMPLES)
     add = check.add_argument
-    add("sae", metavar="SAE", help="a folder of SAELens, sparsify or dictionary_learning, or release/id")
+    add(
+        "sae",
+        metavar="SAE",
+        help="a folder of SAELens, sparsify, dictionary_learning or Gemma Scope 2, a file of Qwen Scope, or release/id",
+    )
     add("--model", nargs="+", required=True, metavar="MODEL", help="the base, and then its fine-tunes")
     add("--documents", metavar="FILE", help="chats to read: a dataset (the organism's documents)")
     add("--n", type=int, metavar="N", help="how many of them (256)")

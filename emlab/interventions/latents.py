@@ -48,7 +48,8 @@ def clamp_latents(
     """The edit that sets latents to `to`, or to that multiple of their `maximum` (n,) activations.
 
     `encode` gives the activations (…, n) of n latents, and `writes` (n, d_model) is what one unit of each adds to the
-    stream: rows of an SAE's decoder, as they are. `to` is one number, or (n,).
+    stream. Of an SAE these are ``lambda h: emlab.saes.encode(sae, h, latents)`` and ``emlab.saes.writes(sae,
+    latents)``; its decoder rows as they stand may be in other units than its activations. `to` is one number, or (n,).
 
     With `of_row`, int64 (batch,), each row of a batch sets one latent of its own, that of this number, and leaves the
     others; `to` is then one number, or (batch,). All rows are encoded at once. EmlabError where shapes do not agree or

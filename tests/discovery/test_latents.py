@@ -22,7 +22,8 @@ from emlab.discovery import (
 )
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
-from emlab.saes import load_sae, loss_recovered
+from emlab.interventions import ablate_latents
+from emlab.saes import encode, load_sae, loss_recovered, writes
 from emlab.sites import Site
 from emlab.training import Watch
 from emlab.training.readouts import Reader
@@ -97,6 +98,13 @@ def test_edits_are_as_long(tiny, tuned, unit, uneven):
             edit = clamp(sae, latents, SITE, to, "header")
             moved.append(tuned.activations(PROMPTS, SITE, "header", edits=[edit]).values - h)
         assert torch.allclose(*moved, atol=1e-4) and float(moved[0].norm(dim=1).max()) > 0.1
+    taken = []
+    for sae in (unit, uneven):
+        edit = ablate_latents(
+            SITE, lambda h, sae=sae: encode(sae, h, latents), writes(sae, latents), positions="header"
+        )
+        taken.append(tuned.activations(PROMPTS, SITE, "header", edits=[edit]).values - h)
+    assert torch.allclose(taken[0], taken[1], atol=1e-4) and torch.allclose(taken[0], moved[0], atol=1e-4)
     assert decoder_direction(uneven, 3, SITE).norm == pytest.approx(1.0)
 
 

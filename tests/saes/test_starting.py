@@ -1,12 +1,13 @@
 """Beginning from an SAE that exists."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
 from emlab.errors import EmlabError
-from emlab.saes import fidelity, train_sae
+from emlab.saes import encode, fidelity, load_sae, save_sae, train_sae
 from emlab.saes.recipe import SaeRecipe
 from emlab.saes.sources import InMemory
 from emlab.saes.train import fit_sae
@@ -37,6 +38,19 @@ def test_a_training_without_steps_to_speak_of_gives_the_sae_back(base):
     x = planted(3)
     assert torch.allclose(again.encode(x), base.encode(x), atol=1e-4)
     assert torch.allclose(again.decode(again.encode(x)), base.decode(base.encode(x)), atol=1e-4)
+
+
+def test_one_that_chose_its_latents_by_rows_of_other_lengths_goes_on_choosing_so(base, tmp_path):
+    """As sparsify writes them without normalize_decoder: loaded, its rows are unit, and its choice is what it was."""
+    uneven = copy.deepcopy(base)
+    lengths = torch.logspace(-1, 1, 40)
+    uneven.W_dec.mul_(lengths[:, None])
+    uneven.cfg.rescale_acts_by_decoder_norm = False
+    loaded = load_sae(save_sae(uneven, tmp_path / "sae"))
+    recipe = SaeRecipe(tokens=64, batch_size=64, k=2, d_sae=2, learning_rate=1e-12)
+    again, x = fit_sae(InMemory(planted(2), SITE), recipe, start=loaded).sae, planted(3)
+    assert torch.allclose(encode(again, x), base.encode(x) * lengths, atol=1e-3)
+    assert torch.allclose(again.decode(again.encode(x)), loaded.decode(loaded.encode(x)), atol=1e-3)
 
 
 def test_fine_tuning_fits_the_changed_model_and_keeps_its_latents(base):
