@@ -150,22 +150,22 @@ class _Once:
     root: Path
     held: contextlib.ExitStack
     keys: set[str]
-    again: Path | None
+    own: Path | None
 
 
 _ONCE: contextvars.ContextVar[_Once | None] = contextvars.ContextVar("once", default=None)
 
 
 @contextlib.contextmanager
-def once(root: str | os.PathLike[str], again: Path | None = None) -> Iterator[None]:
+def once(root: str | os.PathLike[str], own: Path | None = None) -> Iterator[None]:
     """Inside the block no run is begun below `root` that is finished there, or that another process is running.
 
     Such a run is met with what `check_once` raises. Runs below other roots, as stages of a run may begin them, are not
-    looked at. `again` is the folder of a run whose own config is run: where it was another run, which the files and
+    looked at. `own` is the folder of a run whose own config is run: where it was another run, which the files and
     the version of emlab make it, that is said.
     """
     with contextlib.ExitStack() as held:
-        token = _ONCE.set(_Once(artifacts.place(root), held, set(), again))
+        token = _ONCE.set(_Once(artifacts.place(root), held, set(), own))
         try:
             yield
         finally:
@@ -196,10 +196,9 @@ def check_once(
             f"{name} is being run with this config in {busy[0]} by another process; wait for it, or add --again to run "
             "it beside that."
         )
-    if state.again is not None and artifacts.read_json(state.again / STATE)["key"] != key:
+    if state.own is not None and artifacts.read_json(state.own / STATE)["key"] != key:
         print(
-            f"{state.again} was run on files that have changed since, or by another version of emlab: this is a new "
-            "run.",
+            f"{state.own} was run on files that have changed since, or by another version of emlab: this is a new run.",
             file=sys.stderr,
         )
     state.keys.add(key)

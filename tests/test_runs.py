@@ -226,11 +226,11 @@ def test_another_version_of_emlab_runs_it_anew(tmp_path, monkeypatch):
 def test_a_runs_own_config_on_other_files_is_said_to_be_a_new_run(tmp_path, capsys):
     first = Run.resume("trial", Config(), tmp_path, {"data": "a"})
     first.finish()
-    with once(tmp_path, again=first.folder):
+    with once(tmp_path, own=first.folder):
         Run.resume("trial", Config(), tmp_path, {"data": "b"})
     said = f"{first.folder} was run on files that have changed since, or by another version of emlab: this is a new run"
     assert said in capsys.readouterr().err
-    with once(tmp_path / "elsewhere", again=first.folder):
+    with once(tmp_path / "elsewhere", own=first.folder):
         Run.resume("trial", Config(), tmp_path / "elsewhere", {"data": "a"})
     assert capsys.readouterr().err == ""
 

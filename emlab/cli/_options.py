@@ -68,17 +68,17 @@ class Done:
         return "\n".join([*found, *([f"Report: {report}"] if report.is_file() else []), said])
 
 
-def run_once(options: argparse.Namespace, run: Callable[[], Any], again: Path | None = None) -> Any:
+def run_once(options: argparse.Namespace, run: Callable[[], Any], own: Path | None = None) -> Any:
     """What `run` gives, or with no --again the `Done` of the same run, where it was finished before.
 
-    `again` is the folder of the run whose own config it is.
+    `own` is the folder of the run whose own config it is.
     """
     from emlab.runs import AlreadyDone, once
 
     if options.again:
         return run()
     try:
-        with once(options.runs, again):
+        with once(options.runs, own):
             return run()
     except AlreadyDone as done:
         return Done(done.folder)
