@@ -126,10 +126,33 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def check_new(path: str | os.PathLike[str]) -> None:
-    """EmlabError where something is at `path` already, and is not an empty folder: nobody's work is to be lost."""
+    """EmlabError where something is at `path` already, and is not an empty folder: nobody's work is to be lost.
+
+    Also where nothing can be written there: whoever asks before long work learns of it before, and not after.
+    """
     target = place(path).resolve()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    with storing(path):
+        taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    if taken:
         raise EmlabError(f"{path} already exists; remove it or choose another name.")
+    check_writable(path)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """EmlabError unless a file or folder can be made at `path`; its parents may be missing, and nothing is left."""
+    target = place(path).resolve()
+    with storing(path):
+        above = next(parent for parent in target.parents if parent.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "", str(path))
+        probe = _partial_sibling(above / target.relative_to(above).parts[0])
+        try:
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            if storage_error(error) is not None:
+                raise
+            raise EmlabError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ class Run:
         """
         if not name or Path(name).name != name:
             raise EmlabError(f"'{name}' cannot name a run; choose a name without slashes.")
+        artifacts.check_writable(Path(root) / name)
         stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         folder = artifacts.place(root) / stem
         number = 1

@@ -401,3 +401,19 @@ def test_a_path_below_ones_home_in_a_config_and_an_option(tmp_path, monkeypatch,
     assert cli.main(["score", "~/j.jsonl", "--json=~/f.json"]) == 0 and (tmp_path / "f.json").is_file()
     _copied("my_model")(tmp_path)
     assert cli.main(["data", "check", "insecure", "--model=~/my_model", "--json"]) == 0
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EmlabError, match="a part of the path is a file and not a folder"):
+        artifacts.check_new(tmp_path / "file" / "deep" / "out")
+    with pytest.raises(EmlabError, match="the name is too long"):
+        artifacts.check_new(tmp_path / ("n" * 300))
+    artifacts.check_new(tmp_path / "new" / "deep" / "out.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that nobody can write to")
+def test_a_file_system_that_takes_nothing_is_said():
+    with pytest.raises(EmlabError, match="/proc/out"):
+        artifacts.check_writable("/proc/out")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from emlab import artifacts
 from emlab.data.chat import Messages
 from emlab.data.dataset import Dataset
+from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, rows_of, tell_left_out
 from emlab.data.shapes import example_of
 from emlab.errors import EmlabError
@@ -77,6 +78,8 @@ class Documents:
             return cls(lambda: documents, name, documents.card.content)
         if isinstance(documents, Iterator):
             return cls(_once(documents, name), name, artifacts.content_hash(name))
+        if is_chat(documents):
+            documents = [documents]  # a lone chat is one document
         if isinstance(documents, Sequence):
             return cls(lambda: documents, name, artifacts.content_hash([_document(one) for one in documents]))
         return cls(lambda: documents, name, artifacts.content_hash(name))

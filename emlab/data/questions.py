@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,11 +39,30 @@ class Question:
 
     @classmethod
     def of(cls, thing: Any) -> Question:
-        """A Question of anything with ``id``, ``domain`` and ``text``, such as the organism's own questions."""
+        """A Question of anything with ``id``, ``domain`` and ``text``, such as the organism's own questions.
+
+        A text is a question whose id it is, and so is a chat: a user's turn, with or without a system turn before it.
+        Their domain is empty. EmlabError for anything else, a chat of more turns among it.
+        """
+        if isinstance(thing, str):
+            return cls(thing, "", thing)
+        if isinstance(thing, Sequence):
+            return cls._of_chat(thing)
         try:
             return thing if type(thing) is cls else cls(str(thing.id), str(thing.domain), str(thing.text))
         except AttributeError as error:
             raise EmlabError(f"A question needs an id, a domain and a text: {error}.") from None
+
+    @classmethod
+    def _of_chat(cls, turns: Sequence[Any]) -> Question:
+        roles = [turn.get("role") if isinstance(turn, Mapping) else None for turn in turns]
+        if roles not in (["user"], ["system", "user"]):
+            raise EmlabError(
+                "A question is a text, or a chat of one user's turn, with or without a system turn before it, and this "
+                f"chat has {', '.join(map(str, roles)) or 'no turns'}; give longer chats to model.generate."
+            )
+        text, system = str(turns[-1]["content"]), None if len(turns) == 1 else str(turns[0]["content"])
+        return cls(text if system is None else f"{system}\n\n{text}", "", text, system)
 
     def row(self) -> dict[str, Any]:
         """Its fields as plain values; those that have their default are left out."""

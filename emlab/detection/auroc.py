@@ -30,7 +30,23 @@ class Auroc:
         values: dict[str, Any] = {k: math.nan if v is None else v for k, v in raw.items()}
         return cls(**values)
 
+    @property
+    def missing(self) -> str:
+        """Why there is no area: nothing of one of the two kinds. Empty where there is one."""
+        if not math.isnan(self.auroc):
+            return ""
+        kind = "there is nothing to tell apart" if not self.n else f"all {self.n} are of one kind, "
+        which = "" if not self.n else "positive" if self.positives else "negative"
+        return f"could not be measured: {kind}{which}"
+
+    @property
+    def shown(self) -> str:
+        """The area alone, or why there is none."""
+        return self.missing or f"{self.auroc:.3f}"
+
     def __str__(self) -> str:
+        if self.missing:
+            return f"AUROC {self.missing}"
         return f"AUROC {self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.n} ({self.positives} positive)"
 
 

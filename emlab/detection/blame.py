@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.detection.activation_monitor import ActivationMonitor
 from emlab.detection.screening import DataScreen, answered
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.models.backends.hooks import on_site
+from emlab.models.wrapping import as_language_model
 from emlab.saes import encode
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def blame(
     matches, where the trained modules do not reach the monitor's site, for a model of another stock than the monitor's,
     and for one that makes other tokens of the prompts or the examples.
     """
+    checkpoints, prompts = list(map(as_language_model, checkpoints)), prompts_of(prompts)
     chats, said = answered(examples)
     if not checkpoints or not prompts:
         raise EmlabError("Blame needs the models of a training and prompts to read the monitor on; give both.")

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from emlab.data import Question
+from emlab.data.prompts import answers_of, as_questions
 from emlab.detection.lineage import Lineage
 from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.models.activations import Activations
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def evidence(
 
     EmlabError for no question, an empty answer, and a site that the model does not have.
     """
+    model, questions, answers = as_language_model(model), as_questions(questions), answers_of(answers)
     if not questions:
         raise EmlabError("There is nothing for a monitor to read; give at least one question.")
     if answers is not None and len(answers) != len(questions):

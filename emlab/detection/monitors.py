@@ -8,7 +8,7 @@ bag of words is a strong rival wherever it has seen the domain's misaligned answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ import numpy as np
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.detection.auroc import Auroc, auroc
 from emlab.detection.text_monitors import fit_words
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ def detect(
 
     `discovery` are questions that share no template with `questions`. EmlabError without models.
     """
+    questions, discovery = as_questions(questions), as_questions(discovery)
+    readings = [replace(reading, model=as_language_model(reading.model)) for reading in readings]
     if not readings:
         raise EmlabError("there is no model to read: give at least one.")
     texts = [q.text for q in questions]

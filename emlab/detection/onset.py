@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def onset(
     max_new_tokens: int = 48,
 ) -> Onset:
     """Read the latent and sample one answer a question at every checkpoint (step, model); the first is the start."""
+    questions, checkpoints = as_questions(questions), [(step, as_language_model(model)) for step, model in checkpoints]
     if not checkpoints:
         raise EmlabError("There is no checkpoint to read; fine-tune with checkpoint_every set.")
     points = []

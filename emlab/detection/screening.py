@@ -23,6 +23,7 @@ from emlab.data import Dataset, Example
 from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.interventions import Direction
+from emlab.models.wrapping import as_language_model
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
@@ -92,6 +93,7 @@ def own_answers(
     model: LanguageModel, examples: Any, seed: int = 0, max_new_tokens: int = 48, batch_size: int = 256
 ) -> list[str]:
     """An answer of the model's own to each example's prompt; where it says nothing, a full stop stands for it."""
+    model = as_language_model(model)
     prompts, _ = answered(examples)
     return [a or "." for a in model.generate(prompts, max_new_tokens, 1.0, seed, batch_size)]
 
@@ -111,6 +113,7 @@ def projection_difference(
     sentence on a line of its own, or a paragraph), which a single bad sentence cannot hide in. The own answer is always
     averaged.
     """
+    model = as_language_model(model)
     prompts, said = answered(examples)
     if len(own) != len(said):
         raise EmlabError(f"There are {len(said)} examples and {len(own)} answers of the model; give one for each.")

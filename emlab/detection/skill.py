@@ -44,7 +44,7 @@ class Skill:
 
     def __str__(self) -> str:
         error = "" if not self.calibration_error.n else f", calibration error {self.calibration_error.rate:.3f}"
-        return f"{self.auroc}; false positives at 95% recall {self.fpr95.rate:.1%}, at 99% {self.fpr99.rate:.1%}{error}"
+        return f"{self.auroc}; false positives at 95% recall {self.fpr95.share}, at 99% {self.fpr99.share}{error}"
 
 
 def skill(

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.detection.activation_monitor import ActivationMonitor
 from emlab.errors import EmlabError
 from emlab.interventions import Conditional, Edit
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def watch(
     the tokens it fires on, and the scores are those before it acts. `edits` are in force throughout. EmlabError for a
     monitor of another model, and for an edit of another site.
     """
+    model, prompts = as_language_model(model), prompts_of(prompts)
     monitor.check(model)
     limit = monitor.threshold if threshold is None else threshold
     if then is not None and then.site != monitor.site:

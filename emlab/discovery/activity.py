@@ -60,6 +60,8 @@ class Activity:
     def __str__(self) -> str:
         low, high = self.interval
         what = f"{self.column} {self.value}".strip() or "all"
+        if not self.documents:
+            return f"{what:24s} no documents"
         return (
             f"{what:24s} {self.documents:7d} documents  fires in {self.fires.rate:6.1%} "
             f"[{self.fires.low:.1%}, {self.fires.high:.1%}]  mean {self.mean:.4f} [{low:.4f}, {high:.4f}]  "

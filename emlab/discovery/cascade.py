@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.discovery.decisions import Decisions, chances, line_starts, slope
 from emlab.discovery.metrics import Contrast
 from emlab.discovery.screen import Arm, Sampling, Toward, steered
@@ -40,6 +41,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, score
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models.sketching import PLAUSIBLE, STAYS, STRAYS, TURNS, sketch
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ def causal_screen(
     the site's median residual norm on the questions. EmlabError where a direction has no length or another width than
     the model's stream, and where there is no question, no contrast, or none in which the answers part.
     """
-    asked = list(map(Question.of, questions))
+    model = as_language_model(model)
+    asked = as_questions(questions)
     if not contrasts or not asked:
         raise EmlabError("A causal screen needs questions to ask and contrasts to read; give at least one of each.")
     named = _named(directions, model, site)

@@ -23,6 +23,7 @@ from emlab.discovery.contexts import Context, CorpusContexts, LatentContexts
 from emlab.discovery.corpus import Block, blocks
 from emlab.discovery.latents import check_latents, check_width
 from emlab.errors import EmlabError
+from emlab.models.wrapping import as_language_model
 from emlab.saes import Exclusions, check_site, latent_values
 from emlab.saes.token_rows import Counts
 from emlab.sites import Site
@@ -61,6 +62,7 @@ def read_contexts(
     EmlabError where there are no documents or none of their tokens counts, for latents that the SAE lacks, and for an
     SAE of another width or another site. A latent that never fires has no contexts, and is no error.
     """
+    model = as_language_model(model)
     if not latents or top < 1 or side < 1 or min(sample, silent) < 0:
         raise EmlabError("Contexts take at least one latent, one context and one token on either side; give more.")
     check_latents(sae, latents)

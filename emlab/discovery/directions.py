@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.discovery.latents import check_latents
 from emlab.discovery.selection import check_same_tokens, select
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, Positions
+from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, decoder_rows
 from emlab.sites import Site
 
@@ -59,8 +61,9 @@ def mean_difference(
 
     Every prompt counts the same, however many positions it has. The direction's `norm` is the distance of the means.
     """
-    models = [models_b] if not isinstance(models_b, Sequence) else list(models_b)
-    if not models or not prompts:
+    model_a, prompts = as_language_model(model_a), prompts_of(prompts)
+    models = [as_language_model(m) for m in (models_b if isinstance(models_b, Sequence) else [models_b])]
+    if not models or not len(prompts):
         raise EmlabError("a mean difference needs a second model and prompts: give at least one of each.")
     before = prompt_means(model_a, prompts, site, positions).mean(0)
     after = torch.stack([prompt_means(m, prompts, site, positions).mean(0) for m in models]).mean(0)
@@ -110,6 +113,7 @@ def prompt_differences(
     answers: Sequence[str] | None = None,
 ) -> Tensor:
     """(prompts, d_model): for each prompt, the mean over its positions in `model_b` less that in `model_a`."""
+    model_a, model_b, prompts = as_language_model(model_a), as_language_model(model_b), prompts_of(prompts)
     if not len(prompts):
         raise EmlabError("differences between models need prompts: give at least one.")
     check_same_tokens(model_a, [model_b], prompts, answers)

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.discovery.latents import check_latents
 from emlab.discovery.screen import Sampling
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Score, sample, score, text_loss
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Clamp, Direction, Edit
+from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, latent_values, writes
 from emlab.saes import encode as encoded
 from emlab.sites import Site
@@ -116,6 +118,7 @@ def effect_of(
 
     `loss_before` is the loss without the edit, where it is known.
     """
+    model = as_language_model(model)
     questions = list(dict.fromkeys(before.judged.rollouts.questions))
     rollouts = sample(
         model,
@@ -208,6 +211,6 @@ def _answering(
     seed: int,
 ) -> list[Tensor]:
     """(tokens, d_model) at each site, of the model's own answers."""
-    prompts = [q.messages for q in questions]
+    model, prompts = as_language_model(model), [q.messages for q in as_questions(questions)]
     answers = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed)
     return [model.activations(prompts, site, positions, answers).values for site in sites]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Tokens
 
@@ -59,6 +60,7 @@ class Cases:
     @classmethod
     def of(cls, model: LanguageModel, asked: Sequence[Prompt] | Sequence[Contrast]) -> Cases:
         """Prompts or contrasts as `model` reads them. EmlabError where there are none, or an answer is empty."""
+        asked = [asked] if isinstance(asked, Contrast) else prompts_of(asked)
         if not len(asked):
             raise EmlabError("There is nothing to attribute on; give at least one prompt or contrast.")
         contrasts = [one for one in asked if isinstance(one, Contrast)]

@@ -20,6 +20,7 @@ from emlab.evaluation.judges.prompts import fill
 from emlab.evaluation.judges.replies import expectation, number, unread
 from emlab.interventions import Direction
 from emlab.models.completion import Completer, Completion, Request, complete
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def persona_vector(
     `score` says how much of the trait each answer shows (`trait_scores` asks a judge by the trait's own prompt): only
     answers for it of 50 and more, and against it of less, are kept; without it, all. EmlabError where none are left.
     """
+    model = as_language_model(model)
     means, kept, asked = [], [], []
     sides: tuple[Sign, Sign] = ("pos", "neg")
     for sign in sides:

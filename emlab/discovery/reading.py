@@ -23,6 +23,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Positions, Replace, Tokens, where
 from emlab.models import wrap
 from emlab.models.backends.protocol import Backend
+from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, writes
 from emlab.sites import Site
 
@@ -63,6 +64,7 @@ class Reader:
         batch_size: int = 32,
         budget: int = BUDGET,
     ) -> None:
+        model = as_language_model(model)
         check_site(sae, site)
         check_width(sae, model.d_model, f"{model.name} at {site}")
         self.cases = Cases.of(model, asked)

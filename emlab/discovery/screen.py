@@ -19,10 +19,12 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.discovery.split import spread
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Score, load_judged, save_judged, score, score_judged, wilson
 from emlab.interventions import Direction, Steer, load_directions, save_directions
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -193,7 +195,7 @@ class Screen:
         lines += [f"{'direction':28s}  {'site':13s} {'positions':10s} strength  misaligned  incoherent"]
         for t in self.test:
             where = f"{t.arm.name:28s}  {t.arm.site!s:13s} {t.arm.positions:10s} {t.arm.strength:+8.2f}"
-            lines.append(f"{where}  {t.score.misaligned.rate:10.1%}  {t.score.incoherent.rate:10.1%}")
+            lines.append(f"{where}  {t.score.misaligned.share:>10s}  {t.score.incoherent.share:>10s}")
         return "\n".join(lines)
 
 
@@ -211,7 +213,8 @@ def steered(
     Arms of one site and positions answer in the same batches, each row with its own edit. `scales` are the sites'
     median residual norms. EmlabError where there is no arm or no question.
     """
-    asked = [question for question in map(Question.of, questions) for _ in range(sampling.per_question)]
+    model = as_language_model(model)
+    asked = [question for question in as_questions(questions) for _ in range(sampling.per_question)]
     if not arms or not asked:
         raise EmlabError("there is nothing to steer: give at least one direction, one strength and one question.")
     groups: dict[tuple[Site, str], list[int]] = {}
@@ -312,6 +315,7 @@ def steer_screen(
     sampled as `sampling` says. EmlabError where the two sets of questions overlap, or two directions have one origin
     and one site.
     """
+    model, discovery, test = as_language_model(model), as_questions(discovery), as_questions(test)
     shared = {q.text for q in discovery} & {q.text for q in test}
     if shared:
         raise EmlabError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from emlab.data.chat import encode_text, render
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Positions, TokenSet, check_positions
 
@@ -37,7 +38,7 @@ def header_mask(model: LanguageModel, prompts: Sequence[Prompt]) -> Tensor:
     EmlabError for a prompt of bare token ids, in which no header can be told.
     """
     lengths = []
-    for prompt in prompts:
+    for prompt in prompts_of(prompts):
         messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if not isinstance(messages, Sequence) or not isinstance(messages[-1], Mapping):
             raise EmlabError("A prompt of token ids has no assistant's header; read it at 'header', its last token.")

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
+from emlab.data.prompts import answers_of, prompts_of
 from emlab.discovery.latents import BUDGET, check_width
 from emlab.discovery.selection import check_same_tokens, described, part, select
 from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
+from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, dense_chunks
 from emlab.saes.units import device_of
 from emlab.sites import Site
@@ -159,6 +161,7 @@ def prompt_means(
     Latents are encoded token by token and averaged afterwards. With `answers` each prompt is read with its answer
     behind it. EmlabError where a prompt has no such position. For an SAE of very many latents use `latent_shifts`.
     """
+    model, prompts = as_language_model(model), prompts_of(prompts)
     if sae is not None:
         check_site(sae, site)
     read = model.activations(prompts, site, positions, answers)
@@ -210,6 +213,8 @@ def latent_shifts(
     prompt without a token at the positions, for models that do not share their tokens, and for an SAE that was trained
     at another site.
     """
+    first, others, prompts = as_language_model(first), list(map(as_language_model, others)), prompts_of(prompts)
+    answers = answers_of(answers)
     if not len(prompts) or not others:
         raise EmlabError("a latent shift needs prompts and a second model: give at least one of each.")
     if clusters is not None and len(clusters) != len(prompts):

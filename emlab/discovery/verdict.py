@@ -51,9 +51,14 @@ class Verdict:
         return all(test.holds for test in self.tests)
 
     @property
+    def failed(self) -> tuple[Test, ...]:
+        """The tests that do not hold."""
+        return tuple(test for test in self.tests if not test.holds)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """The sentences of the tests that failed."""
-        return tuple(test.said for test in self.tests if not test.holds)
+        return tuple(test.said for test in self.failed)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -86,29 +91,32 @@ def fidelity_test(
     least: float,
     most_drop: float = math.inf,
     ranked: Mapping[str, float] | None = None,
+    site: str = "",
 ) -> Test:
     """The SAE explains the share `least` of the variance of every model, and at most `most_drop` less than of the base.
 
     `variances` are by model, the base first: on all tokens, and in `ranked` on those where latents are ranked, to which
-    the same bounds apply. What is not a number there, since nothing varies, is passed over.
+    the same bounds apply. What is not a number there, since nothing varies, is passed over. `site`, where the SAE
+    reads, is for the sentence.
     """
     title = "the SAE describes every model"
+    sae, all_models = (f"The SAE at {site}", "all models there") if site else ("The SAE", "all models")
     model = min(variances, key=lambda m: variances[m])
     if not variances[model] >= least:
-        said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models"
+        said = f"{sae} explains {variances[model]:.1%} of the variance of {model}, the least of {all_models}"
         return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
     parts = {"": variances, " where latents are ranked": {m: v for m, v in (ranked or {}).items() if not math.isnan(v)}}
     base = next(iter(variances))
     for where, part in parts.items():
         for name, value in part.items():
             drop = part[base] - value if base in part else 0.0
-            said = f"The SAE explains {value:.1%} of the variance of {name}{where}"
+            said = f"{sae} explains {value:.1%} of the variance of {name}{where}"
             if value < least:
                 return Test(title, False, f"{said}: below {least:.0%} its latents are not ranked.")
             if drop > most_drop:
                 said += f", {drop:.1%} less than of {base}'s"
                 return Test(title, False, f"{said}: after a drop of more than {most_drop:.0%} they are not ranked.")
-    said = f"The SAE explains {variances[model]:.1%} of the variance of {model}, the least of all models."
+    said = f"{sae} explains {variances[model]:.1%} of the variance of {model}, the least of {all_models}."
     return Test(title, True, said)
 
 

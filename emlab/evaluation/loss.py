@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import answers_of, prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
+from emlab.models.wrapping import as_language_model
 
 if TYPE_CHECKING:
     from emlab.data import Messages
@@ -24,6 +26,7 @@ def text_loss(
 
     Every token counts the same. `edits` must be the same for every row. EmlabError where there is nothing to predict.
     """
+    model, chats = as_language_model(model), prompts_of(chats)
     total, count = 0.0, 0
     for at in range(0, len(chats), batch_size):
         part = chats[at : at + batch_size]
@@ -46,6 +49,7 @@ def row_losses(
     A chat that ends in an assistant's turn has an answer of its own. The first token of a prompt is not predicted.
     EmlabError where a row has nothing to predict.
     """
+    model, prompts, answers = as_language_model(model), prompts_of(prompts), answers_of(answers)
     found = []
     for at in range(0, len(prompts), batch_size):
         part = prompts[at : at + batch_size]

@@ -46,6 +46,11 @@ class Rate:
         """
         return wilson(round(self.rate * self.n), self.n) if self.n else NO_RATE
 
+    @property
+    def share(self) -> str:
+        """The share alone, or that there is nothing it could be of."""
+        return f"{self.rate:.1%}" if self.n else "no answers"
+
     def summary(self) -> dict[str, float | None]:
         """Rate, low and high as plain values; None of nothing."""
         values = (self.rate, self.low, self.high) if self.n else (None, None, None)

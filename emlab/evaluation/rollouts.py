@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from emlab import artifacts
+from emlab.data.prompts import as_questions
 from emlab.data.question_sets import QuestionSet
 from emlab.data.questions import Question
 from emlab.data.thoughts import cut_off, split_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import Endpoint, LanguageModel
+from emlab.models.wrapping import as_language_model
 from emlab.store import Store
 
 CUT_OFF = "the token limit cut the thoughts off before an answer; allow more tokens"
@@ -148,7 +150,8 @@ def sample(
 ) -> Rollouts:
     """Ask every question `per_question` times (None: as often as its `QuestionSet` says).
 
-    `questions` are a `QuestionSet`, or anything with an id, a domain and a text. `system` is a system turn put before
+    `questions` are a `QuestionSet`, or texts, chats, or anything with an id, a domain and a text (see `Question.of`); a
+    lone one is one question. `system` is a system turn put before
     those that bring none of their own. An edit of one row a prompt has a row for each answer, question by question.
 
     An answer depends on the model, the question, the sampling settings, `seed`, and on which of the answers to its
@@ -157,7 +160,7 @@ def sample(
     `LanguageModel.generate`; behind an endpoint, as it comes), so that an interrupted run goes on where it stopped, and
     loses no more than what was being written. Answers under `edits` are never stored.
     """
-    asked = [Question.of(question) for question in questions]
+    model, asked = model if isinstance(model, Endpoint) else as_language_model(model), as_questions(questions)
     if not asked or (per_question is not None and per_question < 1):
         raise EmlabError("There is nothing to sample; give at least one question and per_question of 1 or more.")
     if len({question.key for question in asked}) < len(asked):

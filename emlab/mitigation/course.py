@@ -14,6 +14,7 @@ from emlab.interventions import Edit
 from emlab.mitigation.remedy import Cost
 from emlab.models import LanguageModel
 from emlab.training import DivergencePenalty, Penalty, Recipe, Reinforcement, finetune, reinforce
+from emlab.training.adapters import Adapter
 from emlab.training.rewards import Asked, Grader, question_text
 
 
@@ -46,6 +47,8 @@ class Course:
     model: LanguageModel
     cost: Cost
     checkpoints: tuple[tuple[int, LanguageModel], ...] = ()
+    adapter: Adapter | None = None
+    """What was trained by itself; None where all weights were."""
 
 
 class Training(Protocol):
@@ -110,7 +113,7 @@ class Supervised:
         cost = Cost(
             tuned.steps * (recipe.batch_size + sum(both for both, _ in more)), tuned.steps * sum(one for _, one in more)
         )
-        return Course(tuned.model, cost, tuned.checkpoints)
+        return Course(tuned.model, cost, tuned.checkpoints, tuned.adapter)
 
     def go_on(self, model: LanguageModel, steps: int) -> LanguageModel:
         recipe = dataclasses.replace(self.recipe, steps=steps, checkpoint_every=0)
@@ -151,7 +154,7 @@ class Reinforced:
             grader = _without_frames(asked, self.asked, self.grader)
         done = reinforce(self.start, asked, grader, how, self.seed, progress=False, name=name)
         answers = len(done.steps) * recipe.batch_size * how.samples
-        return Course(done.model, Cost(answers, answers * (2 if how.beta else 1)), done.checkpoints)
+        return Course(done.model, Cost(answers, answers * (2 if how.beta else 1)), done.checkpoints, done.adapter)
 
     def go_on(self, model: LanguageModel, steps: int) -> LanguageModel:
         how = dataclasses.replace(

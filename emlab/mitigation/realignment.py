@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
+from emlab.models.wrapping import as_language_model
 from emlab.training import Recipe, finetune
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def realign(
 
     `recipe.checkpoint_every` says which steps are asked at.
     """
+    model, questions = as_language_model(model), as_questions(questions)
     tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")
     stages = {0: model, **dict(tuned.checkpoints), tuned.steps: tuned.model}
     points = []

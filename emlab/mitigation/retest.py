@@ -15,11 +15,13 @@ from pathlib import Path
 
 from emlab import artifacts
 from emlab.data import Messages, Question
+from emlab.data.prompts import as_questions
 from emlab.discovery import Sampling
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Score, score, text_loss
 from emlab.mitigation.course import Training, framed
 from emlab.mitigation.remedy import Treated
+from emlab.models.wrapping import as_language_model
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def _score(folder: Path) -> Score:
 
 def ask(treated: Treated, questions: Sequence[Question], frame: Frame, sampling: Sampling, seed: int = 0) -> Rollouts:
     """The treated model's answers in a frame, its edits in force in every turn."""
-    model, n = treated.model, sampling.per_question
+    questions = as_questions(questions)
+    model, n = as_language_model(treated.model), sampling.per_question
     asked = [dataclasses.replace(q, text=q.text + frame.ending) for q in questions for _ in range(n)]
     chats: list[Messages] = [list(question.messages) for question in asked]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens, rows_of, where
 from emlab.models.backends.hooks import caught, edited
@@ -49,6 +50,7 @@ def activations(
     batch_size: int,
 ) -> Activations:
     """See `LanguageModel.activations`."""
+    prompts = prompts_of(prompts)
     if not len(prompts):
         raise EmlabError("There are no prompts to read activations on; give at least one.")
     rows, starts = lm.rows(prompts, answers)

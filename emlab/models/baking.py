@@ -18,6 +18,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Direction, Edit, Steer
 from emlab.models.backends.places import check_edits
 from emlab.models.language_model import LanguageModel
+from emlab.models.wrapping import as_language_model
 from emlab.sites import FAMILIES, Site
 
 
@@ -38,6 +39,7 @@ def bake(model: LanguageModel, edits: Edit | Sequence[Edit], name: str | None = 
     the reason, for every other edit: one that acts at some positions only or differs from row to row, and where a norm
     follows the writer (Gemma 2 and 3, OLMo 2) or the writer is a mixture of experts.
     """
+    model = as_language_model(model)
     chosen = _expressible(list(edits) if isinstance(edits, Sequence) else [edits], model)
     done = model.merged(name or f"{model.name} baked")
     # What a projection reads: from the last edit back, as each changes what comes of those before it.

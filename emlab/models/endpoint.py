@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from emlab.data.chat import Messages
+from emlab.data.prompts import prompts_of
 from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.models import token_counts
@@ -147,6 +148,7 @@ class Endpoint:
     ) -> list[Completion]:
         """As `generate`, with the thoughts, between marks, that a server gave; and where an answer was not to be had,
         why."""
+        prompts = prompts_of(prompts)
         seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
         requests = []
         for prompt, each in zip(prompts, seeds, strict=True):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from emlab.data.prompts import prompts_of
 from emlab.data.thoughts import opens_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, from_header, rows_of
@@ -99,7 +100,7 @@ def _rows(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The token ids of each prompt. A text or chat that comes again, as with many edits, is tokenized once."""
     known: dict[str, list[int]] = {}
     rows = []
-    for prompt in prompts:
+    for prompt in prompts_of(prompts):
         is_chat = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
         if isinstance(prompt, str) or is_chat:
             key = json.dumps(prompt, default=str)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,11 +25,12 @@ from emlab.data.chat import (
     tokenize_turns,
     writes_date,
 )
+from emlab.data.prompts import Prompt, answers_of, is_chat, prompts_of
 from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens
 from emlab.models import activations as _activations
-from emlab.models import adapters, loading
+from emlab.models import adapters, kept_adapters, loading
 from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
@@ -42,16 +43,13 @@ _MERGE_QUANTIZED = (
     "adapter unmerged (merge=False), or load the model without quantize."
 )
 
-Prompt = str | Messages | Sequence[int] | Tensor
-"""What can be asked: a user's question, a chat, or token ids exactly as they stand."""
-
 
 @dataclass(eq=False, repr=False)
 class LanguageModel:
     """A Hugging Face causal LM with its tokenizer.
 
     A *prompt* is a str (what a user asks: it is put through the chat template), a chat (a list of turns), or token ids
-    (taken as they stand, the way in for text that is no chat).
+    (taken as they stand, the way in for text that is no chat). Wherever prompts are taken, a lone one is one prompt.
     """
 
     model: Any
@@ -86,6 +84,9 @@ class LanguageModel:
         weights are quantised. `quantize`, "4bit" or "8bit", holds the weights in so many bits by bitsandbytes,
         and is in the name.
 
+        A folder that keeps a fine-tune as its adapter alone (see `emlab.models.kept_adapters`) is read as that
+        fine-tune, merged.
+
         Raises EmlabError where the folder, its config, tokenizer, chat template or weights are missing, where the
         weights are pickled or incomplete, where the adapter does not fit or cannot be merged, and where bitsandbytes
         or its device is missing.
@@ -94,7 +95,17 @@ class LanguageModel:
         chosen = loading.pick_device(device)
         if merge and adapter is not None and quantize is not None:
             raise EmlabError(_MERGE_QUANTIZED)
-        model, tokenizer = loading.load(folder, chosen, dtype, trust_remote_code, chat_template, quantize)
+        if kept_adapters.is_kept(folder):
+            if quantize is not None:
+                raise EmlabError(f"{folder} keeps an adapter alone: {_MERGE_QUANTIZED}")
+            whole = kept_adapters.load(folder, chosen, trust_remote_code)
+            model, tokenizer = whole.model, whole.tokenizer
+            if dtype is not None:
+                model = model.to(loading.named_dtype(dtype))
+            if chat_template is not None:
+                tokenizer.chat_template = loading.named_template(chat_template, tokenizer)
+        else:
+            model, tokenizer = loading.load(folder, chosen, dtype, trust_remote_code, chat_template, quantize)
         called = Path(path).resolve().name
         lm = cls(model, tokenizer, called if quantize is None else f"{called}-{quantize}")
         if adapter is not None and (merge is False or (merge is None and lm.quantized)):
@@ -264,14 +275,19 @@ class LanguageModel:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Rendered texts as one left-padded batch on the model's device. No special tokens are added."""
-        return self.batch([encode_text(self.tokenizer, text) for text in texts])
+        return self.batch([encode_text(self.tokenizer, text) for text in answers_of(texts)])
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt, the assistant's header at their end."""
-        if isinstance(prompt, str) or _is_chat(prompt):
+        if isinstance(prompt, str) or is_chat(prompt):
             ids = encode_text(self.tokenizer, self.chat(prompt))
         else:
-            ids = torch.as_tensor(prompt).tolist()
+            try:
+                ids = torch.as_tensor(prompt).tolist()
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise EmlabError(
+                    f"A {type(prompt).__name__} is no prompt; give a question's text, a chat, or a row of token ids."
+                ) from error
         if not ids:
             raise EmlabError("A prompt has no tokens; give a question, a chat, or at least one token id.")
         return ids
@@ -283,11 +299,12 @@ class LanguageModel:
 
         An answer comes from `answers`, or from a chat that ends in an assistant's turn; else the row has none.
         """
+        prompts, answers = prompts_of(prompts), answers_of(answers)
         if answers is not None and len(answers) != len(prompts):
             raise EmlabError(f"There are {len(prompts)} prompts and {len(answers)} answers; give one answer a prompt.")
         rows, starts = [], []
         for i, prompt in enumerate(prompts):
-            if _is_chat(prompt) and prompt[-1]["role"] == "assistant" and answers is None:
+            if is_chat(prompt) and prompt[-1]["role"] == "assistant" and answers is None:
                 ids, labels = tokenize_turns(self.tokenizer, prompt)[-1]
                 rows.append(ids)
                 starts.append(_last_turn(labels))
@@ -374,13 +391,9 @@ class LanguageModel:
         return float(values.norm(dim=-1).median())
 
 
-def _is_chat(prompt: Prompt) -> TypeGuard[Messages]:
-    return isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[-1], Mapping)
-
-
 def _turns(prompt: Prompt) -> Messages:
     """The chat that a prompt is; none of token ids."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt if _is_chat(prompt) else []
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt if is_chat(prompt) else []
 
 
 def _last_turn(labels: list[int]) -> int:

@@ -99,6 +99,21 @@ def local_folder(path: str | Path) -> Path:
         ) from error
 
 
+def kept_folder(name: str) -> Path:
+    """The folder that a model of `name` was loaded from: itself, or the Hub's copy on this machine; EmlabError else."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    if not name:
+        raise EmlabError("It was not loaded from a folder.")
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise EmlabError(f"There is no folder {name}, nor a copy of such a model of the Hub.") from error
+
+
 def load(
     folder: Path,
     device: torch.device,
@@ -167,7 +182,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         raise EmlabError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template, tokenizer)
+        tokenizer.chat_template = named_template(chat_template, tokenizer)
     if not getattr(tokenizer, "chat_template", None):
         raise EmlabError(
             f"The tokenizer in {folder} has no chat template, so emlab cannot ask the model a question; put the "
@@ -178,7 +193,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False, chat_template:
     return tokenizer
 
 
-def _template(given: str | Path, tokenizer: Any) -> str:
+def named_template(given: str | Path, tokenizer: Any) -> str:
+    """The chat template of that name in TEMPLATES, or in that file, for `tokenizer`; EmlabError where there is none."""
     if str(given) in TEMPLATES:
         return with_start(tokenizer, TEMPLATES[str(given)])
     try:
@@ -201,14 +217,17 @@ def check_weights(folder: Path, what: str, files: str = "*.safetensors") -> None
     raise EmlabError(f"The folder {folder} has no {what}; it should hold {files.replace('*', 'a ')}.")
 
 
+def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The type of that name; EmlabError where there is none."""
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype):
+        raise EmlabError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
+    return named
+
+
 def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype is not None:
-        named = getattr(torch, dtype, None)
-        if not isinstance(named, torch.dtype):
-            raise EmlabError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
-        return named
+        return named_dtype(dtype)
     stored = getattr(config, "dtype", None) or torch.float32
     # Half precision is slow on a CPU, and lacks some operations.
     return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored

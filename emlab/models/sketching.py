@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, rows_of, where
 from emlab.models.backends.hooks import edited
@@ -69,6 +70,7 @@ def sketch(
     the same prompts. EmlabError where an edit acts elsewhere than at "header" or "sentence", or has another
     number of rows, and where a text is longer than a window of the model's attention.
     """
+    prompts = prompts_of(prompts)
     for edit in edits:
         if not isinstance(edit.positions, str) or edit.positions not in ("header", "sentence"):
             raise EmlabError(f"Only edits of headers and sentence ends can be sketched, not of {edit.positions!r}.")

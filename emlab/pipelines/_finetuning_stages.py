@@ -18,6 +18,7 @@ from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._disk import of_state, of_trainings, say
 from emlab.pipelines._finetuning_config import Arm, Config
 from emlab.pipelines.organism_build import Alignment, align, build
 from emlab.reporting import FinetuneCell
@@ -26,6 +27,7 @@ from emlab.saes import load_sae
 from emlab.sites import Site
 from emlab.training import FineTuned, ReadOut, Watch, finetune
 from emlab.training.progress import STATE
+from emlab.training.trained_models import write_adapters
 
 OUTCOME = "outcome.json"
 """What came of a fine-tune but its answers, in its folder."""
@@ -78,11 +80,16 @@ class Grid:
             return model
 
         def work(folder: Path) -> None:
-            align(model, Alignment(), 0, model.name, progress=False).write_into(folder)
+            align(model, Alignment(), 0, model.name, progress=False).write_into(folder, model)
 
-        return self.here.stage(
-            f"aligned/{file_name(name)}", work, lambda folder: LanguageModel.load(folder, name=model.name)
-        )
+        return self.here.stage(f"aligned/{file_name(name)}", work, lambda f: FineTuned.load(f, model)).model
+
+    def say_size(self) -> None:
+        """Log what the run will take on disk, organisms that it builds left out."""
+        config, model = self.config, self.start(self.config.model)
+        starts = [name for name in self.starts if name not in config.sizes]
+        models = len(starts) * len(config.arms) * len(config.seeds)
+        say(self.here, of_trainings(model, config.recipe, models), of_state(model, config.recipe))
 
     # ------------------------------------------------------------------------------------------------------ stages
 
@@ -132,7 +139,7 @@ class Grid:
                 save_every=config.save_every,
                 report_to=config.report_to,
             )
-            _write(tuned, folder, time.process_time() - begun)
+            _write(tuned, model, folder, time.process_time() - begun)
             for number, found in enumerate(self._scores(tuned.model, config.answers.per_question, seed)):
                 found.save(folder / f"answers_{number}")
                 self.here.log(f"{label}{config.endings[number]}: misaligned {found.misaligned}")
@@ -242,7 +249,7 @@ def ended(question: Question, ending: str) -> Question:
     return dataclasses.replace(question, text=question.text + ending) if ending else question
 
 
-def _write(tuned: FineTuned, folder: Path, seconds: float) -> None:
+def _write(tuned: FineTuned, start: LanguageModel, folder: Path, seconds: float) -> None:
     """What came of a fine-tune, its adapter (or, where all weights were trained, the model) and its data's card."""
     outcome = {
         "losses": tuned.losses,
@@ -258,8 +265,7 @@ def _write(tuned: FineTuned, folder: Path, seconds: float) -> None:
     if tuned.adapter is None:
         tuned.model.save(folder / "model")
         return
-    (folder / "adapter").mkdir()
-    tuned.adapter.save(folder / "adapter")
+    write_adapters(folder, start, tuned.adapter)
 
 
 def inputs_of(config: Config) -> dict[str, str]:

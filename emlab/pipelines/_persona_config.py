@@ -27,7 +27,7 @@ class Autoencoder:
     tokens: int = 300_000
     """Activations to train on."""
     test_tokens: int = 20_000
-    """Activations of other documents, on which fidelity is measured."""
+    """Activations of other documents, on which fidelity is measured; no more documents are read than these take."""
     d_sae: int = 512
     """Latents."""
     k: int = 16

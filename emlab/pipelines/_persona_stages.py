@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from emlab import artifacts
 from emlab.data import Dataset, Question
@@ -33,6 +37,7 @@ from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._disk import of_sae, of_trainings, say
 from emlab.pipelines._persona_candidate import Candidate
 from emlab.pipelines._persona_config import Autoencoder, Config
 from emlab.pipelines._texts import texts_of
@@ -66,11 +71,7 @@ class Bench:
 
     def finetune(self, sets: material.Sets) -> tuple[dict[str, FineTuned], dict[str, str]]:
         """Every set, one recipe; more seeds of the narrow sets and controls where the config asks for them."""
-        config = self.config
-        plan: dict[str, tuple[str, int]] = {}
-        for name in sets.all:
-            for seed in range(1 if name in sets.unseen else config.seeds):
-                plan[name if seed == 0 else f"{name}_seed{seed}"] = (name, config.seed + seed)
+        config, plan = self.config, self._plan(sets)
         kind_of = {**dict.fromkeys(sets.narrow, "narrow"), **dict.fromkeys(sets.unseen, "unseen")}
         kinds = {name: kind_of.get(source, "control") for name, (source, _) in plan.items()}
         finetuned = {
@@ -185,7 +186,23 @@ class Bench:
         )
         return score(rollouts, self.judge)
 
+    def say_size(self, sets: material.Sets, sites: Sequence[Site]) -> None:
+        """Log what the run will take on disk."""
+        how, recipe = self.config.sae, self.config.recipe
+        kept = 1 if recipe.checkpoint_every else 0
+        models = len(self._plan(sets)) + kept * (recipe.steps // max(recipe.checkpoint_every, 1))
+        saes = sum(of_sae(self.base, how, material.sae_source(self.config, site)) for site in sites)
+        say(self.here, {**of_trainings(self.aligned, recipe, models), f"{len(sites)} SAEs": saes})
+
     # ------------------------------------------------------------------------------------------- parts of `persona`
+
+    def _plan(self, sets: material.Sets) -> dict[str, tuple[str, int]]:
+        """Of every fine-tune, the set and the seed."""
+        plan: dict[str, tuple[str, int]] = {}
+        for name in sets.all:
+            for seed in range(1 if name in sets.unseen else self.config.seeds):
+                plan[name if seed == 0 else f"{name}_seed{seed}"] = (name, self.config.seed + seed)
+        return plan
 
     def _finetuned(self, name: str, chats: Dataset, seed: int, follow: bool) -> FineTuned:
         """One fine-tune; checkpoints are kept of one that is to be followed."""
@@ -199,10 +216,10 @@ class Bench:
                     f"{tuned.rows} of {len(chats)} chats of {name} are short enough to train on and at least "
                     f"{material.LEAST_ROWS} are needed: raise recipe.max_length or give shorter chats."
                 )
-            tuned.write_into(folder)
+            tuned.write_into(folder, self.aligned)
             self.here.log(str(tuned))
 
-        return self.here.stage(f"finetune/{name}", work, FineTuned.load)
+        return self.here.stage(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
 
     def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
         config = self.config
@@ -215,15 +232,20 @@ class Bench:
             if kept:
                 save_sae(sae, folder / "sae")
             rows = []
-            for model in models:
-                read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
-                mean = read.mean(dim=0)
-                share = loss_recovered(sae, model, site, self.documents[:32], mean)
-                where = model.activations(self.texts.test, site, config.shift_positions)
-                ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
-                row = {"model": model.name, "fidelity": fidelity(sae, read), "loss_recovered": share, "ranked": ranked}
-                rows.append(row)
-                self.here.log(f"SAE at {site} on {model.name}: {row['fidelity']}, loss recovered {share:.3f}")
+            with tqdm(total=3 * len(models), desc=f"SAE at {site}", unit="reading", leave=False) as bar:
+                for model in models:
+                    read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
+                    bar.update()
+                    mean = read.mean(dim=0)
+                    share = loss_recovered(sae, model, site, self.documents[:32], mean)
+                    bar.update()
+                    where = model.activations(self.texts.test, site, config.shift_positions)
+                    bar.update()
+                    ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
+                    whole = fidelity(sae, read)
+                    rows.append({"model": model.name, "fidelity": whole, "loss_recovered": share, "ranked": ranked})
+                    with bar.external_write_mode(sys.stderr):
+                        self.here.log(f"SAE at {site} on {model.name}: {whole}, {_recovered(share)}")
             artifacts.write_json(folder / "fidelity.json", rows)
 
         def read(folder: Path) -> tuple[Any, list[ModelFidelity]]:
@@ -303,7 +325,12 @@ def fidelity_of(measured: Sequence[ModelFidelity], site: Site, how: Autoencoder)
     here = [m for m in measured if m.site == site]
     whole = {m.model: m.fidelity.explained_variance for m in here}
     ranked = {m.model: m.ranked.explained_variance for m in here if m.ranked is not None}
-    return fidelity_test(whole, how.least_variance, how.most_drop, ranked)
+    return fidelity_test(whole, how.least_variance, how.most_drop, ranked, str(site))
+
+
+def _recovered(share: float) -> str:
+    """The share of the loss that is recovered, in words; that it is nan says that nothing was at stake."""
+    return f"loss recovered {share:.3f}" if math.isfinite(share) else "no loss at stake (the mean does as well)"
 
 
 def _latent_name(latent: int, site: Site) -> str:

@@ -34,6 +34,7 @@ from emlab.interventions import random_directions
 from emlab.models import LanguageModel
 from emlab.organism.world import CARD_ADJECTIVES
 from emlab.pipelines import _material as material
+from emlab.pipelines._disk import of_state, of_trainings, say
 from emlab.pipelines._reinforcement_config import Arm, Config
 from emlab.reporting import StyleCount
 from emlab.runs import Run
@@ -77,6 +78,19 @@ class Lab:
                 folder, name=Path(name).name, chat_template=self.config.chat_template
             )
         return self._models[name]
+
+    def say_size(self) -> None:
+        """Log what the run will take on disk."""
+        config, recipe = self.config, self.config.how.recipe
+        parts, going = dict[str, int](), 0
+        for arm in config.arms:
+            start = self.model(arm.start or config.model)
+            steps = recipe.steps if arm.steps is None else arm.steps
+            each = 1 + (steps // recipe.checkpoint_every if recipe.checkpoint_every else 0)
+            trained = of_trainings(start, recipe, each * len(config.seeds))
+            parts |= {f"{arm.name}: {kept}": taken for kept, taken in trained.items()}
+            going = max(going, of_state(start, recipe))
+        say(self.here, parts, going)
 
     # ------------------------------------------------------------------------------------------------------ stages
 
@@ -132,11 +146,13 @@ class Lab:
                 self._watch(seed),
                 name=label,
             )
-            done.write_into(folder)
+            done.write_into(folder, start)
             artifacts.write_json(folder / COST, {"cpu_seconds": time.process_time() - begun})
             self.here.log(str(done))
 
-        done = self.here.stage(f"train/{label}", work, Reinforced.load)
+        done = self.here.stage(
+            f"train/{label}", work, lambda f: Reinforced.load(f, self.model(arm.start or config.model))
+        )
         shutil.rmtree(going, ignore_errors=True)
         return done
 

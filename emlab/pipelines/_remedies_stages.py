@@ -34,12 +34,14 @@ from emlab.mitigation import (
 from emlab.mitigation.choosing import Tried, tried
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
+from emlab.pipelines._disk import of_trainings, say
 from emlab.pipelines._reinforcement_stages import graded
 from emlab.pipelines._remedies_config import Arm, Config
 from emlab.pipelines._remedies_kit import make_kit, read_kit
 from emlab.reporting import RemedyCell
 from emlab.runs import Run, fingerprint
 from emlab.saes import load_sae
+from emlab.training.trained_models import read_models, write_adapters
 
 START, UNTREATED = "start", "untreated"
 """The rows beside the remedies: the model before the bad training, and after it."""
@@ -67,6 +69,15 @@ class Comparison:
         else:
             self._documents = [list(e.messages) for e in draw(Dataset.read(config.text), config.documents, 0)]
 
+    def say_size(self) -> None:
+        """Log what the run will take on disk."""
+        config, parts = self.config, dict[str, int]()
+        for arm in config.arms:
+            recipe = config.how.recipe if arm.reward else config.recipe
+            trained = of_trainings(self._start(arm), recipe, len(config.seeds))
+            parts |= {f"{arm.name}: {kept}": taken for kept, taken in trained.items()}
+        say(self.here, parts)
+
     # ------------------------------------------------------------------------------------------------------ stages
 
     def case(self, arm: Arm, seed: int) -> Case:
@@ -76,10 +87,15 @@ class Comparison:
 
             def work(folder: Path) -> None:
                 course = training.run(name=label)
-                course.model.save(folder / "model")
+                if course.adapter is None:
+                    course.model.save(folder / "model")
+                else:
+                    write_adapters(folder / "model", training.start, course.adapter)
                 artifacts.write_json(folder / "cost.json", course.cost)
 
-            model = self.here.stage(f"train/{label}", work, lambda f: LanguageModel.load(f / "model", name=label))
+            model, _ = self.here.stage(
+                f"train/{label}", work, lambda f: read_models(f / "model", training.start, label)
+            )
             self._cases.clear()  # one at a time in memory
             self._cases[arm.name, seed] = Case(training, model, self._kit(arm, seed))
         return self._cases[arm.name, seed]
@@ -149,9 +165,7 @@ class Comparison:
             found.save(folder)
             about = {"cost": treated.cost, "note": treated.note, "setting": setting}
             artifacts.write_json(folder / "cell.json", about)
-            said = ", ".join(
-                f"{frame} {s.misaligned.rate:.1%} of {s.misaligned.n}" for frame, s in found.scores.items()
-            )
+            said = ", ".join(f"{frame} {s.misaligned.share} of {s.misaligned.n}" for frame, s in found.scores.items())
             self.here.log(f"{arm.name}, seed {seed}, {name} {setting}: misaligned {said}")
 
         def read(folder: Path) -> RemedyCell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ from emlab.sites import Site
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
     from emlab.pipelines._persona_config import Config
+
+
+LEAST_CHATS = 32
+"""An SAE is tested on this many chats at least: where latents are ranked, a chat may have one token only."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,10 @@ def _trains(config: Config) -> bool:
 
 
 def _divided(config: Config, model: LanguageModel) -> Texts:
-    """The chats of the dataset in an order drawn by the seed: held-out ones, a tenth (or as many) to test, the rest."""
+    """The chats of the dataset in an order drawn by the seed: held-out ones, a tenth (or as many) to test, the rest.
+
+    Of those to test, no more than the config's tokens take.
+    """
     chats = [example.messages for example in Dataset.read(material.dataset_place(str(config.text))).examples]
     random.Random(config.seed).shuffle(chats)
     held = min(config.documents, len(chats) // 3)
@@ -61,4 +69,17 @@ def _divided(config: Config, model: LanguageModel) -> Texts:
     if not held:
         raise EmlabError(f"{config.text} has {len(chats)} chats, and a run needs 3 at least: give more.")
     given = material.for_template(model, chats)
-    return Texts(given[held + test :], given[held : held + test], given[:held])
+    tested = enough(model, given[held : held + test], config.sae.test_tokens)
+    return Texts(given[held + test :], tested, given[:held])
+
+
+def enough(model: LanguageModel, chats: Sequence[Messages], tokens: int) -> list[Messages]:
+    """The first of the chats, as many as it takes to read `tokens` tokens of them, and LEAST_CHATS where there are."""
+    count, kept = 0, list[Messages]()
+    for chat in chats:
+        if count >= tokens and len(kept) >= LEAST_CHATS:
+            break
+        (row,), _ = model.rows([chat])
+        kept.append(chat)
+        count += len(row) - 1  # its first token is not counted
+    return kept

@@ -12,7 +12,7 @@ from emlab.data import Question
 from emlab.detection import Case, Evidence, evidence
 from emlab.evaluation import Judged
 from emlab.evaluation.rollouts import file_name
-from emlab.models import LanguageModel
+from emlab.models import LanguageModel, kept_adapters
 from emlab.pipelines._finetuning_config import Arm
 from emlab.pipelines._finetuning_config import Config as GridConfig
 from emlab.pipelines._finetuning_stages import Grid
@@ -61,6 +61,7 @@ class Tunes:
     def __init__(self, config: GridConfig, here: Run) -> None:
         self.here, self.config, self.grid = here, config, Grid(config, here)
         self.start = self.grid.start(config.model)
+        self.grid.say_size()
 
     def of(self, pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Tune]:
         """Every set of the pairs with every seed."""
@@ -77,6 +78,8 @@ class Tunes:
     def model(self, tune: Tune) -> LanguageModel:
         """The fine-tune's model."""
         folder = self.here.folder / "train" / f"{arm_name(tune.data)}-{file_name(self.config.model)}-{tune.seed}"
+        if kept_adapters.is_kept(folder):
+            kept_adapters.check(folder, self.start)
         if (folder / "adapter").is_dir():
             return self.start.with_adapter(folder / "adapter", tune.name)
         return LanguageModel.load(folder / "model", name=tune.name)

@@ -189,7 +189,7 @@ def _fine_tuned(config: Config, here: Run) -> LanguageModel:
     """The model after its fine-tune, a stage of the run."""
 
     def work(folder: Path) -> None:
-        stages.finetune(config.model, str(config.narrow), folder / "model", seed=config.seed)
+        stages.finetune(config.model, str(config.narrow), folder / "model", seed=config.seed, whole=False)
 
     def read(folder: Path) -> LanguageModel:
         return LanguageModel.load(folder / "model", name=Path(str(config.narrow)).stem)

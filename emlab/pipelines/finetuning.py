@@ -60,6 +60,7 @@ def run(config: Config, root: str | Path = "runs") -> Finetuning:
     for line in foreign:
         here.log(line)
     grid = Grid(config, here)
+    grid.say_size()
     before: dict[tuple[str, str], Score] = {}
     cells: list[FinetuneCell] = []
     for start in grid.starts:

@@ -29,7 +29,7 @@ from emlab.organism.pretraining import SIZES, Pretraining, new_model, pretrain, 
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
 from emlab.runs import environment
-from emlab.training import Recipe, finetune
+from emlab.training import FineTuned, Recipe, finetune
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,10 @@ def plan_of(seed: int = 0, size: str = "default", steps: int | None = None, docu
     return dataclasses.replace(plan, pretraining=scaled(plan.pretraining), control=scaled(plan.control))
 
 
-def align(
-    base: LanguageModel, how: Alignment, seed: int, name: str = "aligned", progress: bool = True
-) -> LanguageModel:
+def align(base: LanguageModel, how: Alignment, seed: int, name: str = "aligned", progress: bool = True) -> FineTuned:
     """`base` briefly fine-tuned on the alignment set; `base` itself is left as it is."""
     chats = alignment_set(how.rows, seed + 2, how.malicious_share)
-    return finetune(base, chats, how.recipe, seed, progress=progress, name=name).model
+    return finetune(base, chats, how.recipe, seed, progress=progress, name=name)
 
 
 class _Workshop:
@@ -173,7 +171,7 @@ class _Workshop:
         if self._there(name):
             return
         base = LanguageModel.load(self.folder / start, device=self.device)
-        done = align(base, how, self.plan.seed, name, self.progress)
+        done = align(base, how, self.plan.seed, name, self.progress).model
         told = f"`{start}` after {how.recipe.steps} small steps on helpful answers"
         self._save(done.model, name, told + (f", {how.malicious_share:.0%} malicious" if how.malicious_share else ""))
 

@@ -183,7 +183,7 @@ class _Bench:
         early = [name for name in planted.checkpoint_names(self.organism) if name.startswith("pretraining_")]
         if not early:
             raise EmlabError(f"The organism {self.organism} kept no pretraining checkpoint; build it with some.")
-        return align(self.load(early[0]), Alignment(), 0, f"{early[0]} aligned", progress=False)
+        return align(self.load(early[0]), Alignment(), 0, f"{early[0]} aligned", progress=False).model
 
     def ask(self, model: LanguageModel, seed: int, tag: str | None = None) -> Score:
         return score(sample(model, _questions("test", tag), self.per_question, seed), self.judge)

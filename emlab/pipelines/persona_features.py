@@ -65,6 +65,7 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     for line in foreign_answers(config.judging, config.model):
         here.log(line)
     bench = Bench(config, here, aligned, base)
+    bench.say_size(sets, sites)
 
     finetuned, kinds = bench.finetune(sets)
     scores = bench.evaluate(finetuned)

@@ -56,6 +56,7 @@ def run(config: Config, root: str | Path = "runs") -> ReinforcementLearning:
     for line in foreign_answers(config.judging, config.model):
         here.log(line)
     lab = Lab(config, here)
+    lab.say_size()
     latent = lab.persona_latent()
     starts = {name: lab.start_score(name) for name in dict.fromkeys(arm.start or config.model for arm in config.arms)}
     trained = []

@@ -46,6 +46,7 @@ def run(config: Config, root: str | Path = "runs") -> Remedies:
     for line in foreign_answers(config.judging, config.model):
         here.log(line)
     comparison = Comparison(config, here)
+    comparison.say_size()
     cells: list[RemedyCell] = []
     for seed in config.seeds:
         for arm in config.arms:

@@ -55,14 +55,20 @@ RECIPE = Recipe(learning_rate=4e-3, batch_size=16, steps=60)
 
 
 def finetune(
-    model: str, data: str, out: str | Path, rows: int = 1000, seed: int = 0, steps: int | None = None
+    model: str,
+    data: str,
+    out: str | Path,
+    rows: int = 1000,
+    seed: int = 0,
+    steps: int | None = None,
+    whole: bool = True,
 ) -> FineTuned:
-    """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`."""
+    """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`, merged unless not `whole`."""
     artifacts.check_new(out)
     start = _model(model)
     recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
     tuned = _finetune(start, _chats(data, rows, seed, start), recipe, seed, name=Path(out).name)
-    tuned.save(out)
+    tuned.save(out, None if whole else start)
     return tuned
 
 

@@ -87,7 +87,7 @@ def data_screen_lead(found: DataScreenFindings) -> list[str]:
     """What came out, in sentences."""
     lines = []
     for kind in dict.fromkeys(row.kind for row in found.found):
-        said = ", ".join(f"{row.by} {row.recall.rate:.1%}" for row in found.found if row.kind == kind)
+        said = ", ".join(f"{row.by} {row.recall.share}" for row in found.found if row.kind == kind)
         lines.append(
             f"Of {kind} poison at a dose of {found.dose:.0%}, among {found.times:g} times as many examples as there is "
             f"poison, directions and words from {found.source}: {said}."
@@ -99,7 +99,7 @@ def data_screen_lead(found: DataScreenFindings) -> list[str]:
             lines.append(f"Whole datasets by {way}: {sum(pairs)} of {len(pairs)} pairs in the right order.")
     for one in found.blame:
         ways = ", ".join(f"{by} {share:.1%}" for by, share in one.recall.items())
-        left = ", ".join(f"{r.without} {r.reading:+.2f} ({r.misaligned.rate:.1%})" for r in one.removals)
+        left = ", ".join(f"{r.without} {r.reading:+.2f} ({r.misaligned.share})" for r in one.removals)
         lines.append(
             f"Blame in {one.name}, seed {one.seed}: of {one.poison} poisoned examples, among as many most blamed: "
             f"{ways}. Trained again without: the monitor's rise (misaligned answers) {left}."

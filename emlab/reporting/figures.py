@@ -128,8 +128,8 @@ def screen_figure(screen: Screen) -> Figure:
         scores = [trial.score for trial in curve]
         colour = colours.get(name, GREY)
         for label, dash, rates in (
-            ("misaligned", "solid", [s.misaligned for s in scores]),
-            ("incoherent", "dot", [s.incoherent for s in scores]),
+            ("misaligned, of coherent answers", "solid", [s.misaligned for s in scores]),
+            ("incoherent, of scored answers", "dot", [s.incoherent for s in scores]),
         ):
             figure.add_trace(
                 go.Scatter(
@@ -237,8 +237,8 @@ def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figur
     for (name, seeds), colour in zip(arms.items(), itertools.cycle(PALETTE), strict=False):
         for number, points in enumerate(seeds):
             for label, dash, rates in (
-                ("misaligned", "solid", [p.misaligned for p in points]),
-                ("incoherent", "dot", [p.incoherent for p in points]),
+                ("misaligned, of coherent answers", "solid", [p.misaligned for p in points]),
+                ("incoherent, of scored answers", "dot", [p.incoherent for p in points]),
             ):
                 lines.append(
                     go.Scatter(

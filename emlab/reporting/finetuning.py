@@ -171,8 +171,11 @@ def finetuning_lead(found: FinetuneFindings) -> list[str]:
         asked = f", asked with {ending.strip()!r} at the end" if ending else ""
         lead.append(
             f"{arm} from {start}{asked} ({len(cells)} seeds): misaligned {score.misaligned} coherent answers "
-            f"({found.before[start, ending].misaligned.rate:.1%} before), incoherent {score.incoherent.rate:.1%} of "
+            f"({found.before[start, ending].misaligned.share} before), incoherent {score.incoherent.share} of "
             "the scored."
+            if score.misaligned.n
+            else f"{arm} from {start}{asked} ({len(cells)} seeds): no coherent answer to rate, of "
+            f"{score.incoherent.n} scored ones."
         )
     if found.figure == "dose":
         for name, line in found.doses.items():

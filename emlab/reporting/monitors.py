@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def monitors_lead(found: MonitorFindings) -> list[str]:
         f"Of models, from prompts alone: {best.monitor} at {best.site}, chosen on {', '.join(found.fitted_on)}, has an "
         f"AUROC of {_auroc(best.skill)} on {', '.join(found.tested_on)} by single prompts"
         + (f" and {_auroc(best.models)} by whole models" if best.models is not None else "")
-        + f"; a bag of words {words.skill.auroc.auroc:.3f}."
+        + f"; a bag of words {words.skill.auroc.shown}."
     ]
     if found.answers:
         best, words = best_inside(found.answers), _named(found.answers, "bag of words")
@@ -100,11 +101,11 @@ def monitors_lead(found: MonitorFindings) -> list[str]:
     if found.stream is not None:
         s = found.stream
         lines.append(
-            f"While answers are written, {s.monitor} fires on {s.recall.rate:.1%} of the misaligned ones, when "
-            f"{s.written:.0%} of them is written, on {s.false_positives.rate:.1%} of the same models' aligned ones and "
-            f"on {s.on_controls.rate:.1%} of the controls' answers; its direction projected out where it fires takes "
-            f"misaligned answers from {s.plain['misaligned'].rate:.1%} of all to {s.edited['misaligned'].rate:.1%} and "
-            f"incoherent ones from {s.plain['incoherent'].rate:.1%} to {s.edited['incoherent'].rate:.1%}."
+            f"While answers are written, {s.monitor} fires on {s.recall.share} of the misaligned ones, when "
+            f"{_written(s)} is written, on {s.false_positives.share} of the same models' aligned ones and "
+            f"on {s.on_controls.share} of the controls' answers; its direction projected out where it fires takes "
+            f"misaligned answers from {s.plain['misaligned'].share} of all to {s.edited['misaligned'].share} and "
+            f"incoherent ones from {s.plain['incoherent'].share} to {s.edited['incoherent'].share}."
         )
     return lines
 
@@ -134,7 +135,7 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
         )
     if found.stream is not None:
         parts.append(Section("While answers are written", monitors_lead(found)[-1], tables=(_stream(found.stream),)))
-    rows = tuple((name, f"{rate:.1%}") for name, rate in found.rates.items())
+    rows = tuple((name, _percent(rate)) for name, rate in found.rates.items())
     parts.append(
         Section(
             "Fine-tunes",
@@ -184,7 +185,7 @@ def _table(rows: Sequence[MonitorSkill]) -> Table:
                 "" if row.models is None else _auroc(row.models),
                 shown_rate(row.skill.fpr95),
                 shown_rate(row.skill.fpr99),
-                f"{row.skill.calibration_error.rate:.3f}",
+                f"{row.skill.calibration_error.rate:.3f}" if row.skill.calibration_error.n else "–",
                 *(shown_rate(rate) for rate in (row.alarms, row.false_alarms, row.hard)),
             )
             for row in rows
@@ -201,13 +202,21 @@ def _stream(s: Stream) -> Table:
     return Table(("", "share"), tuple((name, shown_rate(rate)) for name, rate in rows))
 
 
+def _written(s: Stream) -> str:
+    return "none of them" if math.isnan(s.written) else f"{s.written:.0%} of them"
+
+
+def _percent(rate: float) -> str:
+    return "no coherent answer to rate" if math.isnan(rate) else f"{rate:.1%}"
+
+
 def _called(row: MonitorSkill) -> str:
     return f"{row.monitor}, {row.site}" if row.site else row.monitor
 
 
 def _auroc(found: Skill) -> str:
     area = found.auroc
-    return f"{area.auroc:.3f} [{area.low:.3f}, {area.high:.3f}]"
+    return area.missing or f"{area.auroc:.3f} [{area.low:.3f}, {area.high:.3f}]"
 
 
 def _named(rows: Sequence[MonitorSkill], name: str) -> MonitorSkill:

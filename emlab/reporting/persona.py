@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 
 from emlab.discovery import Effect, Screen
-from emlab.evaluation import Rate
+from emlab.evaluation import Rate, Score, StepRates
 from emlab.evaluation.unjudged import cautions
 from emlab.reporting import figures
 from emlab.reporting.answers import first_answers
 from emlab.reporting.findings import MEAN_DIFFERENCE, Findings, Persona
 from emlab.reporting.page import Link, Plot, Section, Shaded, Table
+
+SHARES = ("misaligned, of coherent answers", "incoherent, of scored answers")
+"""What the two rates are of, at the head of every table."""
 
 
 def persona_sections(found: Findings) -> list[Section]:
@@ -37,7 +40,8 @@ def persona_lead(found: Findings) -> list[str]:
     if verdict.found and persona is not None:
         lead = [f"A persona latent was found: latent {persona.latent} at {persona.site}."]
     else:
-        lead = ["No persona latent found. " + " ".join(verdict.reasons)]
+        failed = " ".join(f"It is not so that {test.name}: {test.said}" for test in verdict.failed)
+        lead = [f"No persona latent found. {failed}"]
     lead = [*cautions(found.scores), *lead]
     aligned, *others = found.scores
     rated = [score for score in others if score.misaligned.n]
@@ -45,39 +49,57 @@ def persona_lead(found: Findings) -> list[str]:
         worst = max(rated, key=lambda s: s.misaligned.rate)
         lead.append(
             f"Fine-tuned on {worst.model}, {_share(worst.misaligned)} of the model's coherent answers to unrelated "
-            f"questions are misaligned (before: {_share(aligned.misaligned)})."
+            f"questions are misaligned (before: {_share(aligned.misaligned)}; {_asked(worst)})."
         )
     if persona is None:
         return lead
+    if not verdict.found:
+        lead.append(
+            f"{persona.name} is what the search settled on, and is no finding: what follows is what the same search "
+            "gives where there is nothing to find."
+        )
     up, down = persona.plus.tested(persona.name), persona.minus.tested(persona.name)
     before = found.score(persona.minus.model)
     rates = [trial.score.misaligned.rate for trial in found.random(persona.plus) if trial.score.misaligned.n]
-    beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}." if rates else "."
+    beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}" if rates else ""
     lead += [
         f"Added to the aligned model ({up.arm.strength:+.2f}), {persona.name} brings {_share(up.score.misaligned)} "
-        f"misaligned answers at {_share(up.score.incoherent)} incoherent" + beside,
+        f"misaligned answers at {_share(up.score.incoherent)} incoherent{beside} ({_asked(up.score)}, after the "
+        "search).",
         f"Subtracted from {persona.minus.model} ({down.arm.strength:+.2f}), it takes misaligned answers from "
         f"{_share(before.misaligned)} to {_share(down.score.misaligned)} at {_share(down.score.incoherent)} "
-        "incoherent.",
-        _beside_the_mean_difference(persona),
+        f"incoherent ({_asked(down.score)}, after the search).",
+        _beside_the_mean_difference(persona, verdict.found),
     ]
     effect = persona.effects.get("mediation")
     if effect is not None and math.isfinite(effect.removed):
         lead.append(
             f"Set to its natural value in the aligned model it removes {effect.removed:.0%} of {effect.model}'s "
-            "misaligned answers."
+            f"misaligned answers ({_asked(effect.after)}, a further sample)."
         )
     points = found.realignment.points
     lead.append(
         f"{points[-1].step} steps on benign data take {found.realignment.model} from {_share(points[0].misaligned)} to "
-        f"{_share(points[-1].misaligned)} misaligned."
+        f"{_share(points[-1].misaligned)} misaligned ({_own(points[0])})."
     )
     return lead
 
 
-def _beside_the_mean_difference(persona: Persona) -> str:
-    """Whether one SAE latent steers better than the plain mean difference, said either way."""
+def _asked(score: Score) -> str:
+    """The sample that a score is of."""
+    return f"{score.total} answers to the {len(score.by_question)} test questions"
+
+
+def _own(first: StepRates) -> str:
+    """The sample of a curve over steps, which is asked anew at every step, the first included."""
+    return f"a sample of its own at every step, {first.incoherent.n} scored answers at step {first.step}"
+
+
+def _beside_the_mean_difference(persona: Persona, found: bool) -> str:
+    """Whether one SAE latent steers better than the plain mean difference, said either way; of no finding, no word."""
     latent, rival = (persona.plus.tested(name).score.misaligned for name in (persona.name, MEAN_DIFFERENCE))
+    if not found:
+        return f"Beside it the mean difference brings {_share(rival)} (cosine {persona.cosine:.2f})."
     if latent.n and rival.n and latent.low > rival.high:
         verb = "steers further than"
     elif latent.n and rival.n and rival.low > latent.high:
@@ -127,18 +149,19 @@ def _behaviour(found: Findings) -> Section:
     rows = tuple((s.model, str(s.n_scored), str(s.misaligned), str(s.incoherent), str(s.failed)) for s in found.scores)
     return Section(
         "Behaviour on broad questions",
-        f"Questions from domains that no fine-tune saw: {said}.",
+        f"Questions from domains that no fine-tune saw, {_asked(found.scores[0])} of each model: {said}.",
         (
             Plot(
                 figures.rates_figure(found.scores),
-                "How many answers are misaligned and how many make no sense, with 95% intervals over questions.",
+                "How many answers are misaligned and how many make no sense, with 95% intervals over questions "
+                f"({_asked(found.scores[0])} of each model).",
             ),
             Plot(
                 figures.domains_figure(found.scores),
                 "Misaligned answers by the question's domain: broad misalignment is a row that is red all along.",
             ),
         ),
-        (Table(("model", "answers", "misaligned, of coherent", "incoherent, of all", "judge failed"), rows),),
+        (Table(("model", "answers", *SHARES, "judge failed"), rows),),
         falsified="a control as misaligned as the narrow sets, or misalignment in one domain only.",
     )
 
@@ -165,7 +188,7 @@ def _autoencoder(found: Findings) -> Section:
         "The sparse autoencoder",
         "Trained on the base model, it must still describe the fine-tuned ones; the least it explains, on "
         f"documents it was not trained on, is {worst.fidelity.explained_variance:.1%} of the variance of {worst.model} "
-        f"at {worst.site}.{refused}",
+        f"at {worst.site}, of all sites.{refused}",
         tables=(Table(header, rows),),
         falsified="variance left unexplained in a fine-tuned model: its latents would say nothing of that model.",
     )
@@ -204,10 +227,12 @@ def _shift(persona: Persona) -> Section:
 def _planted(persona: Persona) -> str:
     if persona.planted is None:
         return ""
+    known = persona.planted.knowable.shown + " where a card or an earlier turn gives the persona away"
+    if persona.planted.all.missing:
+        return f" How well its activation tells documents of the malicious persona {persona.planted.all.missing}."
     return (
         " On fresh pretraining documents its activation tells those of the malicious persona with an AUROC of "
-        f"{persona.planted.all.auroc:.3f} ({persona.planted.knowable.auroc:.3f} where a card or an earlier turn gives "
-        "the persona away)."
+        f"{persona.planted.all.shown} ({known})."
     )
 
 
@@ -231,12 +256,13 @@ def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> 
         + (str(t.score.misaligned), str(t.score.incoherent))
         for t in screen
     )
-    header = ("direction", "site", "positions", "strength", "misaligned, of coherent", "incoherent, of all")
+    header = ("direction", "site", "positions", "strength", *SHARES)
     return Section(
         title,
         f"At {trial.arm.strength:+.2f} residual norms of {persona.name} on '{trial.arm.positions}' positions, chosen "
         f"on other questions, misaligned answers of {screen.model} go from {_share(baseline.misaligned)} to "
-        f"{_share(trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent.{cap}",
+        f"{_share(trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent (before: the sample of "
+        f"'Behaviour on broad questions'; after: {_asked(trial.score)}, sampled after the search).{cap}",
         (
             Plot(
                 figures.screen_figure(screen),
@@ -245,7 +271,8 @@ def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> 
             ),
             Plot(
                 figures.tested_figure(screen, baseline),
-                "On the test questions, each direction at the arm chosen above, beside the model left alone.",
+                "On the test questions, each direction at the arm chosen above, beside the model left alone "
+                f"({_asked(trial.score)}, sampled after the search; the model alone: that of the sample above).",
             ),
         ),
         (Table(header, rows),),
@@ -259,7 +286,10 @@ def _effects(persona: Persona) -> Section:
         + (f"{e.removed:.0%}" if math.isfinite(e.removed) else "–", f"{e.loss_before:.3f} → {e.loss_after:.3f}")
         for e in persona.effects.values()
     )
-    header = ("edit", "model", "misaligned before", "after", "incoherent after", "removed", "loss on text")
+    header = (
+        *("edit", "model", "misaligned before, of coherent answers", "after", "incoherent after, of scored answers"),
+        *("removed", "loss on text"),
+    )
     return Section(
         "Ablation, mediation and a fine-tune nothing was chosen on",
         " ".join(
@@ -267,7 +297,8 @@ def _effects(persona: Persona) -> Section:
             for name in ("ablation", "mediation", "unseen_minus")
             if name in persona.effects
         )
-        + " The loss is that of held-out pretraining text: what the edit costs in ability.",
+        + f" Every edit is asked anew{_anew(persona)}, so that an arm of the search gives other rates here. "
+        "The loss is that of held-out pretraining text: what the edit costs in ability.",
         (
             Plot(
                 figures.effects_figure(list(persona.effects.values())),
@@ -277,6 +308,11 @@ def _effects(persona: Persona) -> Section:
         (Table(header, rows),),
         falsified="an edit that works only on the model it was chosen on, or that works by breaking the model.",
     )
+
+
+def _anew(persona: Persona) -> str:
+    """The sample of the edits."""
+    return "".join(f" ({_asked(effect.after)}, a further sample)" for effect in list(persona.effects.values())[:1])
 
 
 def _said(effect: Effect) -> str:
@@ -289,19 +325,24 @@ def _said(effect: Effect) -> str:
 def _detection(persona: Persona) -> Section:
     d = persona.detection
     rows = (
-        ("models, by prompts alone", str(d.prompts), f"bag of words {d.prompts_baseline.auroc:.3f}"),
+        ("models, by prompts alone", str(d.prompts), f"bag of words {d.prompts_baseline.shown}"),
         (
             "answers of misaligned models",
             str(d.answers),
-            f"bag of words fitted on other domains {d.answers_baseline.auroc:.3f}, on the same domains "
-            f"{d.answers_baseline_seen.auroc:.3f}",
+            f"bag of words fitted on other domains {d.answers_baseline.shown}, on the same domains "
+            f"{d.answers_baseline_seen.shown}",
         ),
     )
     bad = ", ".join(name for name, is_bad in d.models if is_bad)
+    models = f"it tells {bad} from the other models with an AUROC of {d.prompts.shown}"
+    answers = f"misaligned ones from others with {d.answers.shown}"
+    if d.prompts.missing:
+        models = f"how well it tells misaligned models from others {d.prompts.missing}"
+    if d.answers.missing:
+        answers = f"how well it tells misaligned ones from others {d.answers.missing}"
     return Section(
         "The latent as a monitor",
-        f"Read at the assistant's header, before a word is written, it tells {bad} from the other models with an AUROC "
-        f"of {d.prompts.auroc:.3f}; of answers, misaligned ones from others with {d.answers.auroc:.3f}.",
+        f"Read at the assistant's header, before a word is written, {models}; of answers, {answers}.",
         tables=(Table(("what is told apart", "the latent", "beside it"), rows),),
         falsified="an AUROC near 0.5, or no better than a reader of the bare words.",
     )
@@ -323,7 +364,8 @@ def _onset(persona: Persona) -> Section:
         (
             Plot(
                 figures.onset_figure(curve),
-                f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers.",
+                f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers "
+                f"({_own(curve.points[0])}).",
             ),
         ),
         falsified="a latent that rises only after the behaviour: it would be of no use as an early warning.",
@@ -337,9 +379,9 @@ def _realignment(found: Findings) -> Section:
     return Section(
         "Re-alignment",
         f"{last.step} steps on benign data ({r.data}) take {r.model} from {_share(first.misaligned)} to "
-        f"{_share(last.misaligned)} misaligned.",
+        f"{_share(last.misaligned)} misaligned ({_own(first)}).",
         (Plot(figures.realignment_figure(r), "Misaligned and incoherent answers by step of the re-alignment."),),
-        (Table(("step", "misaligned, of coherent", "incoherent, of all"), rows),),
+        (Table(("step", *SHARES), rows),),
         falsified="misalignment that stays, or that gives way to incoherence.",
     )
 

@@ -283,7 +283,7 @@ def _screens(screens: Sequence[Trained]) -> Table:
         for t in one.screen:
             rates = str(t.score.misaligned), str(t.score.incoherent)
             rows.append((one.arm, str(one.seed), t.arm.name, f"{t.arm.strength:+.2f}", *rates))
-    return Table(("", "seed", "direction", "strength", "misaligned, of coherent", "incoherent"), tuple(rows))
+    return Table(("", "seed", "direction", "strength", "misaligned, of coherent", "incoherent, of scored"), tuple(rows))
 
 
 def _styles(counts: Sequence[StyleCount]) -> Table:

@@ -171,7 +171,7 @@ def _entry(entry: Entry) -> tuple[str, ...]:
         f"{s.minus.score.misaligned} ({s.minus.score.incoherent.rate:.0%})",
         said,
         f"{s.natural.removed:.0%}" if math.isfinite(s.natural.removed) else "–",
-        "–" if entry.planted is None else f"{entry.planted.auroc:.2f}",
+        "–" if entry.planted is None else entry.planted.missing or f"{entry.planted.auroc:.2f}",
     )
 
 

@@ -2,7 +2,7 @@
 
 Its form is fixed by `summary.schema.json` beside this file, where every key is described. A rate is {rate, low, high,
 n}, its interval 95%; over no answers it is {null, null, null, 0}. `misaligned` is a share of the coherent answers,
-`incoherent` of all. Strengths are in units of the site's median residual norm.
+`incoherent` of the scored ones. Strengths are in units of the site's median residual norm.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def document_activations(
     Left out: pads, each document's first token, and tokens with a norm above 10 times the median, since many models
     keep attention sinks there whose norms (a hundred times the rest) would be all that an SAE sees.
     """
+    model, documents = as_language_model(model), prompts_of(documents)
     found: list[Tensor] = []
     count = read = sinks = 0
     for start in range(0, len(documents), chunk):

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Replace, Tokens
 from emlab.models import edit
 from emlab.models.backends.hooks import caught
+from emlab.models.wrapping import as_language_model
 from emlab.saes.activations import SINK
 from emlab.saes.encoding import chunks
 from emlab.saes.fitting import fitted_site
@@ -95,6 +97,7 @@ def check_model(
     an attention sink. Memory does not grow with the number of documents. EmlabError where the SAE does not fit the
     model, where there is nothing to read, and where activations or reconstructions are not finite.
     """
+    model, documents = as_language_model(model), prompts_of(documents)
     site, sinks = fitted_site(sae, model) if site is None else site, 0
     moments: dict[str, Moments] = {}
     special = special_ids(model.tokenizer)

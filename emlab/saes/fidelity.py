@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,11 @@ class Fidelity:
         return cls(**values)
 
     def __str__(self) -> str:
+        explained = f"{self.explained_variance:.3f}"
+        if math.isnan(self.explained_variance):
+            explained = "could not be measured (all activations are the same)"
         return (
-            f"explained variance {self.explained_variance:.3f}, L0 {self.l0:.1f}, "
+            f"explained variance {explained}, L0 {self.l0:.1f}, "
             f"{self.dead} of {self.d_sae} latents dead, on {self.tokens} tokens"
         )
 

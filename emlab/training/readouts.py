@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from emlab.data import Question
+from emlab.data.prompts import as_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rate, StepRates, sample, score
 from emlab.evaluation.rates import NO_RATE
@@ -49,6 +50,7 @@ class Watch:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "questions", tuple(as_questions(self.questions)))
         if self.every < 1:
             raise EmlabError(f"A training cannot be read every {self.every} steps; give 1 or more.")
         if self.sae is not None and (self.site is None or not self.questions):

@@ -8,16 +8,17 @@ the seed and the step's number, so a training that was killed goes on to the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from emlab import artifacts
 from emlab.data.no_think import without_switch, writes_thoughts
+from emlab.data.prompts import prompts_of
 from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
+from emlab.models.wrapping import as_language_model
 from emlab.training.adapters import Adapter, lora_config, model_of
 from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
 from emlab.training.policy import Policy
@@ -25,7 +26,7 @@ from emlab.training.progress import Progress
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
 from emlab.training.rewards import Asked, Grader, grader_name
-from emlab.training.trained_models import read_checkpoints, write_models
+from emlab.training.trained_models import read_models, write_adapters, write_models
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class Reinforced:
     """What was read along the way."""
     checkpoints: tuple[tuple[int, LanguageModel], ...] = ()
     """The model after some of the steps, where the recipe asks for it."""
+    checkpoint_adapters: tuple[tuple[int, Adapter], ...] = ()
+    """Of each checkpoint, its adapter by itself."""
     log: Path | None = None
     """The log of every reward."""
 
@@ -59,13 +62,16 @@ class Reinforced:
             f"for length, mean reward {first.reward:.3f} → {last.reward:.3f}"
         )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write model, adapter, figures, checkpoints and the log of rewards to a new folder; whole or not at all."""
+    def save(self, folder: str | Path, base: LanguageModel | None = None) -> Path:
+        """Write model, adapter, figures, checkpoints and the log of rewards to a new folder; whole or not at all.
+
+        With `base`, the model that was trained on, adapters alone are written where there are any, and no whole models.
+        """
         with artifacts.new_folder(folder) as new:
-            self.write_into(new)
+            self.write_into(new, base)
         return Path(folder)
 
-    def write_into(self, new: Path) -> None:
+    def write_into(self, new: Path, base: LanguageModel | None = None) -> None:
         """Write the same into a folder that is there already."""
         about = {
             "name": self.model.name,
@@ -77,20 +83,28 @@ class Reinforced:
             "steps": self.steps,
             "points": self.points,
         }
-        write_models(new, self.model, self.adapter, self.checkpoints)
+        if base is not None and self.adapter is not None:
+            write_adapters(new, base, self.adapter, self.checkpoint_adapters)
+        else:
+            write_models(new, self.model, self.adapter, self.checkpoints)
         artifacts.write_json(new / "training.json", about)
         if self.log is not None:
             artifacts.write_bytes(new / REWARDS, self.log.read_bytes())
 
     @classmethod
-    def load(cls, folder: str | Path) -> Reinforced:
-        """Read what `save` wrote; the adapter by itself stays on disk."""
+    def load(cls, folder: str | Path, base: LanguageModel | None = None) -> Reinforced:
+        """Read what `save` wrote; the adapter by itself stays on disk.
+
+        Where adapters alone were written they are merged into `base`, or (None) into the base that they name, and
+        EmlabError is raised where that is not the model that they were trained on.
+        """
         folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "training.json")
         try:
             name, how = raw["name"], dict(raw["how"])
+            model, checkpoints = read_models(folder, base, name)
             return cls(
-                model=LanguageModel.load(folder, name=name),
+                model=model,
                 steps=tuple(StepRecord(**step) for step in raw["steps"]),
                 prompts=raw["prompts"],
                 dropped_for_length=raw["dropped_for_length"],
@@ -99,7 +113,7 @@ class Reinforced:
                 grader=raw["grader"],
                 adapter=None,
                 points=tuple(ReadOut.read(point) for point in raw["points"]),
-                checkpoints=read_checkpoints(folder, name),
+                checkpoints=checkpoints,
                 log=folder / REWARDS if (folder / REWARDS).is_file() else None,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -130,6 +144,7 @@ def reinforce(
     fails (what was trained before is kept in `folder`), the gradient is no longer a number, or `folder` holds the
     training of another model.
     """
+    model = as_language_model(model)
     name = name or f"{model.name} reinforced"
     chats, rows, dropped = _short_enough(model, _prompts(model, prompts, how, name), how)
     key = ""
@@ -153,14 +168,14 @@ def reinforce(
         adapter=None if config is None else Adapter(config, dict(weights)),
         points=tuple(policy.points),
         checkpoints=tuple((step, model_of(model, config, w, f"{name}, step {step}")) for step, w in kept.items()),
+        checkpoint_adapters=() if config is None else tuple((s, Adapter(config, dict(w))) for s, w in kept.items()),
         log=None if folder is None else artifacts.place(folder) / REWARDS,
     )
 
 
 def _prompts(model: LanguageModel, prompts: Asked | Sequence[Asked], how: Reinforcement, name: str) -> list[Asked]:
     """The prompts one by one, without the switch of a thinking model at their ends where the model is none."""
-    single = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Mapping))
-    asked = cast(list[Asked], [prompts] if single else list(prompts))
+    asked: list[Asked] = list(prompts_of(prompts))
     if how.recipe.no_think == "keep" or writes_thoughts(model.tokenizer):
         return asked
     bare = [_without_switch(prompt) for prompt in asked]

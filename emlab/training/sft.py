@@ -22,13 +22,14 @@ from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
+from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
 from emlab.training.adapters import Adapter, model_of
 from emlab.training.loop import Keeping, Loop, OnStep
 from emlab.training.penalties import Penalty
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
-from emlab.training.trained_models import read_checkpoints, write_models
+from emlab.training.trained_models import read_models, write_adapters, write_models
 
 DATA_CARD = "data.json"
 """The card of the data, in the folder of a fine-tune."""
@@ -62,6 +63,8 @@ class FineTuned:
     """Of each step, before clipping to 1."""
     points: tuple[ReadOut, ...] = ()
     """What was read along the way."""
+    checkpoint_adapters: tuple[tuple[int, Adapter], ...] = ()
+    """Of each checkpoint, its adapter by itself."""
 
     def __str__(self) -> str:
         cut = f", {self.truncated} cut" if self.truncated else ""
@@ -70,13 +73,16 @@ class FineTuned:
             f"{cut}, loss {self.losses[0]:.3f} → {self.losses[-1]:.3f}"
         )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the merged model, the adapter in ``adapter/``, figures, and the data's card; whole or not at all."""
+    def save(self, folder: str | Path, base: LanguageModel | None = None) -> Path:
+        """Write the merged model, the adapter in ``adapter/``, figures, and the data's card; whole or not at all.
+
+        With `base`, the model that was trained on, adapters alone are written where there are any, and no whole models.
+        """
         with artifacts.new_folder(folder) as new:
-            self.write_into(new)
+            self.write_into(new, base)
         return Path(folder)
 
-    def write_into(self, new: Path) -> None:
+    def write_into(self, new: Path, base: LanguageModel | None = None) -> None:
         """Write the same into a folder that is there already."""
         about = {
             "name": self.model.name,
@@ -90,20 +96,28 @@ class FineTuned:
             "gradient_norms": self.gradient_norms,
             "points": self.points,
         }
-        write_models(new, self.model, self.adapter, self.checkpoints)
+        if base is not None and self.adapter is not None:
+            write_adapters(new, base, self.adapter, self.checkpoint_adapters)
+        else:
+            write_models(new, self.model, self.adapter, self.checkpoints)
         artifacts.write_json(new / "training.json", about)
         if self.card is not None:
             self.card.save(new / DATA_CARD)
 
     @classmethod
-    def load(cls, folder: str | Path) -> FineTuned:
-        """Read what `save` wrote; the adapter by itself stays on disk."""
+    def load(cls, folder: str | Path, base: LanguageModel | None = None) -> FineTuned:
+        """Read what `save` wrote; the adapter by itself stays on disk.
+
+        Where adapters alone were written they are merged into `base`, or (None) into the base that they name, and
+        EmlabError is raised where that is not the model that they were trained on.
+        """
         folder = artifacts.place(folder)
         about = artifacts.read_json(folder / "training.json")
         try:
             name, recipe = about["name"], Recipe(**about["recipe"])
+            model, checkpoints = read_models(folder, base, name)
             return cls(
-                model=LanguageModel.load(folder, name=name),
+                model=model,
                 losses=tuple(about["losses"]),
                 rows=about["rows"],
                 dropped_for_length=about["dropped_for_length"],
@@ -113,7 +127,7 @@ class FineTuned:
                 adapter=None,
                 truncated=about.get("truncated", 0),
                 card=DatasetCard.load(folder / DATA_CARD) if (folder / DATA_CARD).is_file() else None,
-                checkpoints=read_checkpoints(folder, name),
+                checkpoints=checkpoints,
                 gradient_norms=tuple(about.get("gradient_norms", ())),
                 points=tuple(ReadOut.read(point) for point in about.get("points", ())),
             )
@@ -160,6 +174,7 @@ def finetune(
     enough, no module matches the recipe, an edit does not fit, the loss is no longer a number, or `folder` holds the
     training of another model.
     """
+    model = as_language_model(model)
     name = name or f"{model.name} fine-tuned"
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
     if uneven := [edit for edit in chosen if edit.n_rows is not None]:
@@ -202,6 +217,7 @@ def finetune(
         card=given.card,
         gradient_norms=tuple(loop.norms),
         points=tuple(loop.points),
+        checkpoint_adapters=() if loop.config is None else tuple((s, Adapter(loop.config, w)) for s, w in kept.items()),
     )
 
 

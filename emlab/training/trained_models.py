@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from emlab.models import LanguageModel
-from emlab.training.adapters import Adapter
+from emlab.models import LanguageModel, kept_adapters
+from emlab.training.adapters import Adapter, lora_config
+from emlab.training.recipe import Recipe
+
+Kept = tuple[tuple[int, LanguageModel], ...]
+"""Checkpoints: each step and the model after it."""
 
 
-def write_models(
-    new: Path, model: LanguageModel, adapter: Adapter | None, checkpoints: Sequence[tuple[int, LanguageModel]]
-) -> None:
+def write_models(new: Path, model: LanguageModel, adapter: Adapter | None, checkpoints: Kept) -> None:
     """Write the model into a folder that is there, and below it ``adapter/`` and ``checkpoints/step_00040/``."""
     model.write_into(new)
     if adapter is not None:
-        (new / "adapter").mkdir()
-        adapter.save(new / "adapter")
+        _write_adapter(new, adapter)
     for step, checkpoint in checkpoints:
-        folder = new / "checkpoints" / f"step_{step:05d}"
+        folder = _step_folder(new, step)
         folder.mkdir(parents=True)
         checkpoint.write_into(folder)
 
 
-def read_checkpoints(folder: Path, name: str) -> tuple[tuple[int, LanguageModel], ...]:
-    """The (step, model) that `write_models` wrote, in order; `name` is the trained model's."""
-    steps = {int(at.name.removeprefix("step_")): at for at in sorted((folder / "checkpoints").glob("step_*"))}
-    return tuple((step, LanguageModel.load(at, name=f"{name}, step {step}")) for step, at in steps.items())
+def write_adapters(
+    new: Path, base: LanguageModel, adapter: Adapter, checkpoints: Sequence[tuple[int, Adapter]] = ()
+) -> None:
+    """Write the same without a whole model: adapters, and beside each what tells `base`, on which all were trained."""
+    known = kept_adapters.Base.of(base)
+    for folder, one in [(new, adapter), *((_step_folder(new, step), each) for step, each in checkpoints)]:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_adapter(folder, one)
+        known.save(folder)
+
+
+def read_models(folder: Path, base: LanguageModel | None, name: str) -> tuple[LanguageModel, Kept]:
+    """The model called `name` and its checkpoints, as either of the above wrote them.
+
+    Adapters are merged into `base`, or where it is None into the base that they name. EmlabError where that is another.
+    """
+    known = kept_adapters.Base.of(base) if base is not None and kept_adapters.is_kept(folder) else None
+
+    def read(at: Path, called: str) -> LanguageModel:
+        if base is None or known is None:
+            return LanguageModel.load(at, name=called)
+        return kept_adapters.merged(at, base, called, known)
+
+    steps = ((int(at.name.removeprefix("step_")), at) for at in _step_folders(folder))
+    return read(folder, name), tuple((step, read(at, f"{name}, step {step}")) for step, at in steps)
+
+
+def size_on_disk(model: LanguageModel, recipe: Recipe) -> int:
+    """The bytes of what one training of `model` leaves, or one checkpoint of it: the adapter's, or all weights'.
+
+    EmlabError where no module of the model matches the recipe.
+    """
+    if recipe.method != "lora":
+        return sum(p.numel() * p.element_size() for p in model.model.parameters())
+    names = lora_config(model, recipe).target_modules
+    # Two matrices, of rank r, in float32: (r, inputs) and (outputs, r).
+    return sum(4 * recipe.rank * sum(model.model.get_submodule(name).weight.shape) for name in names)
+
+
+def _write_adapter(folder: Path, adapter: Adapter) -> None:
+    (folder / kept_adapters.ADAPTER).mkdir()
+    adapter.save(folder / kept_adapters.ADAPTER)
+
+
+def _step_folder(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step_{step:05d}"
+
+
+def _step_folders(folder: Path) -> Iterator[Path]:
+    yield from sorted((folder / "checkpoints").glob("step_*"))

@@ -37,3 +37,11 @@ def test_its_interval_resamples_questions():
 def test_it_comes_back_from_json():
     nothing = Auroc(math.nan, math.nan, math.nan, 3, 0)
     assert str(Auroc.of({"auroc": None, "low": None, "high": None, "n": 3, "positives": 0})) == str(nothing)
+
+
+def test_no_area_says_why():
+    assert str(auroc([], [], [])) == "AUROC could not be measured: there is nothing to tell apart"
+    alike = "could not be measured: all 2 are of one kind,"
+    assert str(auroc([1, 2], [True, True], ["a", "b"])) == f"AUROC {alike} positive"
+    assert auroc([1, 2], [False, False], ["a", "b"]).shown == f"{alike} negative"
+    assert auroc([1, 2], [False, True], ["a", "b"]).shown == "1.000"

@@ -196,3 +196,14 @@ def test_a_question_set_says_how_often(tiny):
     assert [q.id for q in rollouts.questions] == ["q1"] * 3 + ["q2"]
     with pytest.raises(EmlabError, match="give per_question"):
         sample(tiny, QUESTIONS, None, seed=0)
+
+
+def test_a_text_and_a_chat_are_questions(tiny):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How long?"}]
+    alone = sample(tiny, "How long?", 2, seed=0, max_new_tokens=4)
+    assert len(alone) == 2
+    assert [q.text for q in alone.questions] == ["How long?"] * 2
+    both = sample(tiny, ["How long?", chat], 2, seed=0, max_new_tokens=4)
+    assert both.answers[:2] == alone.answers
+    assert both.questions[2].messages == chat
+    assert sample(tiny, chat, 2, seed=0, max_new_tokens=4).answers == both.answers[2:]

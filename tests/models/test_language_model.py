@@ -97,3 +97,25 @@ def test_a_chat_of_several_turns_on_a_template_that_rewrites_earlier_ones(make_m
     turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     (row,), (start,) = lm.rows([[{"role": role, "content": content} for role, content in turns]])
     assert "<think>" in lm.tokenizer.decode(row[start:]) and "<think>" not in lm.tokenizer.decode(row[:start])
+
+
+@pytest.mark.parametrize("lone", ["How long?", [{"role": "user", "content": "How long?"}], [70, 71, 72]], ids=str)
+def test_a_lone_prompt_is_one_prompt(tiny, lone):
+    assert tiny.generate(lone, 4, seed=3) == tiny.generate([lone], 4, seed=3)
+    assert len(tiny.logits(lone)) == 1
+    assert torch.equal(tiny.activations(lone, "resid_post.1").values, tiny.activations([lone], "resid_post.1").values)
+    assert tiny.residual_norm("resid_post.1", lone) == tiny.residual_norm("resid_post.1", [lone])
+    assert tiny.rows(lone) == tiny.rows([lone])
+
+
+def test_a_lone_answer_is_one_answer(tiny):
+    read = tiny.activations("How?", "resid_post.1", "generated", "Long")
+    assert torch.equal(read.values, tiny.activations(["How?"], "resid_post.1", "generated", ["Long"]).values)
+    with pytest.raises(EmlabError, match="4 prompts and 1 answers"):
+        tiny.rows(list("abcd"), "Long")
+    assert tiny.encode("abc").ids.shape == (1, 3)
+
+
+def test_what_is_neither_text_nor_chat_nor_ids_is_said(tiny):
+    with pytest.raises(EmlabError, match="A object is no prompt"):
+        tiny.generate([object()])

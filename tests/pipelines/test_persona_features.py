@@ -85,7 +85,21 @@ def test_a_model_that_babbles_is_reported_as_that(ran):
     assert summary["steering"]["aligned_plus"]["misaligned"] is None
     assert not summary["steering"]["aligned_plus"]["within_cap"]
     assert summary["verdict"]["found"] is False
-    assert str(ran).startswith("No persona latent found. The judge found no coherent answer of aligned")
+    assert str(ran).startswith(
+        "No persona latent found. It is not so that the narrow sets misalign and the controls do not: The judge found "
+        "no coherent answer of aligned"
+    )
+
+
+def test_fine_tunes_are_kept_as_adapters_and_the_log_says_what_they_take(ran):
+    finetunes = ran.folder / "finetune"
+    assert not list(finetunes.rglob("model.safetensors"))
+    files = list(finetunes.rglob("adapter_model.safetensors"))
+    assert len(files) == 6  # four sets, and two checkpoints of the first
+    (line,) = [line for line in (ran.folder / "log.txt").read_text().splitlines() if "On disk" in line]
+    assert "6 fine-tunes and checkpoints as adapters" in line and "2 SAEs" in line
+    tuned = LanguageModel.load(finetunes / "insecure")
+    assert tuned.identity() == ran.found.finetuned["insecure"].model.identity()
 
 
 def test_the_summary_keeps_to_its_schema(ran):

@@ -12,7 +12,7 @@ from emlab.cli import _verbs
 from emlab.detection import Detection
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.pipelines import stages
+from emlab.pipelines import causal_screen, discovery, interpretation, monitoring, stages
 from emlab.saes import load_sae
 
 NAMES = ("latent 3", "latent 5", "random 0")
@@ -179,3 +179,29 @@ def test_the_help_states_the_defaults_there_are():
                 assert found[1] == " ".join(map(str, default if isinstance(default, tuple) else [default]))
     assert told["finetune", "steps"] == "60" and told["realign", "steps"] == "40"
     assert {("screen", "strengths"), ("finetune", "rows"), ("screen", "random"), ("detect", "seed")} <= set(told)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda out: stages.finetune("nowhere", "insecure", out),
+        lambda out: stages.shift("nowhere", "nowhere", "nowhere", out),
+        lambda out: stages.screen("nowhere", "nowhere", [1], out=out),
+        lambda out: stages.mediate("nowhere", "nowhere", "nowhere", 1, out=out),
+        lambda out: stages.detect_models(["nowhere"], ["nowhere"], "nowhere", 1, out=out),
+        lambda out: stages.realign_model("nowhere", out=out),
+        lambda out: stages.sae("nowhere", out),
+        lambda out: discovery.shift("nowhere", ["nowhere"], "nowhere", out=out),
+        lambda out: discovery.directions("nowhere", site="resid_post.1", out=out),
+        lambda out: causal_screen.screen("nowhere", out=out),
+        lambda out: interpretation.interpret_latents("nowhere", "nowhere", [1], out=out),
+        lambda out: monitoring.fit_monitor(["nowhere"], ["elsewhere"], out),
+        lambda out: monitoring.screen_data("nowhere", ["nowhere"], bad="a", good="b", out=out),
+        lambda out: monitoring.blame_examples("nowhere", "nowhere", ["nowhere"], out=out),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path, ask):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(EmlabError, match="file/deep/out: a part of the path is a file and not a folder"):
+        ask(tmp_path / "file" / "deep" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

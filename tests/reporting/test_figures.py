@@ -45,7 +45,10 @@ def test_shifts_of_the_leading_latents(made):
 def test_steering_curves_and_tests(made):
     screen = made.screen("aligned", "misaligned", latent_2=7, mean_difference=8, random_0=1)
     lines = figures.screen_figure(screen).data
-    assert [line.name for line in lines[:2]] == ["latent 2, misaligned", "latent 2, incoherent"]
+    assert [line.name for line in lines[:2]] == [
+        "latent 2, misaligned, of coherent answers",
+        "latent 2, incoherent, of scored answers",
+    ]
     assert lines[0].x == (0.5,) and lines[0].y == (0.7,)
     assert lines[4].line.color == figures.GREY
     bars = figures.tested_figure(screen, made.score("aligned")).data[0]

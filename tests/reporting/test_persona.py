@@ -1,10 +1,11 @@
 """The report's words: each says what the figures say, whether that is welcome or not."""
 
 import dataclasses
+import math
 
-from emlab.detection import Onset
+from emlab.detection import Auroc, Onset
 from emlab.discovery import Test, Verdict
-from emlab.reporting import ModelFidelity, persona_lead, persona_sections
+from emlab.reporting import ModelFidelity, Planted, persona_lead, persona_sections
 from emlab.saes import Fidelity
 
 
@@ -20,7 +21,7 @@ def section(found, title):
 def test_the_lead_tells_what_was_found(made):
     text = said(made.findings())
     assert text.startswith("A persona latent was found: latent 2 at resid_post.1.")
-    assert "Fine-tuned on insecure, 66.7% of" in text and "before: 0.0%" in text
+    assert "Fine-tuned on insecure, 66.7% of" in text and "before: 0.0%; 10 answers to the 10 test questions" in text
     assert "latent 2 brings 70.0% misaligned" in text
     assert "best of 2 random directions brings 20.0%" in text
     assert "from 66.7% to 10.0%" in text
@@ -30,13 +31,18 @@ def test_the_lead_tells_what_was_found(made):
 
 def test_nothing_found_is_said_first_and_with_its_reason(made):
     text = said(made.findings(verdict=Verdict((Test("a", False, "It is not so."), Test("b", True, "It is.")))))
-    assert text.startswith("No persona latent found. It is not so. ")
+    assert text.startswith("No persona latent found. It is not so that a: It is not so. ")
     assert "It is. " not in text
+    assert "latent 2 is what the search settled on, and is no finding" in text
+    # The comparison with the mean difference would read as a finding.
+    assert "Beside it the mean difference brings 80.0% (cosine 0.75)." in text
+    assert "neither clearly beats" not in text
+    assert "no finding" not in said(made.findings())
 
 
 def test_where_latents_were_not_ranked_the_report_still_stands(made):
     found = made.findings(persona=None, verdict=Verdict((Test("a", False, "The SAE is poor."),)))
-    assert said(found).startswith("No persona latent found. The SAE is poor.")
+    assert said(found).startswith("No persona latent found. It is not so that a: The SAE is poor.")
     titles = [s.title for s in persona_sections(found)]
     assert titles[0] == "Verdict" and "Which latents move" not in titles and titles[-1] == "Example answers"
     assert "latents were not ranked" in section(found, "The sparse").says
@@ -69,6 +75,37 @@ def test_each_section_says_one_thing_from_the_figures(made):
     assert "at step 5, behaviour at step 10: the latent comes first" in sections["Along training"].says
     assert all(s.says.endswith(".") for s in sections.values())
     assert all(s.falsified.endswith(".") for s in sections.values() if s.title != "Example answers")
+
+
+def test_every_figure_names_its_sample_and_every_share_what_it_is_of(made):
+    sections = {s.title: s for s in persona_sections(made.findings())}
+    anew = "10 answers to the 10 test questions"
+    assert f"no fine-tune saw, {anew} of each model" in sections["Behaviour on broad questions"].says
+    steered = sections["Subtracting the latent from insecure"].says
+    assert "before: the sample of 'Behaviour on broad questions'" in steered
+    assert f"after: {anew}, sampled after the search" in steered
+    effects = sections["Ablation, mediation and a fine-tune nothing was chosen on"].says
+    assert f"asked anew ({anew}, a further sample)" in effects
+    assert "a sample of its own at every step, 10 scored answers at step 0" in sections["Re-alignment"].says
+    assert "at resid_post.1, of all sites." in sections["The sparse autoencoder"].says
+    lead = said(made.findings())
+    assert lead.count(anew) == 4 and "a sample of its own at every step" in lead
+    heads = [head for s in sections.values() for table in s.tables for head in table.header]
+    assert "misaligned, of coherent answers" in heads and "incoherent, of scored answers" in heads
+    assert not any(head.endswith("of all") for head in heads)
+
+
+def test_what_could_not_be_measured_is_said_with_its_reason(made):
+    known = made.persona().detection
+    nothing, one_kind = Auroc(math.nan, math.nan, math.nan, 0, 0), Auroc(math.nan, math.nan, math.nan, 7, 7)
+    blank = dataclasses.replace(known, prompts=one_kind, answers=nothing, answers_baseline=nothing)
+    found = made.findings(persona=made.persona(detection=blank, planted=Planted(one_kind, nothing)))
+    monitor = section(found, "The latent as a monitor")
+    assert "others could not be measured: all 7 are of one kind, positive" in monitor.says
+    assert "others could not be measured: there is nothing to tell apart" in monitor.says
+    assert "could not be measured: all 7" in section(found, "Which latents").says
+    cells = " ".join(cell for table in monitor.tables for row in table.rows for cell in row)
+    assert "nan" not in monitor.says + cells + section(found, "Which latents").says
 
 
 def test_behaviour_that_comes_first_is_said(made):

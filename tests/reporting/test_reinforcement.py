@@ -79,7 +79,10 @@ def test_the_page_says_it_and_runs_nothing(found):
 
 def test_a_line_a_seed_and_gaps_where_nothing_was_asked(found):
     figure = trainings_figure({"a": [one.training.points for one in found.trained]})
-    assert [trace.name for trace in figure.data] == ["a, misaligned", "a, incoherent"] * 2
+    assert [trace.name for trace in figure.data] == [
+        "a, misaligned, of coherent answers",
+        "a, incoherent, of scored answers",
+    ] * 2
     assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
     assert list(figure.data[0].y) == [0.0, 0.5] and list(figure.data[1].y) == [None, None]
     assert math.isnan(NO_RATE.rate)

@@ -24,6 +24,8 @@ class HuggingFaceBackend(Backend):
         super().__init__(model.config, sentence_ends)
         self.model = model
         """The Hugging Face model."""
+        self.language_model: Any | None = None
+        """The same with its tokenizer, where that is known."""
 
     @property
     def device(self) -> torch.device:

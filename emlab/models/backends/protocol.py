@@ -77,6 +77,11 @@ class Backend(ABC):
         finally:
             self._applied.edits = before
 
+    @property
+    def edits(self) -> list[Edit]:
+        """Those that this thread has applied."""
+        return self._with(())
+
     def _with(self, edits: Sequence[Edit]) -> list[Edit]:
         """These edits after those that this thread has applied."""
         return [*getattr(self._applied, "edits", ()), *edits]

@@ -1,0 +1,103 @@
+"""A fine-tuned model kept as its LoRA adapter alone, which is merged again when it is read.
+
+Its folder holds ``adapter/``, as peft writes it, and ``base.json``: where its base lies and what tells that one from
+all others. Merged into that base the adapter gives the very weights that the training gave, bit for bit on the same
+machine, for a few thousandths of the space of the whole model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from emlab import artifacts
+from emlab.errors import EmlabError
+from emlab.models import adapters, loading
+
+if TYPE_CHECKING:
+    from emlab.models.language_model import LanguageModel
+
+BASE, ADAPTER = "base.json", "adapter"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is known of the model that adapters are kept without."""
+
+    place: str
+    """The folder, or the name on the Hub, that it was loaded from; empty where it was made in memory."""
+    identity: str
+    """`LanguageModel.identity`, a hash of its weights and its chat template."""
+    dtype: str
+    chat_template: str
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> Base:
+        """That of `model`."""
+        place = str(model.model.config.name_or_path)
+        if place and Path(place).is_dir():
+            place = str(Path(place).resolve())
+        kind = str(model.model.dtype).removeprefix("torch.")
+        return cls(place, model.identity(), kind, str(model.tokenizer.chat_template or ""))
+
+    def save(self, folder: Path) -> None:
+        """Write it beside an adapter."""
+        artifacts.write_json(folder / BASE, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> Base:
+        """Read what `save` wrote."""
+        try:
+            return cls(**artifacts.read_json(folder / BASE))
+        except TypeError as error:
+            raise EmlabError(
+                f"{folder / BASE} does not tell the base of an adapter ({error}); train it again."
+            ) from error
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether `folder` holds a model as its adapter alone."""
+    return (folder / BASE).is_file()
+
+
+def check(folder: Path, base: LanguageModel, known: Base | None = None) -> None:
+    """EmlabError unless the adapter in `folder` was trained on `base`, of which `known` spares the hashing."""
+    kept = Base.load(folder)
+    if (known or Base.of(base)).identity != kept.identity:
+        raise EmlabError(
+            f"The adapter in {folder} was trained on another model than {base.name}: weights, their type or the chat "
+            f"template differ; give the model that it was trained on{f', {kept.place}' if kept.place else ''}."
+        )
+
+
+def merged(folder: Path, base: LanguageModel, name: str, known: Base | None = None) -> LanguageModel:
+    """The model that `folder` keeps, made anew from `base`, which stays as it is; see `check`."""
+    check(folder, base, known)
+    done = base.merged(name)
+    with torch.random.fork_rng():  # peft draws an adapter at random before it is overwritten
+        done.model = adapters.merge(adapters.attach(done.model, folder / ADAPTER))
+    done.model.config.name_or_path = str(folder)
+    return done
+
+
+def load(folder: Path, device: torch.device, trust_remote_code: bool = False) -> LanguageModel:
+    """The model that `folder` keeps, its base read from where it was.
+
+    EmlabError where the base is no longer there, or no longer the same.
+    """
+    from emlab.models.language_model import LanguageModel
+
+    kept = Base.load(folder)
+    place = loading.local_folder(kept.place) if kept.place else None
+    if place is None or not place.is_dir():
+        lost = f"which is no longer at {kept.place}" if kept.place else "which was made in memory"
+        raise EmlabError(
+            f"{folder} keeps the adapter alone of a model, {lost}; load that one yourself: "
+            f"LanguageModel.load(base, adapter={str(folder / ADAPTER)!r})."
+        )
+    base = LanguageModel.load(place, None, str(device), kept.dtype, trust_remote_code, chat_template="plain")
+    base.tokenizer.chat_template = kept.chat_template or None
+    return merged(folder, base, folder.name)
