@@ -18,7 +18,7 @@ from emlab import artifacts
 from emlab.data.chat import IGNORE, check_begin
 from emlab.data.dataset import Dataset
 from emlab.data.examples import Example, trained_rows
-from emlab.data.no_think import Stripped, without_marks, writes_thoughts
+from emlab.data.no_think import without_marks, writes_thoughts
 from emlab.errors import EmlabError
 
 LIMITS = (512, 1024, 2048, 4096)
@@ -182,7 +182,12 @@ def check_data(examples: Iterable[Any], tokenizer: Any = None, against: Iterable
     chats = Dataset.of(examples).examples
     if not chats:
         raise EmlabError("There are no examples to check; give one at least.")
-    bare = [_bare(chat) for chat in chats]
+    for chat in chats:
+        try:
+            check_begin(chat.messages)
+        except EmlabError as error:
+            raise EmlabError(f"{chat.where}: {error}") from error
+    bare = [without_marks(chat.messages) for chat in chats]
     prompts, answers = {chat.prompt for chat in chats}, {chat.answer for chat in chats}
     systems = [turn["content"] for chat in chats for turn in chat.messages if turn["role"] == "system"]
     whole, trained, split = _lengths(chats, tokenizer) if tokenizer is not None else (None, None, 0)
@@ -207,15 +212,6 @@ def check_data(examples: Iterable[Any], tokenizer: Any = None, against: Iterable
         split_chats=split,
         against=None if against is None else _overlap(chats, Dataset.of(against).examples),
     )
-
-
-def _bare(chat: Example) -> Stripped:
-    """The chat without the marks of a thinking switch; EmlabError for one that no template could be trained on."""
-    try:
-        check_begin(chat.messages)
-        return without_marks(chat.messages)
-    except EmlabError as error:
-        raise EmlabError(f"{chat.where}: {error}") from error
 
 
 def _lengths(chats: Sequence[Example], tokenizer: Any) -> tuple[Lengths, Lengths, int]:

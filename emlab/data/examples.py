@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emlab.data.chat import IGNORE, Row, tokenize_turns
-from emlab.data.no_think import Stripped, without_marks, writes_thoughts
+from emlab.data.no_think import Stripped, without_empty_thoughts, without_marks, writes_thoughts
 from emlab.data.turn_marks import is_trained, mark_problem
 from emlab.errors import EmlabError
 
@@ -181,6 +181,6 @@ def turns_problem(turns: Any) -> str | None:
             return f"has half of a surrogate pair in turn {i}, which no tokenizer can read; mend the text"
         if turn["role"] == "assistant" and (problem := mark_problem(turn)):
             return f"has a turn {i} that {problem}"
-        if turn["role"] == "assistant" and not turn["content"].strip() and is_trained(turn):
+        if turn["role"] == "assistant" and not without_empty_thoughts(turn["content"]).strip() and is_trained(turn):
             return f"has an empty assistant turn ({i}), which would teach the model to say nothing; add the answer"
     return None

@@ -31,33 +31,33 @@ def without_switch(text: str) -> str:
     return _SWITCH.sub("", text)
 
 
+def without_empty_thoughts(text: str) -> str:
+    """An answer without an empty block of thoughts before it."""
+    return _EMPTY.sub("", text, count=1) if _EMPTY.match(text) else text
+
+
 def without_marks(messages: Messages) -> Stripped:
-    """The chat without switches and empty blocks; EmlabError where nothing else is left of an answer."""
+    """The chat without switches and empty blocks."""
     turns, switches, blocks = [], 0, 0
     for turn in messages:
-        text = turn["content"]
-        if turn["role"] == "user" and (short := without_switch(text)) != text:
-            switches += 1
-        elif turn["role"] == "assistant" and (lead := _EMPTY.match(text)):
-            blocks += 1
-            short = text[lead.end() :]
-            if not short:
-                raise EmlabError("The answer is an empty block of thoughts and nothing more; leave the row out.")
-        else:
-            short = text
+        text = short = turn["content"]
+        if turn["role"] == "user":
+            short = without_switch(text)
+            switches += short != text
+        elif turn["role"] == "assistant":
+            short = without_empty_thoughts(text)
+            blocks += short != text
         turns.append({**turn, "content": short})
     return Stripped(turns, switches, blocks)
 
 
 def writes_thoughts(tokenizer: Any) -> bool:
     """Whether the chat template itself writes marks of thoughts about an answer: then its model knows the switch."""
-    asked = [{"role": "user", "content": "a"}]
+    asked, answer = [{"role": "user", "content": "a"}], {"role": "assistant", "content": "b"}
     try:
         bare = render(tokenizer, asked, header=False)
-        texts = (render(tokenizer, asked, header=True), render(tokenizer, [*asked, _ANSWER], header=False))
+        texts = (render(tokenizer, asked, header=True), render(tokenizer, [*asked, answer], header=False))
     except EmlabError:
         return False
-    return any(MARK.search(text.removeprefix(bare)) for text in texts)
-
-
-_ANSWER = {"role": "assistant", "content": "b"}
+    marks = [mark[0] for text in texts for mark in MARK.finditer(text.removeprefix(bare))]
+    return any("channel" not in mark for mark in marks)  # a model that writes in channels (gpt-oss) has no such switch

@@ -95,7 +95,7 @@ class Supervised:
         if change.divergence:
             if change.apart is None:
                 raise EmlabError("A divergence from the start model needs chats that it is taken on; give some apart.")
-            rows = tokenize(self.start.tokenizer, change.apart, recipe.max_length).rows
+            rows = tokenize(self.start.tokenizer, change.apart, recipe.max_length, no_think=recipe.no_think).rows
             penalties.append(DivergencePenalty(self.start, rows, change.divergence, recipe.batch_size, self.seed))
         given = [framed(self.start, list(e.messages), change.prompt) for e in chats] if change.prompt else chats
         tuned = finetune(

@@ -124,7 +124,6 @@ def test_an_answer_before_any_question_is_refused_with_its_row_and_kept_as_conte
         [ASK, AGAIN, SAY],
         [{"role": "system", "content": "Be brief."}, SAY],
         [ASK, SAY, LAST],
-        [ASK, {**SAY, "content": "<think>\n\n</think>\n\n"}],
     ],
 )
 def test_a_check_and_a_training_have_one_verdict(make_tokenizer, template, chat):
