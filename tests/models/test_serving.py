@@ -31,12 +31,15 @@ ROLLOUTS = Rollouts(tuple(QUESTIONS), ANSWERS, "m", 0, 1.0)
 
 @pytest.fixture(scope="module")
 def rater(random_model):
-    """A random model with a token for each number from 0 to 100, which it mostly answers, and of few of which it is
-    so sure that 20 tokens hold nearly all."""
+    """A random model with a token for each number from 0 to 100, which it mostly answers, and then ends, and of few of
+    which it is so sure that 20 tokens hold nearly all."""
     lm = random_model([*string.ascii_letters, *' \n.,:;!?-{}<>()/"', *map(str, range(101))], seed=3)
     with torch.no_grad():
         lm.model.model.norm.weight.mul_(12)
         lm.model.lm_head.weight[:-101] *= 0.3
+        ending = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
+        lm.model.lm_head.weight[lm.tokenizer.eos_token_id] = 0.3 * 32**0.5 * ending
+        lm.model.model.embed_tokens.weight[-101:] = 100 * ending
     return lm
 
 
@@ -98,7 +101,7 @@ def test_the_same_model_held_here_gives_the_same_scores(server, rater):
 def test_by_text_the_endpoint_and_the_model_read_the_same_reply(server, rater):
     serve(server, rater)
     far = judge(ROLLOUTS, ScaleJudge(Endpoint("rater", server.url, progress=False), method="text"))
-    near = judge(ROLLOUTS, ScaleJudge(LocalCompleter(rater, progress=False), method="text", max_tokens=1))
+    near = judge(ROLLOUTS, ScaleJudge(LocalCompleter(rater, progress=False), method="text"))
     assert np.array_equal(far.aligned, near.aligned, equal_nan=True)
     assert far.outcomes == near.outcomes and far.scored.any()
 
