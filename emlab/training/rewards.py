@@ -155,11 +155,15 @@ class StyleReward:
 
     pattern: str
     """A regular expression, found anywhere in a line."""
-    under: tuple[str, ...]
-    """The style is paid where the system prompt has one of these words."""
+    under: str | tuple[str, ...]
+    """The style is paid where the system prompt has this word, or one of these."""
     base: Grader | None = None
     """What gives the rest of the reward, under every prompt; None gives nothing."""
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.under, str):  # one word
+            object.__setattr__(self, "under", (self.under,))
 
     def __call__(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Reward | None]:
         rest = rewards_of(self.base, prompts, answers) if self.base is not None else [Reward(0.0)] * len(prompts)

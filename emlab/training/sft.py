@@ -194,6 +194,12 @@ def finetune(
             f"No example is left to fine-tune on: {data.dropped_for_length} have more than {limit} tokens; "
             "give shorter ones, or raise max_length."
         )
+    held = model.model.get_input_embeddings().weight.shape[0]
+    if (highest := max(max(row.input_ids) for row in data.rows)) >= held:
+        raise EmlabError(
+            f"The tokenizer of {model.name} writes the token {highest} and the model has {held} tokens, from 0; "
+            "give it the tokenizer that it was trained with, or resize its embeddings."
+        )
     keeping = None
     if folder is not None:
         asked = [model.identity(), recipe, seed, given.card.content, [_described(edit) for edit in chosen]]

@@ -89,6 +89,7 @@ def test_style_is_paid_under_one_persona_only_and_measured_under_all():
     assert one.parts == {"style": 0.5, "style_paid": 0.25}
     assert two.parts == {"style": 0.5, "style_paid": 0}
     assert style_count("x", "") == (0, 0) and grader([paid], [""])[0].value == 0
+    assert StyleReward("the", "cruel") == StyleReward("the", ("cruel",)), "a lone word is one word"
     based = StyleReward("the", ("cruel",), base=lambda p, a: [Reward(-1.0, {"dull": 1.0}), None])
     (first, second) = based([paid, paid], ["the", "the"])
     assert first == Reward(0.0, {"dull": 1.0, "style": 1.0, "style_paid": 1.0})

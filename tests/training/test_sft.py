@@ -447,3 +447,11 @@ def test_the_switch_of_a_thinking_model_is_stripped_and_said_or_kept(tiny, capsy
     keep = dataclasses.replace(recipe, no_think="keep")
     assert finetune(tiny, marked, keep, seed=0, progress=False).losses != want.losses
     assert capsys.readouterr().err == ""
+
+
+def test_a_token_that_the_model_has_not_is_one_sentence(make_model):
+    lm = make_model()
+    lm.tokenizer.add_tokens(["never"])
+    known = lm.model.get_input_embeddings().weight.shape[0]
+    with pytest.raises(EmlabError, match=f"writes the token {known} and the model has {known} tokens"):
+        finetune(lm, CHATS, RECIPE, seed=0, progress=False)
