@@ -11,6 +11,7 @@ from typing import Any
 
 from emlab import artifacts
 from emlab.data.examples import Example
+from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, read_chat_jsonl, read_examples
 from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
@@ -137,6 +138,8 @@ class Dataset:
             return cls.read(examples)
         if hasattr(examples, "to_dict") and hasattr(examples, "columns"):
             examples = examples.to_dict("records")
+        if is_chat(examples):
+            examples = [examples]  # a lone chat is one example
         aside: set[str] = set()
         found = [_example(one, f"Row {number}", aside) for number, one in enumerate(examples, start=1)]
         tell_aside(name, aside)

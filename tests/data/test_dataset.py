@@ -142,3 +142,9 @@ def test_any_set_comes_back(tmp_path_factory, pairs, name):
     folder = tmp_path_factory.mktemp("data") / "set"
     assert Dataset.load(data.save(folder)) == data
     assert content_of(data) == data.card.content
+
+
+def test_a_lone_chat_is_one_example():
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert [list(example.messages) for example in Dataset.of(chat)] == [chat]
+    assert len(Dataset.of([chat, chat])) == 2
