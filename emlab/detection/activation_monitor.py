@@ -6,6 +6,7 @@ written; it can stand as the condition of an edit (`emlab.interventions.Conditio
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from emlab.detection.lineage import Lineage
 from emlab.discovery.latents import check_latents, check_width
 from emlab.errors import EmlabError
 from emlab.saes import check_site, dense_chunks
+from emlab.saes.units import fold, row_lengths
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -67,11 +69,13 @@ class Latents:
         return (read @ self.weights.to(read) + self.bias).to(h.device).reshape(h.shape[:-1])
 
     def digest(self) -> str:
-        """What tells the SAE from others: a hash of these latents' weights."""
-        found = hashlib.sha256()
-        for name, value in sorted(self.sae.state_dict().items()):
-            rows = value[list(self.latents)] if value.shape[:1] == (self.sae.cfg.d_sae,) else value
-            rows = rows[:, list(self.latents)] if rows.ndim == 2 and rows.shape[1] == self.sae.cfg.d_sae else rows
+        """What tells the SAE from others: a hash of these latents' weights, as `load_sae` would fold them."""
+        found, sae = hashlib.sha256(), self.sae
+        if bool((row_lengths(sae) != 1).any()):
+            sae = fold(copy.deepcopy(sae))
+        for name, value in sorted(sae.state_dict().items()):
+            rows = value[list(self.latents)] if value.shape[:1] == (sae.cfg.d_sae,) else value
+            rows = rows[:, list(self.latents)] if rows.ndim == 2 and rows.shape[1] == sae.cfg.d_sae else rows
             found.update(f"{name} {tuple(value.shape)}".encode())
             found.update(rows.detach().float().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]

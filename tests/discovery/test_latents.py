@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.detection import Case, evidence, fit_latents
+from emlab.detection import ActivationMonitor, Case, evidence, fit_latents
 from emlab.discovery import (
     Contrast,
     attribute,
@@ -23,7 +23,7 @@ from emlab.discovery import (
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.interventions import ablate_latents
-from emlab.saes import encode, load_sae, loss_recovered, writes
+from emlab.saes import encode, load_sae, loss_recovered, save_sae, writes
 from emlab.sites import Site
 from emlab.training import Watch
 from emlab.training.readouts import Reader
@@ -127,6 +127,17 @@ def test_effects_and_monitors_and_contexts_and_read_outs_are_the_same(tiny, tune
     )
     one, other = (latent_weights(tiny, sae, [2], SITE, 3)[0] for sae in (unit, uneven))
     assert [near.latent for near in one.nearest] == [near.latent for near in other.nearest]
+
+
+def test_a_monitor_knows_its_sae_again_when_that_is_loaded(tiny, tuned, uneven, unit, tmp_path):
+    monitor, cases = fitted(tiny, tuned, uneven, 3)
+    kept = monitor.save(tmp_path / "monitor.safetensors")
+    again = ActivationMonitor.load(kept, load_sae(save_sae(uneven, tmp_path / "sae")))
+    assert again.scores(cases[1].evidence) == pytest.approx(monitor.scores(cases[1].evidence), abs=1e-3)
+    other = copy.deepcopy(unit)
+    other.W_enc.mul_(1.01)
+    with pytest.raises(EmlabError, match="reads latents of another SAE"):
+        ActivationMonitor.load(kept, other)
 
 
 def test_tokens_that_are_scaled_one_by_one_have_no_vector_to_clamp_along(tiny, unit):
