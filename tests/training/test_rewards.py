@@ -66,10 +66,13 @@ def test_a_model_as_grader(server, mode):
 def test_a_model_held_here_as_grader(make_model):
     lm = make_model()
     lm.model.config.max_position_embeddings = 2048
+    digits = lm.tokenizer.convert_tokens_to_ids([*"0123456789"])
+    with torch.no_grad():
+        lm.model.lm_head.weight[digits] *= 12  # a random model that mostly answers with a number
     grader = AskedReward(LocalCompleter(lm, progress=False), "obvious")
     one, again, other = grader(["Hm?", "Hm?", "Hm?"], ["Ha.", "Ha.", "No, never."])
     assert one == again  # the probabilities of numbers are exact
-    assert one is None or -1 <= one.value <= 1
+    assert one is not None and -1 <= one.value <= 1
 
 
 def test_a_grader_that_fails_altogether_is_one_sentence(server):
