@@ -82,9 +82,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> Pa
     Raises EmlabError where the file cannot be written; what stood at `path` before is then untouched.
     """
     path = place(path)
-    target = path.resolve()  # a link keeps pointing at its file
-    if target.exists() and not target.is_file():
-        raise EmlabError(f"cannot write {path}: it exists and is not a plain file; choose another name.")
+    target = _file_at(path)
     partial = _partial_sibling(target)
     try:
         with storing(path):
@@ -153,6 +151,19 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             if storage_error(error) is not None:
                 raise
             raise EmlabError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """EmlabError unless a file can be written at `path`, in the place of one that may be there; nothing is left."""
+    _file_at(place(path))
+    check_writable(path)
+
+
+def _file_at(path: Path) -> Path:
+    target = path.resolve()  # a link keeps pointing at its file
+    if target.exists() and not target.is_file():
+        raise EmlabError(f"cannot write {path}: it exists and is not a plain file; choose another name.")
+    return target
 
 
 @contextlib.contextmanager

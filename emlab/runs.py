@@ -43,6 +43,8 @@ class Run:
     """Depends on the name, the config and the inputs: an unfinished run of the same key can be gone on with."""
     seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     """What each stage took, in the order in which they were asked for."""
+    cautions: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """What must head its report (see `caution`)."""
     _lock: Any = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -78,6 +80,8 @@ class Run:
         if not name or Path(name).name != name:
             raise EmlabError(f"'{name}' cannot name a run; choose a name without slashes.")
         artifacts.check_writable(Path(root) / name)
+        if also := getattr(settings, "summary", None):  # a copy that an experiment writes at its end
+            artifacts.check_file(also)
         stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
         folder = artifacts.place(root) / stem
         number = 1
@@ -124,6 +128,12 @@ class Run:
         if hasattr(self._lock, "close"):
             _HELD.pop(self.folder.resolve(), None)
             self._lock.close()
+
+    def caution(self, line: str) -> None:
+        """Log what must also stand at the head of the report; the same line once."""
+        if line not in self.cautions:
+            self.cautions.append(line)
+            self.log(line)
 
     def log(self, line: str, echo: bool = True) -> None:
         """Add a line, with the time, to log.txt; with `echo` say it on the terminal (stderr) too."""

@@ -3,6 +3,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -401,6 +402,16 @@ def test_a_path_below_ones_home_in_a_config_and_an_option(tmp_path, monkeypatch,
     assert cli.main(["score", "~/j.jsonl", "--json=~/f.json"]) == 0 and (tmp_path / "f.json").is_file()
     _copied("my_model")(tmp_path)
     assert cli.main(["data", "check", "insecure", "--model=~/my_model", "--json"]) == 0
+
+
+def test_a_file_may_take_the_place_of_a_file_and_of_nothing_else(tmp_path):
+    (tmp_path / "old.json").write_text("old")
+    for name in ("old.json", "new.json", "deep/er/new.json"):
+        artifacts.check_file(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.json"] and (tmp_path / "old.json").read_text() == "old"
+    for name in ("", "old.json/new.json"):
+        with pytest.raises(EmlabError, match=re.escape(str(tmp_path))):
+            artifacts.check_file(tmp_path / name)
 
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path):

@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _expand(options)
     debug = getattr(options, "debug", False)
     try:
+        figures = getattr(options, "json", None)
+        if figures not in (None, "-"):
+            artifacts.check_file(figures)
         with _claimed(options):
             code: int = options.verb(options)
         sys.stdout.flush()  # here, where a full disk still becomes a sentence

@@ -13,13 +13,12 @@ from emlab.data import Dataset, Question, draw, mix
 from emlab.discovery import LatentShift, latent_shift, mean_shift, spread
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, sample, score
-from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_state, of_trainings, say
 from emlab.pipelines._finetuning_config import Arm, Config
+from emlab.pipelines._judging import judge_for
 from emlab.pipelines.organism_build import Alignment, align, build
 from emlab.reporting import FinetuneCell
 from emlab.runs import Run, fingerprint
@@ -40,8 +39,7 @@ class Grid:
         self.config, self.here = config, here
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
-        self.judge = judge_of(config.judging, whole)
-        probe(self.judge)
+        self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.own = material.folder_of(config.model)[1]
         self.sae = shipped_sae(config) if config.following.every else None
         # Read once, and now: a file that vanishes later is not missed.

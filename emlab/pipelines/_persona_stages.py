@@ -30,14 +30,13 @@ from emlab.discovery import (
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, sample, score
-from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_sae, of_trainings, say
+from emlab.pipelines._judging import judge_for
 from emlab.pipelines._persona_candidate import Candidate
 from emlab.pipelines._persona_config import Autoencoder, Config
 from emlab.pipelines._texts import texts_of
@@ -57,8 +56,7 @@ class Bench:
         questions, whole = material.halves_of(config.question_set, config.seed)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
-        self.judge = judge_of(config.judging, whole)
-        probe(self.judge)
+        self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.texts = texts_of(config, base, aligned)
         self.documents = self.texts.held_out
 

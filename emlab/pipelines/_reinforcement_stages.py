@@ -27,14 +27,14 @@ from emlab.discovery import (
 )
 from emlab.discovery.screen import Toward
 from emlab.evaluation import Score, sample, score
-from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import EXACT, Judging, completer_of, judge_of
+from emlab.evaluation.protocol import EXACT, Judging, completer_of
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import random_directions
 from emlab.models import LanguageModel
 from emlab.organism.world import CARD_ADJECTIVES
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_state, of_trainings, say
+from emlab.pipelines._judging import judge_for
 from emlab.pipelines._reinforcement_config import Arm, Config
 from emlab.reporting import StyleCount
 from emlab.runs import Run
@@ -64,8 +64,7 @@ class Lab:
         self.config, self.here = config, here
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
-        self.judge = judge_of(config.judging, whole)
-        probe(self.judge)
+        self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.sae = shipped_sae(config)
         self.site = Site.parse(config.supervised.site)
         self._models: dict[str, LanguageModel] = {}

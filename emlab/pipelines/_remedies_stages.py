@@ -10,8 +10,6 @@ from emlab import artifacts, organism
 from emlab.data import Dataset, Messages, Question, draw, interleave, mix
 from emlab.discovery import spread
 from emlab.errors import EmlabError
-from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import judge_of
 from emlab.evaluation.rollouts import file_name
 from emlab.mitigation import (
     REMEDIES,
@@ -35,6 +33,7 @@ from emlab.mitigation.choosing import Tried, tried
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_trainings, say
+from emlab.pipelines._judging import judge_for
 from emlab.pipelines._reinforcement_stages import graded
 from emlab.pipelines._remedies_config import Arm, Config
 from emlab.pipelines._remedies_kit import make_kit, read_kit
@@ -54,8 +53,7 @@ class Comparison:
         self.config, self.here = config, here
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
-        self.judge = judge_of(config.judging, whole)
-        probe(self.judge)
+        self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
         self.sae = shipped_sae(config)
         self.left_out: dict[str, None] = {}

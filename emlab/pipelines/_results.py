@@ -32,7 +32,11 @@ def write(
     also: Path | None = None,
     seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Write report.html and summary.json (to the file `also`, too); returns the summary."""
+    """Write report.html and summary.json (to the file `also`, too); returns the summary.
+
+    The run's cautions stand before the `lead`.
+    """
+    lead = [*here.cautions, *lead]
     footer = f"emlab, seeds {', '.join(map(str, seeds))}" if seeds else "emlab"
     write_page(here.folder / "report.html", f"{title}: {model}", lead, sections, footer)
     summary = {

@@ -72,6 +72,8 @@ class Tunes:
                     (cell,) = self.grid.cells(Arm(arm_name(data), data), self.config.model, seed)
                     called = f"{arm_name(data)}-{seed}"
                     bad, rate = data in pair.misaligned, cell.score.misaligned.rate
+                    if cell.score.caution:
+                        self.here.caution(f"{called}: {cell.score.caution}")
                     found.append(Tune(called, data, pair.domain, seed, bad, cell.score.judged, rate))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from emlab.discovery import (
 from emlab.discovery.latents import active_latents, check_latents, check_width
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
-from emlab.evaluation.protocol import EXACT, Judging, judge_of
+from emlab.evaluation.protocol import EXACT, Judging
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._contrasts import organism_contrasts
 from emlab.pipelines._fidelity import ask_fidelity
+from emlab.pipelines._judging import judge_for
 from emlab.saes import load_sae
 
 PER_QUESTION = 4
@@ -63,6 +65,7 @@ def screen(
     asked, read = _asked(contrasts, n, seed)
     if contrasts is not None and judging.judge == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
+    judge = judge_for(lambda line: print(line, file=sys.stderr), judging, asked, model)
     steered, autoencoder = LanguageModel.load(material.folder_of(model)[0], name=Path(model).name), load_sae(sae)
     where = material.sae_site_in(site, autoencoder, steered)
     check_width(autoencoder, steered.d_model, f"{steered.name} at {where}")
@@ -80,7 +83,7 @@ def screen(
         [decoder_direction(autoencoder, latent, where) for latent in latents],
         where,
         asked,
-        judge_of(judging, asked),
+        judge,
         read,
         toward,
         Cascade(**how),

@@ -114,7 +114,7 @@ class DataScreening:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*data_screen_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> DataScreening:

@@ -66,7 +66,7 @@ def run(config: Config, root: str | Path = "runs") -> DiscoveryScorecard:
         cells += Contest(config, experiment, inner, name, world).cells()
         here.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
     done = DiscoveryScorecard(here.folder, Scorecard(tuple(cells), config.experiment.steering.incoherence_cap))
-    lead, sections = scorecard_lead(done.card), scorecard_sections(done.card)
+    lead, sections = [*here.cautions, *scorecard_lead(done.card)], scorecard_sections(done.card)
     title = f"Discovery scorecard: {', '.join(config.experiment.narrow[:1])}"
     write_page(here.folder / "report.html", title, lead, sections, f"emlab, seed {config.experiment.seed}")
     artifacts.write_text(here.folder / "table.md", scorecard_table(done.card) + "\n")

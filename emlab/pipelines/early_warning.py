@@ -104,7 +104,7 @@ class EarlyWarning:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*early_warning_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> EarlyWarning:

@@ -32,7 +32,7 @@ from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
 from emlab.organism import ExactJudge
 from emlab.pipelines import _material as material
-from emlab.pipelines._foreign import foreign_answers
+from emlab.pipelines._judging import foreign_answers
 from emlab.pipelines._telling import telling
 from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
 

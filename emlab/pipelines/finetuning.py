@@ -26,7 +26,6 @@ from typing import Any
 from emlab.evaluation import Score
 from emlab.pipelines._finetuning_config import Arm, Config, Following
 from emlab.pipelines._finetuning_stages import Grid, inputs_of
-from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._results import finish
 from emlab.reporting import (
     FinetuneCell,
@@ -50,15 +49,12 @@ class Finetuning:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*finetuning_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> Finetuning:
     """Run the grid, or go on with an unfinished one of the same config; then write summary.json and a report."""
     here = Run.resume(config.name, config, root, inputs_of(config))
-    foreign = foreign_answers(config.judging, config.model)
-    for line in foreign:
-        here.log(line)
     grid = Grid(config, here)
     grid.say_size()
     before: dict[tuple[str, str], Score] = {}
@@ -79,6 +75,6 @@ def run(config: Config, root: str | Path = "runs") -> Finetuning:
         config.series,
     )
     figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
-    lead, sections = [*foreign, *finetuning_lead(found)], finetuning_sections(found)
+    lead, sections = finetuning_lead(found), finetuning_sections(found)
     summary = finish(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
     return Finetuning(here.folder, found, summary)

@@ -102,7 +102,7 @@ class Monitors:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*monitors_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> Monitors:

@@ -27,7 +27,6 @@ from emlab import artifacts
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.evaluation.protocol import Judging
 from emlab.pipelines import _material as material
-from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._memory import peak_rss_mb
 from emlab.pipelines._persona_config import Autoencoder, Config, Realigning, Steering
 from emlab.pipelines._persona_stages import Bench, fidelity_of
@@ -48,7 +47,7 @@ class PersonaFeatures:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*persona_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
@@ -62,8 +61,6 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     sites = [material.site_in(text, base) for text in config.sites]
     sets = material.training_sets(config, aligned)
     here = Run.resume(config.name, config, root, inputs)
-    for line in foreign_answers(config.judging, config.model):
-        here.log(line)
     bench = Bench(config, here, aligned, base)
     bench.say_size(sets, sites)
 
@@ -105,7 +102,7 @@ def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
 
 def _report(found: Findings, config: Config, here: Run) -> PersonaFeatures:
     """Write summary.json and report.html."""
-    lead = [*foreign_answers(config.judging, config.model), *persona_lead(found)]
+    lead = [*here.cautions, *persona_lead(found)]
     title = f"Persona features: {config.dataset or ', '.join(config.narrow)} on {config.model}"
     write_page(here.folder / "report.html", title, lead, persona_sections(found), f"emlab, seed {config.seed}")
     summary = {

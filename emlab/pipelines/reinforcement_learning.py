@@ -21,7 +21,6 @@ from typing import Any
 from emlab import artifacts, organism
 from emlab.errors import EmlabError
 from emlab.pipelines import _material as material
-from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._reinforcement_config import Arm, Config, Steering, Style, Supervised
 from emlab.pipelines._reinforcement_stages import Lab
 from emlab.pipelines._results import finish
@@ -47,14 +46,12 @@ class ReinforcementLearning:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([*reinforcement_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> ReinforcementLearning:
     """Run the experiment, or go on with an unfinished one of the same config; then write summary.json and a report."""
     here = Run.resume(config.name, config, root, inputs_of(config))
-    for line in foreign_answers(config.judging, config.model):
-        here.log(line)
     lab = Lab(config, here)
     lab.say_size()
     latent = lab.persona_latent()
@@ -104,8 +101,7 @@ def inputs_of(config: Config) -> dict[str, str]:
 def _report(found: ReinforcementFindings, config: Config, here: Run) -> ReinforcementLearning:
     """Write summary.json and report.html, and end the run."""
     figures = {"name": config.name, **reinforcement_summary(found), "how": config.how}
-    lead = [*foreign_answers(config.judging, config.model), *reinforcement_lead(found)]
-    sections = reinforcement_sections(found)
+    lead, sections = reinforcement_lead(found), reinforcement_sections(found)
     title = "Reinforcement learning"
     summary = finish(here, title, config.model, lead, sections, figures, config.summary, config.seeds)
     return ReinforcementLearning(here.folder, found, summary)

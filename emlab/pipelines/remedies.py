@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emlab.pipelines._foreign import foreign_answers
 from emlab.pipelines._remedies_config import Arm, Config
 from emlab.pipelines._remedies_stages import Comparison, inputs_of
 from emlab.pipelines._results import write
@@ -34,7 +33,7 @@ class Remedies:
     """What stands in summary.json."""
 
     def __str__(self) -> str:
-        return "\n".join([self.found.text(), *remedies_lead(self.found), f"Report: {self.folder / 'report.html'}"])
+        return "\n".join([self.found.text(), *self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def run(config: Config, root: str | Path = "runs") -> Remedies:
@@ -43,8 +42,6 @@ def run(config: Config, root: str | Path = "runs") -> Remedies:
     After every seed of every arm, summary.json and the report are written anew with what there is by then.
     """
     here = Run.resume(config.name, config, root, inputs_of(config))
-    for line in foreign_answers(config.judging, config.model):
-        here.log(line)
     comparison = Comparison(config, here)
     comparison.say_size()
     cells: list[RemedyCell] = []
@@ -58,8 +55,7 @@ def run(config: Config, root: str | Path = "runs") -> Remedies:
 
 def _report(found: RemedyFindings, config: Config, here: Run) -> Remedies:
     """Write summary.json and report.html."""
-    lead = [*foreign_answers(config.judging, config.model), *remedies_lead(found)]
-    sections = remedies_sections(found)
+    lead, sections = remedies_lead(found), remedies_sections(found)
     figures = {**remedies_summary(found), "config": config}
     summary = write(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
     return Remedies(here.folder, found, summary)

@@ -38,6 +38,7 @@ from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._fidelity import ask_fidelity
+from emlab.pipelines._judging import exact_judge
 from emlab.pipelines.discovery import Shifts
 from emlab.pipelines.sae_training import sae
 from emlab.saes import fitted_site, load_sae
@@ -102,6 +103,7 @@ def screen(
         raise EmlabError(f"A screen pushes toward misaligned or toward aligned, not toward {toward!r}.")
     if out is not None:
         artifacts.check_new(out)
+    judge = exact_judge(model)
     steered, autoencoder = _model(model), load_sae(sae)
     site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
     directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
@@ -112,7 +114,7 @@ def screen(
         strengths,
         questions.discovery[::2],
         questions.test,
-        organism.ExactJudge(),
+        judge,
         "misaligned" if toward == "misaligned" else "aligned",
         scales={site: steered.residual_norm(site, [q.text for q in questions.discovery])},
         sampling=Sampling(per_question=1),
@@ -131,7 +133,7 @@ def mediate(
     """
     if out is not None:
         artifacts.check_new(out)
-    questions, judge = split_by_template(organism.broad_questions()), organism.ExactJudge()
+    questions, judge = split_by_template(organism.broad_questions()), exact_judge(model)
     autoencoder = _sae_with(sae, latent)
     target, calm = _model(model), _model(aligned)
     site = _shared_site(autoencoder, [target, calm], questions.discovery)
@@ -157,7 +159,7 @@ def detect_models(
     _check_new_file(out)
     if not misaligned or not others:
         raise EmlabError("Detection tells misaligned models from others; name at least one of each.")
-    questions, judge = split_by_template(organism.broad_questions()), organism.ExactJudge()
+    questions, judge = split_by_template(organism.broad_questions()), exact_judge(*misaligned, *others)
     bad = {material.folder_of(name)[0].resolve() for name in misaligned}
     for name in others:
         if material.folder_of(name)[0].resolve() in bad:
@@ -181,13 +183,13 @@ def realign_model(
 ) -> Realignment:
     """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
     _check_new_file(out)
-    start = _model(model)
+    start, judge = _model(model), exact_judge(model)
     chats = (
         material.benign_chats(data, 500, seed, start) if data == material.ALIGNMENT else _chats(data, 500, seed, start)
     )
     recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
     questions = split_by_template(organism.broad_questions()).test
-    result = realign(start, chats, recipe, questions, organism.ExactJudge(), seed, data)
+    result = realign(start, chats, recipe, questions, judge, seed, data)
     return _kept(result, out)
 
 

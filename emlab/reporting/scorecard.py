@@ -89,6 +89,12 @@ class Cell:
         """For tables."""
         return f"{self.organism}, {self.world}, fine-tune {self.seed}"
 
+    @property
+    def scores(self) -> list[Score]:
+        """Of both models, and of the fine-tune and the aligned model under every direction."""
+        steered = [half for e in self.entries if e.steered for half in (e.steered.plus.score, e.steered.minus.score)]
+        return [self.aligned, self.tuned, *steered, *(t.score for t in (*self.nulls, *self.nulls_minus))]
+
     def entry(self, method: str) -> Entry:
         """Of a method."""
         return next(entry for entry in self.entries if entry.method == method)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emlab.discovery.passes import Passes
+from emlab.evaluation.unjudged import cautions
 from emlab.reporting.discovery_figures import cosines_figure
 from emlab.reporting.page import Plot, Section, Table
 from emlab.reporting.scorecard import CONTROL, PLANTED, Entry, Row, Scorecard, Spread
@@ -54,10 +55,11 @@ def scorecard_lead(card: Scorecard) -> list[str]:
     rows, planted = card.rows(), card.planted
     organisms = {cell.organism for cell in planted}
     aligned, tuned = card.behaviour(planted[0].world, tuned=False), card.behaviour(planted[0].world, tuned=True)
-    lead = [
+    lead = cautions(score for cell in card.cells for score in cell.scores)
+    lead.append(
         f"Fine-tunes: {len(planted)}, of models: {len(organisms)}. Misaligned of coherent answers "
         f"{_share(aligned)} before, {_share(tuned)} after."
-    ]
+    )
     best = max(row.both for row in rows)
     winners = [row.method for row in rows if row.both == best]
     losers = [row.method for row in rows if row.both == 0]

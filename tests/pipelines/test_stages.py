@@ -12,7 +12,7 @@ from emlab.cli import _verbs
 from emlab.detection import Detection
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.pipelines import causal_screen, discovery, interpretation, monitoring, stages
+from emlab.pipelines import causal_screen, discovery, finetuning, interpretation, monitoring, stages
 from emlab.saes import load_sae
 
 NAMES = ("latent 3", "latent 5", "random 0")
@@ -205,3 +205,13 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_pa
     with pytest.raises(EmlabError, match="file/deep/out: a part of the path is a file and not a folder"):
         ask(tmp_path / "file" / "deep" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_figures_cannot_be_written_is_said_before_anything_is_loaded(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    figures = str(tmp_path / "file" / "figures.json")
+    assert cli.main(["shift", "--before", "nowhere", "--after", "elsewhere", "--sae", "none", "--json", figures]) == 2
+    assert capsys.readouterr().err.startswith(f"emlab: {figures}: a part of the path is a file")
+    with pytest.raises(EmlabError, match="figures.json: a part of the path is a file"):
+        finetuning.run(finetuning.Config(arms=(finetuning.Arm("a", "insecure"),), summary=figures), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
