@@ -36,7 +36,7 @@ from emlab.evaluation.judging import judge
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._finetuning_config import Config as GridConfig
-from emlab.pipelines._monitor_stages import sae_for
+from emlab.pipelines._monitor_stages import described_saes
 from emlab.pipelines._tunes import Tunes
 from emlab.reporting import EarlyWarningFindings
 from emlab.runs import Run
@@ -58,8 +58,7 @@ class Stages:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         self.start = self.tunes.start
         self.sites = tuple(material.site_in(text, self.start) for text in config.sites)
-        found = {site: sae_for(config.sae, config.model, site, self.start) for site in self.sites}
-        self.saes = {site: sae for site, sae in found.items() if sae is not None}
+        self.saes = described_saes(config.sae, config.model, self.tunes, self.sites)
         self.asked = spread(self.tunes.grid.discovery, config.samples)
         self.monitors: dict[str, ActivationMonitor | Perplexity] = {}
 

@@ -6,7 +6,7 @@ Latents of an SAE that does not reconstruct a model are ranked like any others, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from emlab import organism
@@ -23,6 +23,10 @@ READ = 32
 """Documents or prompts that are read for it; `emlab sae check` reads more, and gives intervals."""
 
 
+def _on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def ask_fidelity(
     sae: SAE,
     name: object,
@@ -30,8 +34,9 @@ def ask_fidelity(
     models: Sequence[LanguageModel],
     prompts: Sequence[Prompt],
     answers: Sequence[str] | None = None,
+    say: Callable[[str], object] = _on_stderr,
 ) -> tuple[Faithful, ...]:
-    """The verdicts that fail of the SAE called `name` at `site` on `models`, the base first; said on stderr, in a line.
+    """The verdicts that fail of the SAE called `name` at `site` on `models`, the base first; `say` is given a line.
 
     Models of the organism read its documents, as `emlab sae check` has them do. Others read some of the step's own
     `prompts`, with their answers where the step reads these; there headers are not judged, since what differs between
@@ -50,11 +55,9 @@ def ask_fidelity(
     verdicts = SaeCheck(str(name), site, tuple(found), Bounds()).verdicts
     failing = tuple(v for v in verdicts if not v.holds and (own or v.tokens != "header"))
     if failing:
-        print(
-            f"emlab: the SAE {name} does not describe every model here, so what its latents tell means little: "
-            f"{' '.join(verdict.said for verdict in failing)} See emlab sae check.",
-            file=sys.stderr,
-            flush=True,
+        say(
+            f"CAUTION: the SAE {name} does not describe every model here, so what its latents tell means little: "
+            f"{' '.join(verdict.said for verdict in failing)} See emlab sae check."
         )
     return failing
 

@@ -17,12 +17,12 @@ from emlab.evaluation.rollouts import file_name
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_state, of_trainings, say
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.pipelines._finetuning_config import Arm, Config
 from emlab.pipelines._judging import judge_for
 from emlab.pipelines.organism_build import Alignment, align, build
 from emlab.reporting import FinetuneCell
 from emlab.runs import Run, fingerprint
-from emlab.saes import load_sae
 from emlab.sites import Site
 from emlab.training import FineTuned, ReadOut, Watch, finetune
 from emlab.training.progress import STATE
@@ -41,7 +41,8 @@ class Grid:
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.own = material.folder_of(config.model)[1]
-        self.sae = shipped_sae(config) if config.following.every else None
+        how = config.following
+        self.sae = material.named_sae(how.sae, config.model, Site.parse(how.site)) if how.every else None
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
         self._starts: dict[str, LanguageModel] = {}
@@ -94,15 +95,19 @@ class Grid:
     def latents(self) -> tuple[int, ...]:
         """The latents that are followed; none without an SAE."""
         how = self.config.following
-        if self.sae is None or how.latents:
-            return how.latents if self.sae is not None else ()
+        if self.sae is None:
+            return ()
+        start, site = self.start(self.config.model), Site.parse(how.site)
+        prompts = [question.messages for question in self.discovery]
+        ask_fidelity(self.sae, how.sae, site, [start], prompts, say=self.here.caution)
+        if how.latents:
+            return how.latents
 
         def work(folder: Path) -> None:
-            start, seed, shifts = self.start(self.config.model), self.config.seeds[0], []
+            seed, shifts = self.config.seeds[0], []
             for name in how.sets:
                 tuned = finetune(start, self._data(Arm(name, name), seed, start), self.config.recipe, seed, name=name)
-                prompts = [question.messages for question in self.discovery]
-                shifts.append(latent_shift(start, tuned.model, self.sae, prompts, Site.parse(how.site)))
+                shifts.append(latent_shift(start, tuned.model, self.sae, prompts, site))
             mean_shift(shifts).save(folder / "shift.json")
 
         shift = self.here.stage("latents", work, lambda folder: LatentShift.load(folder / "shift.json"))
@@ -229,17 +234,6 @@ def sources(config: Config) -> tuple[str, ...]:
 def planted(name: str) -> bool:
     """Whether `name` is a fine-tuning set of the organism."""
     return name in organism.narrow_set_names()
-
-
-def shipped_sae(config: Config) -> Any | None:
-    """The SAE whose latents are followed; None where there is none to be."""
-    how = config.following
-    if how.sae is None:
-        return None
-    if how.sae != "auto":
-        return load_sae(how.sae)
-    folder = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{how.site}"
-    return load_sae(folder) if material.folder_of(config.model)[1] and folder.is_dir() else None
 
 
 def ended(question: Question, ending: str) -> Question:

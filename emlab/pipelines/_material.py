@@ -235,13 +235,23 @@ def sae_source(config: Config, site: Site) -> str | None:
 
     "auto" means the SAE that ships with the project, if the base is the organism's own and there is one for the site.
     """
-    load = config.sae.load
-    if load == "none":
-        return None
-    if load != "auto":
-        return load.replace("{site}", str(site)).replace("{block}", str(site.block))
+    return None if config.sae.load == "none" else _place_of(config.sae.load, site, base_of(config) == "base")
+
+
+def named_sae(named: str | None, model: str, site: Site) -> SAE | None:
+    """The SAE that a config names at `site`; None where it names none.
+
+    "auto" is the one that ships with the project, where `model` is the organism's and there is one for the site.
+    """
+    place = named and _place_of(named, site, folder_of(model)[1])
+    return load_sae(place) if place else None
+
+
+def _place_of(named: str, site: Site, own: bool) -> str | None:
+    if named != "auto":
+        return named.replace("{site}", str(site)).replace("{block}", str(site.block))
     shipped = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{site}"
-    return str(shipped) if base_of(config) == "base" and shipped.is_dir() else None
+    return str(shipped) if own and shipped.is_dir() else None
 
 
 def sae_at(config: Config, base: LanguageModel, site: Site, documents: Sequence[Messages]) -> SAE:

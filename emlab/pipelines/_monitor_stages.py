@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,12 @@ from emlab.evaluation.judging import Judged, judge
 from emlab.evaluation.rates import bootstrap
 from emlab.interventions import Ablate
 from emlab.pipelines import _material as material
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.pipelines._finetuning_config import Config as GridConfig
 from emlab.pipelines._tunes import Pair, Tune, Tunes, on_answers
 from emlab.reporting import MonitorFindings, MonitorSkill, Stream, best_inside
 from emlab.runs import Run
-from emlab.saes import decoder_rows, fitted_site, load_sae
+from emlab.saes import decoder_rows, fitted_site
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ class Stages:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         start = self.tunes.start
         self.sites = tuple(material.site_in(text, start) for text in config.sites)
-        self.saes: Mapping[Site, SAE] = {
-            site: sae for site in self.sites if (sae := sae_for(config.sae, config.model, site, start)) is not None
-        }
+        self.saes = described_saes(config.sae, config.model, self.tunes, self.sites)
         self.test_questions = self.tunes.grid.test
         self.fit_questions = spread(self.tunes.grid.discovery, config.questions)
         self.judge = self.tunes.grid.judge
@@ -273,18 +272,17 @@ class Stages:
         return judge(asked, self.judge)
 
 
-def sae_for(source: str | None, model: str, site: Site, start: Any) -> SAE | None:
-    """The SAE at a site, from where a config says; None where there is none."""
-    if source is None:
-        return None
-    if source == "auto":
-        folder = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{site}"
-        if not (material.folder_of(model)[1] and folder.is_dir()):
-            return None
-        source = str(folder)
-    sae = load_sae(source.replace("{site}", str(site)).replace("{block}", str(site.block))).to(start.device)
-    fitted_site(sae, start)
-    return sae
+def described_saes(named: str | None, model: str, tunes: Tunes, sites: Sequence[Site]) -> dict[Site, SAE]:
+    """The SAEs that a config names at the sites, where there are any; said where one does not describe the model that
+    is fine-tuned, and refused where it does not fit it."""
+    found, start = {}, tunes.start
+    for site in sites:
+        if (sae := material.named_sae(named, model, site)) is not None:
+            fitted_site(sae, start)
+            prompts = [question.messages for question in tunes.grid.discovery]
+            ask_fidelity(sae, named, site, [start], prompts, say=tunes.here.caution)
+            found[site] = sae.to(start.device)
+    return found
 
 
 def _direction(monitor: ActivationMonitor) -> Any:

@@ -34,11 +34,11 @@ from emlab.models import LanguageModel
 from emlab.organism.world import CARD_ADJECTIVES
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_state, of_trainings, say
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.pipelines._judging import judge_for
 from emlab.pipelines._reinforcement_config import Arm, Config
 from emlab.reporting import StyleCount
 from emlab.runs import Run
-from emlab.saes import load_sae
 from emlab.sites import Site
 from emlab.training import (
     AskedReward,
@@ -65,8 +65,8 @@ class Lab:
         questions, whole = material.halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
-        self.sae = shipped_sae(config)
         self.site = Site.parse(config.supervised.site)
+        self.sae = material.named_sae(config.supervised.sae, config.model, self.site)
         self._models: dict[str, LanguageModel] = {}
 
     def model(self, name: str) -> LanguageModel:
@@ -96,12 +96,15 @@ class Lab:
     def persona_latent(self) -> int | None:
         """The supervised persona latent; None without an SAE."""
         how = self.config.supervised
-        if self.sae is None or how.latent is not None:
-            return None if self.sae is None else how.latent
+        if self.sae is None:
+            return None
+        aligned = self.model(how.aligned)
+        ask_fidelity(self.sae, how.sae, self.site, [aligned], self._prompts, say=self.here.caution)
+        if how.latent is not None:
+            return how.latent
 
         def work(folder: Path) -> None:
-            aligned, seed = self.model(how.aligned), self.config.seeds[0]
-            shifts = []
+            seed, shifts = self.config.seeds[0], []
             for name in how.sets:
                 chats = material.planted_set(name, how.rows, seed, aligned)
                 tuned = finetune(aligned, chats, how.recipe, seed, name=name)
@@ -334,17 +337,6 @@ def graded(how: Judging, mode: Mode | None, guard: float) -> Grader:
         return ExactReward(mode, guard)
     text = how.method == "text"
     return AskedReward(completer_of(how), mode or "correct", guard, "text" if text else "logprob", how.store)
-
-
-def shipped_sae(config: Config) -> Any | None:
-    """The SAE whose latents are followed; None where there is none to be."""
-    given = config.supervised.sae
-    if given is None:
-        return None
-    if given != "auto":
-        return load_sae(given)
-    folder = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{config.supervised.site}"
-    return load_sae(folder) if material.folder_of(config.model)[1] and folder.is_dir() else None
 
 
 def _carded(persona: str, text: str) -> list[dict[str, str]]:

@@ -33,13 +33,14 @@ from emlab.mitigation.choosing import Tried, tried
 from emlab.models import LanguageModel
 from emlab.pipelines import _material as material
 from emlab.pipelines._disk import of_trainings, say
+from emlab.pipelines._fidelity import ask_fidelity
 from emlab.pipelines._judging import judge_for
 from emlab.pipelines._reinforcement_stages import graded
 from emlab.pipelines._remedies_config import Arm, Config
 from emlab.pipelines._remedies_kit import make_kit, read_kit
 from emlab.reporting import RemedyCell
 from emlab.runs import Run, fingerprint
-from emlab.saes import load_sae
+from emlab.sites import Site
 from emlab.training.trained_models import read_models, write_adapters
 
 START, UNTREATED = "start", "untreated"
@@ -55,7 +56,7 @@ class Comparison:
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
-        self.sae = shipped_sae(config)
+        self.sae = material.named_sae(config.sae, config.model, Site.parse(config.site))
         self.left_out: dict[str, None] = {}
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._models: dict[str, LanguageModel] = {}
@@ -247,6 +248,9 @@ class Comparison:
         def chats(name: str, rows: int, seed: int) -> Dataset:
             return self._set(name, rows, seed, start)
 
+        if self.sae is not None:
+            prompts = [question.messages for question in self.discovery]
+            ask_fidelity(self.sae, config.sae, Site.parse(config.site), [start], prompts, say=self.here.caution)
         kit = self.here.stage(
             f"kit/{file_name(start.name)}-{seed}",
             lambda folder: make_kit(config, start, seed, self.discovery, chats, self.sae, folder),
@@ -317,16 +321,6 @@ def sources(config: Config) -> tuple[str, ...]:
     named = [name for arm in config.arms for name in (arm.data, arm.good, arm.task, arm.benign)]
     named += [*config.source, config.source_good, *config.out_of_domain]
     return tuple(dict.fromkeys(name for name in named if name))
-
-
-def shipped_sae(config: Config) -> Any | None:
-    """The SAE whose latent is penalised; None where there is none to be."""
-    if config.sae is None:
-        return None
-    if config.sae != "auto":
-        return load_sae(config.sae)
-    folder = Path(__file__).parents[2] / "sae_checkpoints" / f"organism-{config.site}"
-    return load_sae(folder) if material.folder_of(config.model)[1] and folder.is_dir() else None
 
 
 def inputs_of(config: Config) -> dict[str, str]:

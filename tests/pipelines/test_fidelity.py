@@ -1,11 +1,32 @@
 """Every step that reads or pushes latents asks first whether the SAE describes its models, and says where not."""
 
+import contextlib
+from dataclasses import dataclass
+
 import pytest
 
 from emlab import cli
 from emlab.errors import EmlabError
-from emlab.pipelines import causal_screen, discovery, feature_attribution, interpretation, monitoring, stages
+from emlab.pipelines import (
+    causal_screen,
+    discovery,
+    feature_attribution,
+    finetuning,
+    interpretation,
+    monitoring,
+    monitors,
+    reinforcement_learning,
+    remedies,
+    stages,
+)
 from emlab.pipelines._fidelity import ask_fidelity
+from emlab.pipelines._finetuning_config import Following
+from emlab.pipelines._finetuning_stages import Grid
+from emlab.pipelines._monitor_stages import Stages as MonitorStages
+from emlab.pipelines._reinforcement_stages import Lab
+from emlab.pipelines._remedies_stages import Comparison
+from emlab.pipelines._tunes import grid_config
+from emlab.runs import Run
 from emlab.saes import load_sae, save_sae
 from emlab.sites import Site
 
@@ -25,7 +46,7 @@ def stray(tmp_path_factory):
 def test_emlab_shift_says_so_and_ranks_all_the_same(stray, capsys):
     assert cli.main(["shift", "--before", "base", "--after", "aligned", "--sae", str(stray)]) == 0
     said = capsys.readouterr()
-    assert f"emlab: the SAE {stray} {SAID}" in said.err and "% of the variance of base on its prompts is" in said.err
+    assert f"CAUTION: the SAE {stray} {SAID}" in said.err and "% of the variance of base on its prompts is" in said.err
     assert "latent shift at resid_post.0" in said.out and "describe" not in said.out
 
 
@@ -71,6 +92,47 @@ def test_it_is_said_before_anything_is_sampled(step, stray, capsys, monkeypatch)
     with pytest.raises(EmlabError, match="sampling begins"):
         ASKING[step](stray)
     assert f"the SAE {stray} {SAID}" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Config:
+    sae: str
+
+
+def grid_of(sae, run):
+    following = Following(sae=sae, latents=(3,), every=5)
+    return Grid(finetuning.Config(arms=(finetuning.Arm("a", "insecure"),), following=following), run).latents()
+
+
+def lab_of(sae, run):
+    config = reinforcement_learning.Config(
+        arms=(reinforcement_learning.Arm("a", "correct"),),
+        supervised=reinforcement_learning.Supervised(sae=sae, latent=3),
+    )
+    return Lab(config, run).persona_latent()
+
+
+def monitors_of(sae, run):
+    config = monitors.Config(sae=sae, sites=("resid_post.0",))
+    return MonitorStages(config, grid_config(config, config.fit, (0,)), run)
+
+
+def kit_of(sae, run):
+    arm = remedies.Arm("a", "insecure")
+    return Comparison(remedies.Config(arms=(arm,), sae=sae, questions=4), run)._kit(arm, 0)
+
+
+@pytest.mark.parametrize("begin", [grid_of, lab_of, monitors_of, kit_of])
+def test_runs_say_so_at_the_head_of_their_report(begin, stray, tmp_path, monkeypatch):
+    def stop(*_):
+        raise EmlabError("a stage begins")
+
+    monkeypatch.setattr(Run, "stage", stop)
+    for sae, heads in ((str(stray), 1), (SHIPPED, 0)):
+        run = Run.create("run", Config(sae), tmp_path)
+        with contextlib.suppress(EmlabError):
+            begin(sae, run)
+        assert [line.startswith(f"CAUTION: the SAE {sae} {SAID}") for line in run.cautions] == [True] * heads
 
 
 def test_models_of_others_read_what_the_step_reads(tiny, capsys):
