@@ -110,7 +110,7 @@ def test_models_that_read_other_tokens_are_refused(tiny, monitor, make_model, ma
     other.tokenizer = make_tokenizer("chatml", merges=[("a", "y")])
     for later, told in (
         (other, "other has another tokenizer"),
-        (templated, "make different tokens of the same prompts"),
+        (templated, "the chat template of tiny writes a question differently"),
     ):
         with pytest.raises(EmlabError, match=told):
             blame([tiny, later], monitor, PROMPTS, CHATS)

@@ -11,6 +11,7 @@ from emlab.discovery.screen import _finalists
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, score_judged
 from emlab.interventions import Direction, Steer
+from emlab.models import LanguageModel
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -32,7 +33,7 @@ class WordJudge:
         return {"good": Verdict(100, 100), "bad": Verdict(0, 100), "babble": Verdict(0, 0)}[answer.split()[0]]
 
 
-class Pushed:
+class Pushed(LanguageModel):
     """Answers badly once the first coordinate is pushed past `turns`, and babbles past `breaks`."""
 
     name = "toy"
@@ -96,7 +97,7 @@ def test_where_everything_babbles_the_least_is_taken_and_it_shows():
     assert not found.within_cap("latent 7")
     assert found.test[0].arm.strength == 0.5, "the weakest of equals"
     assert found.test[0].score.misaligned.n == 0
-    assert "nan" in str(found)
+    assert "no answers" in str(found) and "nan" not in str(found)
 
 
 def trial(strength, bad, n=40, mad=0):
