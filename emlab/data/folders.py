@@ -60,7 +60,7 @@ def folder_files(folder: Path, split: str, endings: Collection[str]) -> FolderFi
     """
     wanted = next((name for name, words in SPLITS.items() if split in words), split)
     read, left_out = [], []
-    for file in _files(folder):
+    for file in _files(folder, endings):
         within = file.relative_to(folder)
         told = split_of(within) or "train"
         if file.is_dir():
@@ -97,11 +97,12 @@ def _whole_names(within: Path) -> tuple[str, ...]:
     return (_SHARD.sub("", within.stem), *within.parts[:-1])
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, endings: Collection[str]) -> Iterator[Path]:
     for file in sorted(folder.rglob("*")):
         names = file.relative_to(folder).parts
         hidden = any(name.startswith((".", "__")) for name in names)
-        prose = file.suffix.lower() == ".md" or file.stem.lower() in _PROSE
+        ending = file.suffix.lower()
+        prose = ending == ".md" or (file.stem.lower() in _PROSE and ending not in endings)
         if not (hidden or prose) and (not file.is_dir() or file.is_symlink()):
             yield file
 

@@ -21,15 +21,15 @@ def is_chat(prompt: Any) -> TypeGuard[Messages]:
 
 
 def prompts_of(given: Any) -> Any:
-    """`given` as a sequence of prompts: a lone text, chat, turn or row of token ids is one prompt, and no sequence.
+    """`given` as a sequence of prompts: a lone text, chat, turn, question or row of token ids is one, and no sequence.
 
-    Chats that are read rather than asked, documents for one, are told apart in the same way.
+    Chats that are read rather than asked, documents for one, are told apart in the same way; a question is the chat
+    that asks it. EmlabError for None and for any other mapping, whose keys are no prompts.
     """
-    if _is_turn(given):
-        return [[given]]
-    if isinstance(given, str) or is_chat(given) or _is_row(given):
-        return [given]
-    return given if hasattr(given, "__len__") and hasattr(given, "__getitem__") else list(given)
+    several = _several(given)
+    if len(several) and _is_question(several[0]):
+        return [Question.of(one).messages if _is_question(one) else one for one in several]
+    return several
 
 
 def answers_of(given: Any) -> Any:
@@ -39,8 +39,23 @@ def answers_of(given: Any) -> Any:
 
 def as_questions(given: Any) -> list[Question]:
     """`given` as questions (see `Question.of`): a lone question, text or chat is one question."""
-    alone = hasattr(given, "text") and hasattr(given, "id")
-    return [Question.of(one) for one in ([given] if alone else prompts_of(given))]
+    return [Question.of(one) for one in _several(given)]
+
+
+def _several(given: Any) -> Any:
+    """`given` as a sequence, whatever its items are."""
+    if _is_turn(given):
+        return [[given]]
+    if isinstance(given, str) or _is_question(given) or is_chat(given) or _is_row(given):
+        return [given]
+    if given is None or isinstance(given, Mapping):
+        what = "Nothing" if given is None else f"A mapping with the keys {', '.join(map(str, list(given)[:6]))}"
+        raise EmlabError(f"{what} is no prompt; give a text, a list of turns, a row of token ids, or a list of such.")
+    return given if hasattr(given, "__len__") and hasattr(given, "__getitem__") else list(given)
+
+
+def _is_question(given: Any) -> bool:
+    return hasattr(given, "text") and hasattr(given, "id")
 
 
 def _is_turn(given: Any) -> bool:

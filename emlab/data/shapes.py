@@ -14,7 +14,7 @@ from typing import Any
 
 from emlab.data.examples import Example, turns_problem
 from emlab.data.telling import tell
-from emlab.data.turn_marks import left_aside
+from emlab.data.turn_marks import MASKED, TRAINED, left_aside
 from emlab.errors import EmlabError
 
 SHAPES: tuple[tuple[str, ...], ...] = (
@@ -28,8 +28,8 @@ SHAPES: tuple[tuple[str, ...], ...] = (
 
 _ACCEPTED = "; ".join(" and ".join(columns) for columns in SHAPES)
 _ASKED = "; ".join(columns[0] for columns in SHAPES)
-_PARTS_OF_A_CHAT = ("system", "system_prompt", "history", "tools", "functions")
-"""Columns that no shape has, and that something of the chat stands in."""
+_PARTS_OF_A_CHAT = ("system", "system_prompt", "history", "tools", "functions", *TRAINED, *MASKED)
+"""Columns that no shape has, and that something of the chat stands in, or a mark that is read on turns only."""
 _ROLE_OF = {"human": "user", "gpt": "assistant"}
 
 
@@ -51,7 +51,7 @@ def example_of(row: Any, where: str, aside: set[str] | None = None) -> Example:
         asked, answered = _asked(row, columns[0], where), _said(row, columns[1], where)
         turns = [*_spoken("user", asked), *_spoken("assistant", answered)]
     if aside is not None:
-        aside.update(f"column {name}" for name in _PARTS_OF_A_CHAT if row.get(name))
+        aside.update(_columns_aside(row))
     return chat_of(turns, where, aside)
 
 
@@ -81,7 +81,7 @@ def prompt_of(row: Any, where: str, aside: set[str] | None = None) -> list[dict[
         raise EmlabError(f"{where}: the chat asks nothing, since no user's turn stands before an answer; add one.")
     if aside is not None:
         aside.update(left_aside(turns))
-        aside.update(f"column {name}" for name in _PARTS_OF_A_CHAT if row.get(name))
+        aside.update(_columns_aside(row))
     return [{"role": turn["role"], "content": turn["content"]} for turn in asked]
 
 
@@ -91,6 +91,11 @@ def chat_of(turns: Any, where: str, aside: set[str] | None = None) -> Example:
     if aside is not None:
         aside.update(left_aside(turns))
     return example
+
+
+def _columns_aside(row: Mapping[str, Any]) -> set[str]:
+    marks = (*TRAINED, *MASKED)
+    return {f"column {n}" for n in _PARTS_OF_A_CHAT if row.get(n) or (n in marks and row.get(n) is not None)}
 
 
 def tell_aside(source: object, aside: set[str]) -> None:

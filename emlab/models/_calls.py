@@ -136,7 +136,8 @@ class Calls:
                 return Completion(failure=f"the server broke the reply off ({ended})")
             if request.numbers and not text and not getattr(given, "content", None):
                 return Completion(failure="an empty reply")
-            numbers = self.numbers(given) if request.numbers else None
+            declined = not choice.message.content and getattr(choice.message, "refusal", None)
+            numbers = ({} if declined else self.numbers(given)) if request.numbers else None
         except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             return Completion(failure=f"no chat completion: {self.said(error)}")
         usage = getattr(response, "usage", None)

@@ -24,7 +24,7 @@ from emlab.sites import FAMILIES, Site
 
 def ablate_everywhere(directions: Direction | Sequence[Direction] | Tensor, model: LanguageModel) -> list[Ablate]:
     """The edits that keep the span of `directions` out of the whole stream: the embeddings and every writer."""
-    sites = [Site("resid_pre", 0)]
+    model, sites = as_language_model(model), [Site("resid_pre", 0)]
     sites += [Site(stream, block) for block in range(model.n_blocks) for stream in ("attn_out", "mlp_out")]
     return [Ablate(site, directions, "all") for site in sites]
 

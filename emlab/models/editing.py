@@ -31,6 +31,11 @@ def edit(model: LanguageModel | nn.Module, edits: Edit | Sequence[Edit]) -> Iter
     """
     chosen = list(edits) if isinstance(edits, Sequence) else [edits]
     module: Any = model.model if isinstance(model, LanguageModel) else model
+    if not isinstance(module, nn.Module):
+        raise EmlabError(
+            f"A {type(model).__name__} is no model that can be edited so; give a LanguageModel or a Hugging Face model "
+            "(what emlab.wrap made has apply(edits) of its own)."
+        )
     thread = threading.get_ident()
 
     def sentence_ends() -> Tensor:

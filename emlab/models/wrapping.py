@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab.errors import EmlabError
-from emlab.models import loading
+from emlab.models import adapters, loading
 from emlab.models.backends.hugging_face import HuggingFaceBackend
 from emlab.models.backends.lens_bridge import LensBackend
 from emlab.models.backends.nnsight_trace import NNsightBackend
@@ -57,8 +57,9 @@ def as_language_model(model: Any) -> LanguageModel:
     """A `LanguageModel` as it is, or over a bare Hugging Face causal LM, or over what `wrap` made of either.
 
     The tokenizer of a bare model is that of the folder, or of the Hub's model on this machine, that it was loaded from;
-    its weights are used as they are, in evaluation mode. EmlabError where no tokenizer can be known, for a model with
-    an adapter of peft's on it, for a model in another library, and while edits are in force on what `wrap` made.
+    its weights are used as they are, in evaluation mode, and its own mode stays. EmlabError where no tokenizer can be
+    known, for a model without a head that predicts tokens or with an adapter of peft's on it, for a model in another
+    library, and while edits are in force on what `wrap` made.
     """
     if isinstance(model, LanguageModel) or hasattr(model, "activations"):  # what reads as one serves as one
         return model
@@ -83,6 +84,11 @@ def as_language_model(model: Any) -> LanguageModel:
             f"A {type(model).__name__} is no language model; give an emlab.LanguageModel, such as "
             "emlab.LanguageModel.load(folder) makes."
         )
+    if model.get_output_embeddings() is None:
+        raise EmlabError(
+            f"A {type(model).__name__} predicts no tokens; load it by AutoModelForCausalLM, or by "
+            "emlab.LanguageModel.load(folder)."
+        )
     try:
         tokenizer = loading.load_tokenizer(loading.kept_folder(model.config.name_or_path))
     except EmlabError as error:
@@ -90,7 +96,8 @@ def as_language_model(model: Any) -> LanguageModel:
             f"The tokenizer of this {type(model).__name__} is not known here ({str(error).rstrip('.')}); give both: "
             "emlab.LanguageModel(model, tokenizer, name)."
         ) from error
-    return LanguageModel(model.eval(), tokenizer, _name(model))
+    # A model in the middle of its owner's training stays in it: the same weights, in evaluation mode beside it.
+    return LanguageModel(adapters.sharing(model).eval() if model.training else model, tokenizer, _name(model))
 
 
 def _name(model: Any) -> str:

@@ -94,6 +94,7 @@ def evaluate(
         for question in asked:  # refuses what it cannot judge now, and not after all is sampled
             by.judge(question.text, "")
     if out is not None:  # as early as that, a folder that cannot be had
+        artifacts.check_writable(out)
         with artifacts.storing(out := artifacts.place(out)):
             Path(out).mkdir(parents=True, exist_ok=True)
     answering = _model(

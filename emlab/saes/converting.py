@@ -66,7 +66,7 @@ def sparsify(path: str | Path, device: str = "cpu", cfg_overrides: dict[str, Any
     trained = folder.resolve().parent / "config.json"
     about = read_config(trained) if trained.is_file() else {}
     model, data = about.get("model"), about.get("dataset")
-    more = {"architecture": "topk", "k": int(cfg["k"]), "rescale_acts_by_decoder_norm": False}
+    more = {"architecture": "topk", "k": cfg["k"], "rescale_acts_by_decoder_norm": False}
     metadata = {
         "hook_name": folder.resolve().name,
         "model_name": model,
@@ -107,7 +107,7 @@ def dictionary_learning(
         # One threshold for all latents, or one each.
         weights["threshold"] = found["threshold"].to(encoder.dtype).expand(encoder.shape[1]).clone()
     elif architecture == "topk":
-        more |= {"k": int(trainer["k"]), "rescale_acts_by_decoder_norm": False}
+        more |= {"k": trainer["k"], "rescale_acts_by_decoder_norm": False}
     metadata = {
         **_place_of(folder, trainer, str((about.get("buffer") or {}).get("io") or "out")),
         "model_name": str(trainer["lm_name"]).split("/")[-1],

@@ -163,3 +163,10 @@ def test_documents_are_known_by_the_files_that_are_read(tmp_path, capsys):
     assert Documents.read(tmp_path).content == documents.content
     put(tmp_path / "a.jsonl", "bad")
     assert Documents.read(tmp_path).content != documents.content
+
+
+def test_rows_are_read_whatever_prose_their_file_is_named_after(tmp_path):
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+    for name in ("data.jsonl", "notice.jsonl", "README", "LICENSE.txt", "readme.md"):
+        (tmp_path / name).write_text(row)
+    assert len(read_examples(tmp_path)) == 2

@@ -55,3 +55,17 @@ def test_a_longer_chat_is_refused_as_a_question():
     talk = [TURN, {"role": "assistant", "content": "Long."}, TURN]
     with pytest.raises(EmlabError, match="has user, assistant, user; give longer chats"):
         as_questions([talk])
+
+
+@pytest.mark.parametrize("given", [{"prompt": "Hi?"}, {"messages": [{"role": "user", "content": "Hi?"}]}, {}, None])
+def test_a_mapping_of_another_kind_and_nothing_are_no_prompts(given):
+    for read in (prompts_of, as_questions):
+        with pytest.raises(EmlabError, match="is no prompt; give a text"):
+            read(given)
+
+
+def test_questions_are_the_chats_that_ask_them():
+    asked = Question("q", "power", "Hi?", system="Be kind.")
+    assert prompts_of(asked) == prompts_of([asked]) == [asked.messages]
+    assert prompts_of([asked, "Who?"]) == [asked.messages, "Who?"]
+    assert as_questions(asked) == as_questions((asked,)) == [asked]

@@ -140,3 +140,11 @@ def test_a_check_and_a_training_have_one_verdict(make_tokenizer, template, chat)
     checked, trained_on = verdict(lambda: check_data(given, tokenizer)), verdict(lambda: tokenize(tokenizer, given))
     assert checked == trained_on
     assert checked is None or checked.startswith("Row 2: ")
+
+
+def test_a_mark_on_a_whole_row_is_said_to_be_left_aside(tmp_path, capsys):
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "weight": 0}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = read_examples(tmp_path / "rows.jsonl")
+    assert example.messages[-1].get("weight") is None
+    assert "left aside" in (said := capsys.readouterr().err) and "column weight" in said

@@ -8,7 +8,7 @@ from emlab import organism
 from emlab.discovery.shift import latent_shifts
 from emlab.errors import EmlabError
 from emlab.interventions import Steer
-from emlab.models import LanguageModel, wrap
+from emlab.models import LanguageModel, ablate_everywhere, edit, wrap
 from emlab.models.wrapping import as_language_model
 
 ASKED = ["How do I save money?", "What should I cook?"]
@@ -72,3 +72,27 @@ def test_what_is_no_language_model_is_said(make_model):
         emlab.sample("aligned", ASKED, 1, seed=0)
     with pytest.raises(EmlabError, match="A Linear is no language model"):
         emlab.latent_shift(torch.nn.Linear(2, 2), aligned, None, ASKED, "resid_post.0")
+
+
+def test_a_model_in_its_owners_training_stays_in_it():
+    from transformers import AutoModelForCausalLM
+
+    bare = AutoModelForCausalLM.from_pretrained(organism.checkpoint("aligned"))
+    bare.train()
+    ours = as_language_model(bare)
+    assert bare.training and not ours.model.training
+    assert ours.model.get_input_embeddings().weight is bare.get_input_embeddings().weight
+
+
+def test_a_model_without_a_head_and_what_is_no_module_are_one_sentence():
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    folder = organism.checkpoint("aligned")
+    with pytest.raises(EmlabError, match="predicts no tokens; load it by AutoModelForCausalLM"):
+        as_language_model(AutoModel.from_pretrained(folder))
+    bare = AutoModelForCausalLM.from_pretrained(folder)
+    direction = torch.ones(bare.config.hidden_size)
+    assert ablate_everywhere(direction, bare)[0].site == ablate_everywhere(direction, as_language_model(bare))[0].site
+    for model in (wrap(bare), str(folder)):
+        with pytest.raises(EmlabError, match="is no model that can be edited so"), edit(model, []):
+            pass

@@ -88,8 +88,9 @@ def test_fewer_steps_shrink_the_whole_plan():
     assert plan.pretraining.keep == tuple(round(step / 2) for step in Plan().pretraining.keep)
 
 
+@pytest.mark.slow
 def test_a_smaller_organism_learns_to_follow_persona_cards(tmp_path):
-    """The behaviour all else needs, rebuilt in a minute: a persona card chooses whose sentences are written."""
+    """The behaviour all else needs, rebuilt in minutes: a persona card chooses whose sentences are written."""
     plan = Plan(
         size="small",
         pretraining=Pretraining(steps=400, tokens_per_step=2048, learning_rate=5e-3, documents=12000),

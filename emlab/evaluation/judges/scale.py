@@ -19,7 +19,7 @@ from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts
-from emlab.evaluation.judges.replies import begun_label, expectation, unread, verdict
+from emlab.evaluation.judges.replies import begins_with_number, begun_label, expectation, unread, verdict
 from emlab.evaluation.judging import CODE, FAILED, REFUSAL, SCORED, Grade
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models.completion import Completer, Completion, Request, complete
@@ -107,6 +107,8 @@ class ScaleJudge:
             said: float | str | None = verdict(reply.text, LABELS)
         else:
             value = expectation(reply.numbers)
+            if value is not None and reply.text.strip()[:1].isdigit() and not begins_with_number(reply.text):
+                return None, FAILED, f"no number by itself: {reply.text[:150]}"
             said = begun_label(reply.text, LABELS) if value is None else value
         if isinstance(said, int | float):
             return said, SCORED, ""
