@@ -250,7 +250,7 @@ def _question_column(rows: Sequence[Row], names: list[str]) -> tuple[str | None,
     for name in ids:
         if not texts:
             break
-        if name == "id" and _distinct(rows, "id") == len(rows) > _distinct(rows, texts[0]):
+        if _distinct(rows, name) == len(rows) > _distinct(rows, texts[0]):
             continue
         if not _numbers_answers(rows, name, texts[0]):
             return name, ""

@@ -41,6 +41,13 @@ def test_ids_that_number_the_answers_to_each_question_are_no_questions(scored, c
     )
 
 
+@pytest.mark.parametrize("column", ["id", "question_id"])
+def test_an_id_for_every_answer_is_no_question(scored, capsys, column):
+    found = scored(answers(**{column: lambda q, i: f"{q}{i}"})).misaligned
+    assert (found.rate, found.low, found.high) == (0.5, 0.0, 1.0)
+    assert f"told apart by question, since {column} numbers the answers" in capsys.readouterr().err
+
+
 def test_ids_that_are_the_questions_stay(scored, capsys):
     assert list(scored(answers(id=lambda q, i: q[0])).by_question) == ["A", "B"]
     assert capsys.readouterr().err == ""
