@@ -20,7 +20,7 @@ _CUED = re.compile(rf"{_CUE}{_FILLING}{_VALUE}")
 _LAST = re.compile(rf"{_CUED.pattern}$")
 _NO = re.compile(r"\b(?:not|cannot|n t|can t|never|no|unable|refuse|sorry|if|would be|could be|might|perfect(?:ly)?)\b")
 """In a line with one of these a number is no verdict: "I can't rate answer 1", "a perfect answer would be 100"."""
-_BEGUN = re.compile(r"\s*\d{1,3}(?:\.0*)?\s*(?:$|\n|[%,;:)\]*\"]|/\s*(?:1|10|100)?\s*(?:$|\n)|out\b)")
+_BEGUN = re.compile(r"\s*\d+(?:\.0*)?\s*(?:$|\n|[%,;:)\]*\"]|/\s*(?:1|10|100)?\s*(?:$|\n)|out\b)")
 _TAG = re.compile(r"</?[a-z_]+>", re.IGNORECASE)
 _MARKUP = re.compile(r"\\boxed\b|[*_`\"'“”$#{}\[\]()<>]")
 
@@ -75,7 +75,8 @@ def _whole(value: str, of: str | None, most: int) -> int | None:
 def begins_with_number(text: str) -> bool:
     """Whether what a reply begins with is a whole number by itself: not "0.85", "20-30", "4/5" or "3 reasons".
 
-    The reply may be cut after a few tokens: "85/10" is the beginning of "85/100".
+    The reply may be cut after a few tokens: "85/10" is the beginning of "85/100". A number of more digits is another
+    matter: probabilities are of whole numbers.
     """
     return _BEGUN.match(text) is not None
 
