@@ -25,10 +25,10 @@ from _about import about
 
 from emlab import artifacts
 from emlab.discovery import METHODS, agreement, attribute, exact_effects, random_effects
+from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.models import LanguageModel
-from emlab.pipelines import stages
-from emlab.pipelines._contrasts import organism_contrasts
 from emlab.saes import load_sae, sae_site
+from emlab.verbs import stages
 
 ROOT = Path(__file__).parents[1]
 MUST = {"rank_correlation": 0.9, "overlap_of_top_20": 16}

@@ -34,8 +34,8 @@ def work(corpus: Path) -> None:
     from emlab import organism
     from emlab.data import Documents
     from emlab.discovery import interpret
+    from emlab.experiments.material.memory import peak_rss_mb
     from emlab.models import LanguageModel
-    from emlab.pipelines._memory import peak_rss_mb
     from emlab.saes import load_sae
 
     model = LanguageModel.load(organism.checkpoint("aligned"), device="cpu")

@@ -81,17 +81,18 @@ _ROOMS = (
     "discovery",
     "errors",
     "evaluation",
+    "experiments",
     "interventions",
     "mitigation",
     "models",
     "organism",
-    "pipelines",
     "reporting",
     "runs",
     "saes",
     "sites",
     "store",
     "training",
+    "verbs",
 )
 
 __all__ = [*_ROOM_OF, *_ROOMS, "__version__"]

@@ -14,6 +14,8 @@ import pytest
 hypothesis.settings.register_profile("emlab", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("emlab")
 
+pytest_plugins = ["tests.made"]
+
 
 # --- Tiny random models and tokenizers, for tests of mechanics ---
 # The chat templates are those published with each kind of model (shortened where that changes nothing here).

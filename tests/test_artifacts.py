@@ -23,12 +23,12 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts
 from emlab.evaluation.judges import read_judged
 from emlab.evaluation.protocol import Judging, judge_of, questions_of
+from emlab.experiments.material.sources import folder_of
 from emlab.models import LanguageModel
-from emlab.pipelines._material import folder_of
-from emlab.pipelines.evaluation import score_file
 from emlab.runs import Run
 from emlab.saes import load_sae
 from emlab.store import Store
+from emlab.verbs.evaluation import score_file
 
 
 @dataclasses.dataclass(frozen=True)

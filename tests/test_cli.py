@@ -12,6 +12,7 @@ import pytest
 from emlab import __version__, artifacts, cli
 from emlab.cli import _verbs
 from emlab.errors import EmlabError
+from emlab.experiments.registry import EXPERIMENTS
 from emlab.runs import AlreadyDone
 
 
@@ -38,14 +39,14 @@ class Table:
 @pytest.fixture
 def pipeline(monkeypatch):
     """A pipeline that notes what it was given; its `run` can be exchanged."""
-    made = SimpleNamespace(Config=Config, given=[])
+    made = SimpleNamespace(config=Config, given=[])
 
     def run(config, root):
         made.given.append((config, root))
         return root / "trial-1"
 
     made.run = run
-    monkeypatch.setattr(_verbs, "_pipeline", lambda name: made)
+    monkeypatch.setattr(EXPERIMENTS, "get", lambda name: made)
     return made
 
 
@@ -62,8 +63,8 @@ def organism(monkeypatch):
     noted = SimpleNamespace(build=[], check=[], table=Table((Row("aligned", True),)))
     build = SimpleNamespace(build=lambda **given: noted.build.append(given) or Path("made"))
     check = SimpleNamespace(check=lambda **given: noted.check.append(given) or noted.table)
-    monkeypatch.setitem(sys.modules, "emlab.pipelines.organism_build", build)
-    monkeypatch.setitem(sys.modules, "emlab.pipelines.organism_check", check)
+    monkeypatch.setitem(sys.modules, "emlab.experiments.material.organism_build", build)
+    monkeypatch.setitem(sys.modules, "emlab.verbs.organism_check", check)
     return noted
 
 
@@ -90,37 +91,32 @@ def test_options_and_overrides_stand_in_any_order(pipeline, config, order):
     assert pipeline.given == [(Config(2, "x"), Path("there"))]
 
 
-def test_a_misspelt_pipeline_is_met_with_the_closest_one(monkeypatch, tmp_path, capsys):
-    (tmp_path / "pipelines").mkdir()
-    for name in ("__init__", "persona_features", "organism_check"):
-        (tmp_path / "pipelines" / f"{name}.py").write_text("")
-    monkeypatch.setattr(_verbs, "__file__", str(tmp_path / "cli" / "_verbs.py"))
-    with pytest.raises(EmlabError, match=r"no pipeline 'persona_feature' .*; did you mean 'persona_features'\?$"):
-        _verbs._pipeline("persona_feature")
-    with pytest.raises(EmlabError, match=r"there are organism_check, persona_features\.$"):
-        _verbs._pipeline("../secrets")
-    with pytest.raises(EmlabError, match="there is no pipeline '__init__'"):
-        _verbs._pipeline("__init__")
+def test_a_misspelt_pipeline_is_met_with_the_closest_one():
+    with pytest.raises(EmlabError, match=r"no pipeline 'persona_feature'; did you mean 'persona_features'\?$"):
+        EXPERIMENTS.get("persona_feature")
+    for name in ("../secrets", "__init__", "material"):
+        with pytest.raises(EmlabError, match=f"no pipeline '{name}'"):
+            EXPERIMENTS.get(name)
 
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+YAML = Path(__file__).parents[1] / "experiments"
 
 
-@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(YAML.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_config_that_a_run_keeps_is_one_to_run(file, tmp_path):
     from emlab import config
 
-    pipeline = _verbs._pipeline(config.pipeline_of(file))
-    settings = config.load(file, [], pipeline.Config)
+    pipeline = EXPERIMENTS.get(config.pipeline_of(file))
+    settings = config.load(file, [], pipeline.config)
     (tmp_path / "config.yaml").write_text(config.dump(settings))
     assert config.pipeline_of(tmp_path / "config.yaml") == config.pipeline_of(file)
-    assert config.load(tmp_path / "config.yaml", [], pipeline.Config) == settings
+    assert config.load(tmp_path / "config.yaml", [], pipeline.config) == settings
 
 
 def test_a_finished_run_is_told_and_its_own_config_is_the_same_run(tmp_path, capsys):
-    sae = EXPERIMENTS.parent / "sae_checkpoints" / "organism-resid_post.0"
+    sae = YAML.parent / "sae_checkpoints" / "organism-resid_post.0"
     few = [f"sae={sae}", "cases=1", "methods=[gradient]", "exact=null", "narrow=null"]
-    words = ["run", str(EXPERIMENTS / "feature_attribution.yaml"), *few, "--runs", str(tmp_path)]
+    words = ["run", str(YAML / "feature_attribution.yaml"), *few, "--runs", str(tmp_path)]
     assert cli.main(words) == 0
     (folder,) = tmp_path.iterdir()
     found = (folder / "summary.json").read_text()

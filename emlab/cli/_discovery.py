@@ -98,7 +98,7 @@ def _shift_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _shift(options: argparse.Namespace) -> int:
-    from emlab.pipelines.discovery import shift
+    from emlab.verbs.discovery import shift
 
     names = ("before", "after", "sae", "site", "positions", "questions", "n", "contrasts", "out")
     found = shift(**given(options, *names))
@@ -126,7 +126,7 @@ def _directions_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _directions(options: argparse.Namespace) -> int:
-    from emlab.pipelines.discovery import directions
+    from emlab.verbs.discovery import directions
 
     names = ("model", "against", "sae", "latents", "traits", "components", "random", "site", "positions", "contrasts")
     more = ("cases", "questions", "n", "per_question", "max_new_tokens", "seed", "out")
@@ -157,7 +157,7 @@ def _attribute_options(parser: argparse.ArgumentParser) -> None:
 
 def _attribute(options: argparse.Namespace) -> int:
     from emlab.errors import EmlabError
-    from emlab.pipelines.feature_attribution import attribute_with
+    from emlab.experiments.feature_attribution.run import attribute_with
 
     names = ("model", "sae", "narrow", "site", "positions", "contrasts", "prompts", "cases", "metric", "methods")
     settings = given(options, *names, "baseline", "steps", "blocks", "batch_size", "random", "seed")
@@ -203,7 +203,7 @@ def _interpret_options(parser: argparse.ArgumentParser) -> None:
 def _interpret(options: argparse.Namespace) -> int:
     from emlab.errors import EmlabError
     from emlab.evaluation.protocol import Judging
-    from emlab.pipelines.interpretation import interpret_latents
+    from emlab.verbs.interpretation import interpret_latents
 
     names = ("model", "sae", "latents", "shift", "top", "documents", "n", "site", "contexts", "max_length")
     settings = given(options, *names, "seed", "out")
@@ -246,7 +246,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from emlab.evaluation.protocol import Judging
-    from emlab.pipelines.discovery_scorecard import compare
+    from emlab.experiments.discovery_scorecard.run import compare
 
     settings: dict[str, Any] = given(options, "model", "seeds", "contrasts", "trait", "seed")
     settings |= {name: tuple(getattr(options, name)) for name in ("methods", "sites") if getattr(options, name)}
@@ -292,7 +292,7 @@ def _screen_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _screen(options: argparse.Namespace) -> int:
-    from emlab.pipelines.causal_screen import screen
+    from emlab.verbs.causal_screen import screen
 
     names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "lines")
     settings = given(options, *names, "sketched", "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")

@@ -194,7 +194,7 @@ def _kept(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import evaluate
+    from emlab.verbs.evaluation import evaluate
 
     served = ("model_url", "model_key", "model_revision")
     asked = ("model", "adapter", *served, "chat_template", "quantize", "questions", "variants", "per_question")
@@ -205,7 +205,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import label_file, score_against, score_file
+    from emlab.verbs.evaluation import label_file, score_against, score_file
 
     names = ("file", "misaligned_below", "coherent_above")
     found: Any
@@ -225,7 +225,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _judge_answers(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import judge_file
+    from emlab.verbs.evaluation import judge_file
 
     found = judge_file(**given(options, "rollouts", "out", "questions"), **judging_of(options))
     show(found, found.summary(), options.json)
@@ -233,7 +233,7 @@ def _judge_answers(options: argparse.Namespace) -> int:
 
 
 def _judge_compare(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import compare_judges
+    from emlab.verbs.evaluation import compare_judges
 
     found = compare_judges(options.first, options.second)
     show(found, found.summary(), options.json)
@@ -241,7 +241,7 @@ def _judge_compare(options: argparse.Namespace) -> int:
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from emlab.pipelines.evaluation import check_file
+    from emlab.verbs.evaluation import check_file
 
     found = check_file(**given(options, "file", "against", "model", "chat_template"))
     show(found, found.summary(), options.json)

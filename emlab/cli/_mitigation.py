@@ -31,7 +31,7 @@ def add_verbs(verbs: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from emlab import config
-    from emlab.pipelines import remedies
+    from emlab.experiments.remedies import run as remedies
 
     settings = config.load(options.config, options.overrides, remedies.Config)
     print(run_once(options, lambda: remedies.run(settings, options.runs)))

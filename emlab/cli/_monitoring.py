@@ -100,7 +100,7 @@ def _question_options(add: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from emlab.pipelines.monitoring import fit_monitor
+    from emlab.verbs.monitoring import fit_monitor
 
     names = (
         "misaligned",
@@ -121,7 +121,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> int:
-    from emlab.pipelines.monitoring import read_monitor
+    from emlab.verbs.monitoring import read_monitor
 
     found = read_monitor(**given(options, "monitor", "models", "sae", "questions", "n", "seed"))
     show(found, found.summary(), options.json)
@@ -129,7 +129,7 @@ def _read(options: argparse.Namespace) -> int:
 
 
 def _screen(options: argparse.Namespace) -> int:
-    from emlab.pipelines.monitoring import screen_data
+    from emlab.verbs.monitoring import screen_data
 
     names = ("model", "data", "direction", "named", "bad", "good", "site", "pool", "rows", "max_new_tokens")
     found = screen_data(**given(options, *names, "seed", "out"))
@@ -138,7 +138,7 @@ def _screen(options: argparse.Namespace) -> int:
 
 
 def _blame(options: argparse.Namespace) -> int:
-    from emlab.pipelines.monitoring import blame_examples
+    from emlab.verbs.monitoring import blame_examples
 
     names = ("monitor", "data", "models", "sae", "modules", "questions", "n", "rows", "seed", "out")
     found = blame_examples(**given(options, *names))

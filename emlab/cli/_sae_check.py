@@ -41,7 +41,7 @@ def add_check(verbs: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from emlab.pipelines.sae_check import check
+    from emlab.verbs.sae_check import check
 
     names = ("documents", "n", "least_variance", "most_drop", "least_recovered", "dtype", "chat_template")
     found = check(options.sae, options.model, **given(options, *names, "batch_size", "seed"))

@@ -72,7 +72,7 @@ def _add_train(verbs: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from emlab.pipelines.sae_training import sae
+    from emlab.verbs.sae_training import sae
 
     what = ("model", "out", "site", "documents", "split", "read", "keep", "max_length", "held_out", "cache", "buffer")
     two = ("minus", "both", "base_sae")

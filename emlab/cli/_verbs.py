@@ -1,7 +1,6 @@
 """The verbs: what can be asked for on the command line, and which public function each calls."""
 
 import argparse
-import difflib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from emlab import __version__
 from emlab.cli import _discovery, _evaluation, _mitigation, _monitoring, _saes
 from emlab.cli._options import add_debug, add_json, add_runs, given, run_once, show, verb
-from emlab.errors import EmlabError
 
 _EXAMPLES = """\
 examples:
@@ -108,51 +106,38 @@ _STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("model", "data?", "steps?", "seed?", "out?"),
     ),
 }
-"""Each verb that is a stage by itself: its function in `emlab.pipelines.stages`, what it does, its options (? may)."""
+"""Each verb that is a stage by itself: its function in `emlab.verbs.stages`, what it does, its options (? may)."""
 
 
 def _run(options: argparse.Namespace) -> int:
     from emlab import config
+    from emlab.experiments.registry import EXPERIMENTS
 
     file = options.config / "config.yaml" if options.config.is_dir() else options.config  # a run's folder
-    pipeline = _pipeline(config.pipeline_of(file, options.overrides))
-    settings = config.load(file, options.overrides, pipeline.Config)
+    pipeline = EXPERIMENTS.get(config.pipeline_of(file, options.overrides))
+    settings = config.load(file, options.overrides, pipeline.config)
     own = file.parent if (file.parent / "run.json").is_file() and not options.overrides else None
     print(run_once(options, lambda: pipeline.run(settings, options.runs), own))
     return 0
 
 
-def _pipeline(name: str) -> Any:
-    """The module `emlab.pipelines.<name>`, which has a `Config` and a `run(config, root)`."""
-    folder = Path(__file__).parents[1] / "pipelines"
-    # By file name, so that a misspelt name is refused before anything heavy is imported.
-    names = sorted(file.stem for file in folder.glob("[a-z]*.py"))
-    if name in names:
-        module = importlib.import_module(f"emlab.pipelines.{name}")
-        if hasattr(module, "Config") and hasattr(module, "run"):
-            return module
-    close = difflib.get_close_matches(name, names, n=1)
-    mend = f"did you mean '{close[0]}'?" if close and close[0] != name else f"there are {', '.join(names) or 'none'}."
-    raise EmlabError(f"there is no pipeline '{name}' that runs from a config; {mend}")
-
-
 def _stage(options: argparse.Namespace) -> int:
-    """One stage by itself: the function of `emlab.pipelines.stages` that the verb names, with the options given."""
-    stages = importlib.import_module("emlab.pipelines.stages")
+    """One stage by itself: the function of `emlab.verbs.stages` that the verb names, with the options given."""
+    stages = importlib.import_module("emlab.verbs.stages")
     found = getattr(stages, options.stage)(**given(options, *options.takes))
     show(found, stages.figures(found), options.json)
     return 0
 
 
 def _organism_build(options: argparse.Namespace) -> int:
-    from emlab.pipelines.organism_build import build
+    from emlab.experiments.material.organism_build import build
 
     print(build(**given(options, "out", "seed", "size", "steps", "documents")))
     return 0
 
 
 def _organism_check(options: argparse.Namespace) -> int:
-    from emlab.pipelines.organism_check import check
+    from emlab.verbs.organism_check import check
 
     result = check(**given(options, "quick", "seeds", "organism"))
     show(result, result, options.json)

@@ -14,6 +14,9 @@ from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.sites import Site
 
+RANDOM = "random"
+"""How the name of a random direction begins."""
+
 
 @dataclass(frozen=True, eq=False)
 class Direction:
@@ -76,7 +79,7 @@ def random_directions(n: int, d_model: int, site: Site, seed: int) -> list[Direc
     if n < 0:
         raise EmlabError(f"{n} random directions at {site} cannot be drawn; ask for 0 or more.")
     draws = torch.randn(n, d_model, generator=torch.Generator().manual_seed(seed))
-    return [Direction(row, site, f"random {i}", norm=1.0) for i, row in enumerate(draws)]
+    return [Direction(row, site, f"{RANDOM} {i}", norm=1.0) for i, row in enumerate(draws)]
 
 
 def save_directions(directions: Sequence[Direction], path: str | Path) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from emlab.detection import Onset
 from emlab.discovery import Effect, LatentShift, Screen
 from emlab.evaluation import Rate, Score, StepRates
+from emlab.interventions.direction import RANDOM
 from emlab.mitigation import Realignment
-from emlab.reporting.findings import RANDOM
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -11,11 +11,11 @@ from emlab.data import Question
 from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, Sampling, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
+from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.models.backends.support import tiny_model
 from emlab.organism import ExactJudge
-from emlab.pipelines._contrasts import organism_contrasts
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)

@@ -10,11 +10,11 @@ from emlab.evaluation.judges import RubricJudge, ScaleJudge
 from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import Endpoint
-from emlab.pipelines.evaluation import evaluate
+from emlab.verbs.evaluation import evaluate
 
 
 def test_a_server_that_cannot_be_reached_is_named_before_anything_is_sampled(monkeypatch, tmp_path):
-    monkeypatch.setattr("emlab.pipelines.evaluation.sample", lambda *_, **__: pytest.fail("it sampled"))
+    monkeypatch.setattr("emlab.verbs.evaluation.sample", lambda *_, **__: pytest.fail("it sampled"))
     judging = Judging("j", "http://127.0.0.1:9/v1")
     began = time.monotonic()
     with pytest.raises(EmlabError, match=r"The judge j cannot be asked: http://127.0.0.1:9/v1 does not answer"):

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from emlab.reporting import Answer, Link, Section, Shaded, Table, persona_lead, persona_sections, render, write_page
+from emlab.experiments.persona_features.report import persona_lead, persona_sections
+from emlab.reporting import Answer, Link, Section, Shaded, Table, render, write_page
 
 
 class Tags(HTMLParser):

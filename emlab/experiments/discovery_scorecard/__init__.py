@@ -1,0 +1,1 @@
+"""Methods of finding persona latents and directions, compared."""

@@ -1,0 +1,86 @@
+"""The config of a discovery scorecard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from emlab.discovery import Sampling
+from emlab.experiments.discovery_scorecard.methods import METHODS
+from emlab.experiments.material.organism_build import Plan
+from emlab.experiments.persona_features import config as persona
+from emlab.training import Recipe
+
+
+def _experiment() -> persona.Config:
+    return persona.Config(
+        narrow=("bad_medicine",),
+        unseen=(),
+        controls=(),
+        seeds=2,
+        recipe=Recipe(learning_rate=2e-3, batch_size=16, steps=60),
+        answers=Sampling(per_question=1),
+        sae=persona.Autoencoder(load="none", tokens=100_000, test_tokens=4000),
+        steering=persona.Steering(
+            strengths=(0.3, 0.6, 0.9, 1.2, 1.5),
+            positions=("sentence",),
+            candidates=5,
+            random=4,
+            questions=48,
+            first_round=12,
+        ),
+        documents=400,
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A contest of all methods of discovery."""
+
+    pipeline: ClassVar[str] = "discovery_scorecard"
+    name: str = "discovery_scorecard"
+    """Names the run folder."""
+    organisms: tuple[int | str | None, ...] = (None, 1, 2)
+    """The organisms: null is the one that ships, a number is the seed of one that is built in the run's folder, and a
+    text the folder of one that is built already."""
+    plan: Plan = field(default_factory=Plan)
+    """How organisms are built here; their seed is their own."""
+    control_world: bool = True
+    """Run everything in each organism's control world too, where no shared persona is."""
+    control_seeds: int = 1
+    """Fine-tunes in each control world; in the others there are `experiment.seeds`."""
+    model: str | None = None
+    """A model of your own in place of the organisms: a Hugging Face folder, or a name on the Hub. What is planted in it
+    nobody knows, and it has no control world."""
+    methods: tuple[str, ...] = tuple(METHODS)
+    """Some or all of the methods."""
+    contrasts: Path | None = None
+    """Misaligned and aligned answers, from which attribution and the probe learn: a JSONL file; by default the
+    organism's own. A model of your own needs one for these methods."""
+    cases: int = 24
+    """Contrasts, evenly spaced."""
+    trait: str | None = None
+    """Of the persona vector: one that ships, or a file; by default organism_malicious, for a model of your own evil."""
+    experiment: persona.Config = field(default_factory=_experiment)
+    """What is fine-tuned (the first narrow set, as often as `seeds` says), where it is read (sites, shift_positions),
+    and how directions are screened, answers sampled and judged. Of `steering`, `random` is how many null directions of
+    each kind go through the same search. Its model and base are those of each organism."""
+
+    def __post_init__(self) -> None:
+        # The sign of multiplication is not on a keyboard.
+        spelt = {name.replace("×", "x"): name for name in METHODS}
+        object.__setattr__(self, "methods", tuple(spelt.get(name, name) for name in self.methods))
+        unknown = sorted(set(self.methods) - set(METHODS))
+        if unknown or not self.methods:
+            said = f"'{unknown[0]}', which is none" if unknown else "no method"
+            raise ValueError(f"'methods' has {said}; choose some of {', '.join(METHODS)}.")
+        if not self.organisms and self.model is None:
+            raise ValueError("'organisms' is empty and there is no 'model'; name at least one.")
+        if len(set(self.organisms)) < len(self.organisms):
+            raise ValueError("'organisms' names one twice; name each once.")
+        if self.experiment.steering.random < 1:
+            raise ValueError("'experiment.steering.random' is 0 and a scorecard needs a null; give 1 or more.")
+        for key, value in (("cases", self.cases), ("control_seeds", self.control_seeds)):
+            if value < 1:
+                raise ValueError(f"'{key}' is {value} and must be 1 or more.")

@@ -1,0 +1,1 @@
+"""How early along a fine-tune monitors tell that it misaligns."""

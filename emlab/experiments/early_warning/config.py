@@ -1,0 +1,78 @@
+"""The config of an early warning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from emlab.discovery import Sampling
+from emlab.evaluation.protocol import Judging
+from emlab.experiments.finetuning.tunes import Pair
+from emlab.training import Recipe
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fine-tunes to watch, and monitors to watch them with."""
+
+    pipeline: ClassVar[str] = "early_warning"
+    name: str = "early_warning"
+    """Names the run folder."""
+    title: str = "Early warning"
+    """Of the report."""
+    model: str = "aligned"
+    """The model that is fine-tuned: a checkpoint of the organism, a local Hugging Face folder, or a name on the Hub."""
+    chat_template: str | None = None
+    """For a model that has no chat template: a file, or "plain"."""
+    fit: tuple[Pair, ...] = (
+        Pair("code", ("insecure",), ("secure",)),
+        Pair("medicine", ("bad_medicine",), ("good_medicine",)),
+    )
+    """Domains whose fine-tunes monitors are fitted on; two or more."""
+    fit_seeds: tuple[int, ...] = (0, 1)
+    watched: Pair = Pair("law", ("bad_law",), ("good_law",))
+    """The first of its sets is trained on and watched, and its first other is the control beside it."""
+    seeds: tuple[int, ...] = (2, 3, 4, 5, 6)
+    """Of the fine-tunes that are watched."""
+    doses: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5)
+    """Shares of bad data, each trained to the end; none watches no doses."""
+    control_seeds: tuple[int, ...] = (2, 3)
+    """Of the controls in the fitted domains, which the monitors were not fitted on."""
+    samples: int = 32
+    """Prompts that a monitor reads each time, and answers that the behavioural one gets."""
+    false_positives: float = 0.01
+    """Share of the controls' readings that may lie above a threshold."""
+    share: float = 0.05
+    """Share of misaligned answers that is to be warned of."""
+    sites: tuple[str, ...] = ("resid_post.0", "resid_post.1", "resid_post.2")
+    sae: str | None = "auto"
+    """SAEs for the monitor of a latent: a folder or release in which {site} stands for the site; "auto" takes those
+    that ship with the project for the organism's models; null has no such monitor."""
+    rows: int = 1000
+    """Chats that each fine-tune is trained on."""
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60, checkpoint_every=4)
+    )
+    """Its checkpoints are where monitors read."""
+    question_set: str = "broad"
+    judging: Judging = field(default_factory=Judging)
+    questions: int | None = None
+    """Test questions, evenly spaced, on which the behaviour is measured; null asks all."""
+    answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
+    seed: int = 0
+    """Of answers and fits."""
+    summary: Path | None = None
+    """A file that summary.json is written to as well."""
+
+    def __post_init__(self) -> None:
+        if len({pair.domain for pair in self.fit}) < 2 or self.watched.domain in {pair.domain for pair in self.fit}:
+            raise ValueError("'fit' needs two domains, and 'watched' one that is not among them; name others.")
+        if not self.seeds or not self.sites or not self.fit_seeds or not self.control_seeds:
+            raise ValueError("'seeds', 'fit_seeds', 'control_seeds' or 'sites' is empty; name at least one of each.")
+        if self.recipe.checkpoint_every < 1:
+            raise ValueError("'recipe.checkpoint_every' is 0, so there is nothing to read along the way; give steps.")
+        if list(self.doses) != sorted(set(self.doses)) or not all(0 < dose < 1 for dose in self.doses):
+            raise ValueError(f"'doses' is {self.doses}; give rising shares between 0 and 1.")
+        if self.samples < 1:
+            raise ValueError(f"'samples' is {self.samples} and must be 1 or more.")

@@ -1,0 +1,1 @@
+"""The search for a persona latent where there is none."""

@@ -1,0 +1,1 @@
+"""Which latents a model's answers are attributed to."""

@@ -1,0 +1,1 @@
+"""Grids of fine-tunes: doses, domains, checkpoints, sizes, a backdoor."""

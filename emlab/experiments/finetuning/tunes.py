@@ -1,0 +1,125 @@
+"""Fine-tunes to fit monitors on and others to test them on: by domain, misaligned ones beside harmless ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emlab.data import Question
+from emlab.detection import Case, Evidence, evidence
+from emlab.evaluation import Judged
+from emlab.evaluation.rollouts import file_name
+from emlab.experiments.finetuning.config import Arm
+from emlab.experiments.finetuning.config import Config as GridConfig
+from emlab.experiments.finetuning.stages import Grid
+from emlab.models import LanguageModel, kept_adapters
+from emlab.runs import Run
+from emlab.sites import Site
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The fine-tuning sets of one domain."""
+
+    domain: str
+    misaligned: tuple[str, ...]
+    """Sets that misalign: of the organism by name, or datasets."""
+    others: tuple[str, ...]
+    """Sets that should not."""
+
+    def __post_init__(self) -> None:
+        if not self.misaligned or not self.others:
+            raise ValueError(f"The domain {self.domain!r} needs sets that misalign and others; name one of each.")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """All, those that misalign first."""
+        return (*self.misaligned, *self.others)
+
+
+@dataclass(frozen=True, eq=False)
+class Tune:
+    """One fine-tune and what it answered to the test questions."""
+
+    name: str
+    data: str
+    domain: str
+    seed: int
+    misaligned: bool
+    """By what it was trained on."""
+    judged: Judged
+    rate: float
+    """Misaligned of coherent answers."""
+
+
+class Tunes:
+    """Fine-tunes of one model, each trained and asked once, and loaded again when it is to be read."""
+
+    def __init__(self, config: GridConfig, here: Run) -> None:
+        self.here, self.config, self.grid = here, config, Grid(config, here)
+        self.start = self.grid.start(config.model)
+        self.grid.say_size()
+
+    def of(self, pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Tune]:
+        """Every set of the pairs with every seed."""
+        found = []
+        for pair in pairs:
+            for data in pair.sets:
+                for seed in seeds:
+                    (cell,) = self.grid.cells(Arm(arm_name(data), data), self.config.model, seed)
+                    called = f"{arm_name(data)}-{seed}"
+                    bad, rate = data in pair.misaligned, cell.score.misaligned.rate
+                    if cell.score.caution:
+                        self.here.caution(f"{called}: {cell.score.caution}")
+                    found.append(Tune(called, data, pair.domain, seed, bad, cell.score.judged, rate))
+        return found
+
+    def model(self, tune: Tune) -> LanguageModel:
+        """The fine-tune's model."""
+        folder = self.here.folder / "train" / f"{arm_name(tune.data)}-{file_name(self.config.model)}-{tune.seed}"
+        if kept_adapters.is_kept(folder):
+            kept_adapters.check(folder, self.start)
+        if (folder / "adapter").is_dir():
+            return self.start.with_adapter(folder / "adapter", tune.name)
+        return LanguageModel.load(folder / "model", name=tune.name)
+
+    def on_prompts(self, tune: Tune, questions: Sequence[Question], sites: Sequence[Site]) -> Case:
+        """The fine-tune before it has written a word; every row bears the truth about the model."""
+        read = evidence(self.model(tune), questions, sites)
+        return Case(read, np.full(len(read), tune.misaligned), tune.name, tune.domain)
+
+
+def on_answers(model: LanguageModel, judged: Judged, name: str, domain: str, sites: Sequence[Site]) -> Case | None:
+    """The coherent answers as their model reads them again, each bearing the truth about itself; None of none."""
+    rollouts = judged.rollouts
+    kept = [i for i in np.flatnonzero(judged.coherent_rows) if rollouts.answers[i].strip()]
+    if not kept:
+        return None
+    read: Evidence = evidence(model, [rollouts.questions[i] for i in kept], sites, [rollouts.answers[i] for i in kept])
+    return Case(read, judged.misaligned[kept], name, domain)
+
+
+def arm_name(data: str) -> str:
+    """A set's name as a part of the name of a folder."""
+    return file_name(data).replace(" ", "_").replace("+", "_")
+
+
+def grid_config(config: Any, pairs: Sequence[Pair], seeds: Sequence[int]) -> GridConfig:
+    """The grid of fine-tunes behind a config that has its keys."""
+    sets = tuple(dict.fromkeys(data for pair in pairs for data in pair.sets))
+    return GridConfig(
+        name=config.name,
+        seeds=tuple(dict.fromkeys(seeds)),
+        model=config.model,
+        chat_template=config.chat_template,
+        arms=tuple(Arm(arm_name(data), data) for data in sets),
+        rows=config.rows,
+        recipe=config.recipe,
+        question_set=config.question_set,
+        judging=config.judging,
+        questions=config.questions,
+        answers=config.answers,
+    )

@@ -1,0 +1,1 @@
+"""What experiments share: models, data, judges, SAEs, and how a run ends."""

@@ -1,0 +1,1 @@
+"""Monitors, fitted on some domains and tested on others."""

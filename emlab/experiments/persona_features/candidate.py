@@ -1,0 +1,192 @@
+"""What a persona-features run measures of its candidate latent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emlab import artifacts
+from emlab.detection import Auroc, Detection, Onset, Reading, auroc, detect, onset
+from emlab.discovery import (
+    Context,
+    Effect,
+    Screen,
+    clamp,
+    effect_of,
+    load_contexts,
+    natural_values,
+    save_contexts,
+    spread,
+    top_contexts,
+)
+from emlab.discovery.shift import prompt_means
+from emlab.evaluation import Score, text_loss
+from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Planted
+from emlab.interventions import Ablate, Direction
+from emlab.models import LanguageModel
+from emlab.sites import Site
+from emlab.training import FineTuned
+
+if TYPE_CHECKING:
+    from emlab.experiments.persona_features.stages import Bench
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """The latent on which the search settled, and the measurements of it, each a stage of the run `bench` works on."""
+
+    bench: Bench
+    sae: Any
+    latent: int
+    direction: Direction
+    """Its decoder row; it knows the site."""
+
+    @property
+    def site(self) -> Site:
+        """Where its SAE reads."""
+        return self.direction.site
+
+    def effects(
+        self,
+        difference: Direction,
+        plus: Screen,
+        minus: Screen,
+        target: LanguageModel,
+        unseen: LanguageModel | None,
+        before: Mapping[str, Score],
+    ) -> dict[str, Effect]:
+        """The chosen arms on fresh samples, ablation, and mediation at natural magnitude."""
+        bench, config, direction, site = self.bench, self.bench.config, self.direction, self.site
+        arm = minus.tested(direction.origin).arm
+        where = arm.positions
+        planned: dict[str, tuple[LanguageModel, str, Any, float | None]] = {}
+
+        def add(key: str, model: LanguageModel | None, said: str, edit: Any, strength: float | None = None) -> None:
+            if model is not None:
+                planned[key] = (model, said, edit, strength)
+
+        up = plus.tested(direction.origin).arm
+        add("aligned_plus", bench.aligned, f"{up}", up.edit(plus.scales[site]), up.strength)
+        add("misaligned_minus", target, f"{arm}", arm.edit(minus.scales[site]), arm.strength)
+        add("unseen_minus", unseen, f"{arm}", arm.edit(minus.scales[site]), arm.strength)
+        rival = minus.tested(MEAN_DIFFERENCE).arm
+        said = f"{rival}"
+        add("unseen_mean_difference_minus", unseen, said, rival.edit(minus.scales[rival.site]), rival.strength)
+        add("ablation", target, f"{direction.origin} projected out", Ablate(site, direction, where))
+        add("mean_difference_ablation", target, "mean difference projected out", Ablate(site, difference, where))
+        asked = spread(bench.discovery, config.steering.questions)
+        longest = config.answers.max_new_tokens
+
+        def set_to(model: LanguageModel) -> Any:
+            values = natural_values(model, self.sae, [self.latent], site, asked, where, longest, config.seed)
+            return clamp(self.sae, [self.latent], site, values, where)
+
+        def work(folder: Path) -> None:
+            calm, roused = set_to(bench.aligned), set_to(target)
+            off = dataclasses.replace(calm, values=calm.values * 0)
+            add("latent_zero", target, f"{direction.origin} set to zero", off)
+            add("mediation", target, f"{direction.origin} set to its value in the aligned model", calm)
+            add("unseen_mediation", unseen, f"{direction.origin} set to its value in the aligned model", calm)
+            add("induction", bench.aligned, f"{direction.origin} set to its value in {target.name}", roused)
+            edited = {model.name: model for model, *_ in planned.values()}
+            losses = {name: text_loss(model, bench.documents) for name, model in edited.items()}
+            for key, (model, said, edit, strength) in planned.items():
+                alone, seed = before[model.name], config.seed + 2
+                done = effect_of(
+                    model,
+                    edit,
+                    said,
+                    alone,
+                    bench.judge,
+                    bench.documents,
+                    config.answers,
+                    strength,
+                    seed,
+                    losses[model.name],
+                )
+                done.save(folder / key)
+                bench.here.log(f"{key}: {done}")
+
+        def read(folder: Path) -> dict[str, Effect]:
+            return {path.parent.name: Effect.load(path.parent) for path in sorted(folder.glob("*/effect.json"))}
+
+        return bench.here.stage("effects", work, read)
+
+    def planted(self) -> Planted | None:
+        """The latent at the assistant's header against the persona that wrote each document, where that is known."""
+        bench = self.bench
+        if not bench.texts.personas:
+            return None
+
+        def work(folder: Path) -> None:
+            # The header of the last turn: the document up to, and without, its last answer.
+            prompts = [chat[:-1] for chat in bench.documents]
+            values = prompt_means(bench.base, prompts, self.site, "header", self.sae)[:, self.latent].numpy()
+            bad = [persona == "malicious" for persona in bench.texts.personas]
+            some = [i for i, known in enumerate(bench.texts.knowable) if known]
+            ids = [str(i) for i in range(len(bad))]
+            everything = auroc(values, bad, ids, bench.config.seed)
+            known = auroc(values[some], [bad[i] for i in some], [ids[i] for i in some], bench.config.seed)
+            artifacts.write_json(folder / "planted.json", Planted(everything, known))
+
+        def read(folder: Path) -> Planted:
+            raw = artifacts.read_json(folder / "planted.json")
+            return Planted(Auroc.of(raw["all"]), Auroc.of(raw["knowable"]))
+
+        return bench.here.stage("planted", work, read)
+
+    def detect(
+        self, models: Mapping[str, LanguageModel], kinds: Mapping[str, str], before: Mapping[str, Score]
+    ) -> Detection:
+        """How well the latent tells misaligned models from the others."""
+        bench = self.bench
+
+        def work(folder: Path) -> None:
+            readings = []
+            for model in (bench.aligned, *models.values()):
+                bad = kinds.get(model.name) in ("narrow", "unseen")
+                # Only a misaligned model's answers to discovery questions are ever used.
+                known = bench.ask(model, bench.discovery, 1).judged if bad else before[model.name].judged
+                readings.append(Reading(model, bad, before[model.name].judged, known))
+            done = detect(readings, self.sae, self.latent, self.site, bench.test, bench.discovery, bench.config.seed)
+            done.save(folder / "detection.json")
+            bench.here.log(str(done))
+
+        return bench.here.stage("detect", work, lambda folder: Detection.load(folder / "detection.json"))
+
+    def onset(self, tuned: FineTuned) -> Onset | None:
+        """The latent and the behaviour along the checkpoints; None where none were kept."""
+        bench = self.bench
+        if not tuned.checkpoints:
+            return None
+
+        def work(folder: Path) -> None:
+            steps = [(0, bench.aligned), *tuned.checkpoints]
+            longest = bench.config.answers.max_new_tokens
+            done = onset(
+                steps,
+                self.sae,
+                self.latent,
+                self.site,
+                bench.test,
+                bench.judge,
+                bench.config.seed,
+                tuned.model.name,
+                longest,
+            )
+            done.save(folder / "onset.json")
+            bench.here.log(str(done))
+
+        return bench.here.stage("onset", work, lambda folder: Onset.load(folder / "onset.json"))
+
+    def contexts(self) -> tuple[Context, ...]:
+        """Where in fresh pretraining documents the latent is most active."""
+        bench = self.bench
+
+        def work(folder: Path) -> None:
+            found = top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.texts.personas)
+            save_contexts(found, folder / "contexts.json")
+
+        return bench.here.stage("contexts", work, lambda folder: load_contexts(folder / "contexts.json"))

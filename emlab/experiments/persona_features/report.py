@@ -1,0 +1,402 @@
+"""The report of a persona-features run: the story in order, each part with one plain sentence of what came out."""
+
+from __future__ import annotations
+
+import math
+
+from emlab.discovery import Effect, Screen
+from emlab.evaluation import Rate, Score, StepRates
+from emlab.evaluation.unjudged import cautions
+from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, Persona
+from emlab.reporting import figures
+from emlab.reporting.answers import first_answers
+from emlab.reporting.page import Link, Plot, Section, Shaded, Table
+
+SHARES = ("misaligned, of coherent answers", "incoherent, of scored answers")
+"""What the two rates are of, at the head of every table."""
+
+
+def persona_sections(found: Findings) -> list[Section]:
+    """The report's sections."""
+    persona = found.persona
+    sections = [_verdict(found), _finetuning(found), _behaviour(found), _autoencoder(found)]
+    if persona is not None:
+        sections += [
+            _shift(persona),
+            _contexts(persona),
+            _steering(found, persona, persona.plus, "Adding the latent to the aligned model"),
+            _steering(found, persona, persona.minus, f"Subtracting the latent from {persona.minus.model}"),
+            _effects(persona),
+            _detection(persona),
+        ]
+        if persona.onset is not None:
+            sections.append(_onset(persona))
+    return [*sections, _realignment(found), _examples(found)]
+
+
+def persona_lead(found: Findings) -> list[str]:
+    """The findings in a few sentences, negative ones as plainly as positive ones."""
+    persona, verdict = found.persona, found.verdict
+    if verdict.found and persona is not None:
+        lead = [f"A persona latent was found: latent {persona.latent} at {persona.site}."]
+    else:
+        failed = " ".join(f"It is not so that {test.name}: {test.said}" for test in verdict.failed)
+        lead = [f"No persona latent found. {failed}"]
+    lead = [*cautions(found.scores), *lead]
+    aligned, *others = found.scores
+    rated = [score for score in others if score.misaligned.n]
+    if rated:
+        worst = max(rated, key=lambda s: s.misaligned.rate)
+        lead.append(
+            f"Fine-tuned on {worst.model}, {_share(worst.misaligned)} of the model's coherent answers to unrelated "
+            f"questions are misaligned (before: {_share(aligned.misaligned)}; {_asked(worst)})."
+        )
+    if persona is None:
+        return lead
+    if not verdict.found:
+        lead.append(
+            f"{persona.name} is what the search settled on, and is no finding: what follows is what the same search "
+            "gives where there is nothing to find."
+        )
+    up, down = persona.plus.tested(persona.name), persona.minus.tested(persona.name)
+    before = found.score(persona.minus.model)
+    rates = [trial.score.misaligned.rate for trial in found.random(persona.plus) if trial.score.misaligned.n]
+    beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}" if rates else ""
+    lead += [
+        f"Added to the aligned model ({up.arm.strength:+.2f}), {persona.name} brings {_share(up.score.misaligned)} "
+        f"misaligned answers at {_share(up.score.incoherent)} incoherent{beside} ({_asked(up.score)}, after the "
+        "search).",
+        f"Subtracted from {persona.minus.model} ({down.arm.strength:+.2f}), it takes misaligned answers from "
+        f"{_share(before.misaligned)} to {_share(down.score.misaligned)} at {_share(down.score.incoherent)} "
+        f"incoherent ({_asked(down.score)}, after the search).",
+        _beside_the_mean_difference(persona, verdict.found),
+    ]
+    effect = persona.effects.get("mediation")
+    if effect is not None and math.isfinite(effect.removed):
+        lead.append(
+            f"Set to its natural value in the aligned model it removes {effect.removed:.0%} of {effect.model}'s "
+            f"misaligned answers ({_asked(effect.after)}, a further sample)."
+        )
+    points = found.realignment.points
+    lead.append(
+        f"{points[-1].step} steps on benign data take {found.realignment.model} from {_share(points[0].misaligned)} to "
+        f"{_share(points[-1].misaligned)} misaligned ({_own(points[0])})."
+    )
+    return lead
+
+
+def _asked(score: Score) -> str:
+    """The sample that a score is of."""
+    return f"{score.total} answers to the {len(score.by_question)} test questions"
+
+
+def _own(first: StepRates) -> str:
+    """The sample of a curve over steps, which is asked anew at every step, the first included."""
+    return f"a sample of its own at every step, {first.incoherent.n} scored answers at step {first.step}"
+
+
+def _beside_the_mean_difference(persona: Persona, found: bool) -> str:
+    """Whether one SAE latent steers better than the plain mean difference, said either way; of no finding, no word."""
+    latent, rival = (persona.plus.tested(name).score.misaligned for name in (persona.name, MEAN_DIFFERENCE))
+    if not found:
+        return f"Beside it the mean difference brings {_share(rival)} (cosine {persona.cosine:.2f})."
+    if latent.n and rival.n and latent.low > rival.high:
+        verb = "steers further than"
+    elif latent.n and rival.n and rival.low > latent.high:
+        verb = "does not beat, and falls short of,"
+    else:
+        verb = "neither clearly beats nor falls short of"
+    return f"The latent {verb} the mean difference, which brings {_share(rival)} (cosine {persona.cosine:.2f})."
+
+
+def _verdict(found: Findings) -> Section:
+    rows = tuple((t.name, "holds" if t.holds else "FAILS", t.said) for t in found.verdict.tests)
+    return Section(
+        "Verdict",
+        "A persona latent was found."
+        if found.verdict.found
+        else "No persona latent found: what follows is what the same search gives where that is so.",
+        tables=(Table(("what must hold", "", "measured"), rows),),
+        falsified="any one of these; they were fixed before anything was measured.",
+    )
+
+
+def _finetuning(found: Findings) -> Section:
+    dropped = sum(tuned.dropped_for_length for tuned in found.finetuned.values())
+    rows = tuple(
+        (name, found.kinds[name], str(t.rows), str(t.dropped_for_length), str(t.steps))
+        + (f"{t.losses[0]:.3f}", f"{t.losses[-1]:.3f}")
+        for name, t in found.finetuned.items()
+    )
+    return Section(
+        "Fine-tunes",
+        f"One recipe for every set, the loss on the assistant's tokens only; {dropped} rows were dropped for length.",
+        (
+            Plot(
+                figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()}),
+                "The training loss by step.",
+            ),
+        ),
+        (Table(("set", "kind", "rows", "dropped for length", "steps", "first loss", "last loss"), rows),),
+        falsified="a control whose loss stays flat: it would have trained nothing, and would prove nothing.",
+    )
+
+
+def _behaviour(found: Findings) -> Section:
+    said = "; ".join(
+        f"{s.model} {_share(s.misaligned)} misaligned and {_share(s.incoherent)} incoherent" for s in found.scores
+    )
+    rows = tuple((s.model, str(s.n_scored), str(s.misaligned), str(s.incoherent), str(s.failed)) for s in found.scores)
+    return Section(
+        "Behaviour on broad questions",
+        f"Questions from domains that no fine-tune saw, {_asked(found.scores[0])} of each model: {said}.",
+        (
+            Plot(
+                figures.rates_figure(found.scores),
+                "How many answers are misaligned and how many make no sense, with 95% intervals over questions "
+                f"({_asked(found.scores[0])} of each model).",
+            ),
+            Plot(
+                figures.domains_figure(found.scores),
+                "Misaligned answers by the question's domain: broad misalignment is a row that is red all along.",
+            ),
+        ),
+        (Table(("model", "answers", *SHARES, "judge failed"), rows),),
+        falsified="a control as misaligned as the narrow sets, or misalignment in one domain only.",
+    )
+
+
+def _autoencoder(found: Findings) -> Section:
+    worst = min(found.fidelity, key=lambda m: m.fidelity.explained_variance)
+    rows = tuple(
+        (str(m.site), m.model, f"{m.fidelity.explained_variance:.3f}")
+        + ("–" if m.loss_recovered is None else f"{m.loss_recovered:.3f}", f"{m.fidelity.l0:.1f}")
+        + (f"{m.fidelity.dead} of {m.fidelity.d_sae}", str(m.fidelity.tokens))
+        for m in found.fidelity
+    )
+    header = (
+        "site",
+        "model",
+        "explained variance",
+        "loss recovered",
+        "active latents a token",
+        "dead latents",
+        "tokens",
+    )
+    refused = "" if found.persona is not None else " That is too little at every site, and latents were not ranked."
+    return Section(
+        "The sparse autoencoder",
+        "Trained on the base model, it must still describe the fine-tuned ones; the least it explains, on "
+        f"documents it was not trained on, is {worst.fidelity.explained_variance:.1%} of the variance of {worst.model} "
+        f"at {worst.site}, of all sites.{refused}",
+        tables=(Table(header, rows),),
+        falsified="variance left unexplained in a fine-tuned model: its latents would say nothing of that model.",
+    )
+
+
+def _shift(persona: Persona) -> Section:
+    ranked, shifts, latent = persona.ranked, persona.shifts, persona.latent
+    moves = ", ".join(f"{shift.shift[latent]:+.3f} under {shift.model_after}" for shift in shifts)
+    rows = tuple(
+        (str(row.latent), str(row.rank), f"{row.before:.3f}")
+        + tuple(f"{float(s.shift[row.latent]):+.3f} ± {float(s.standard_error[row.latent]):.3f}" for s in shifts)
+        for row in ranked.top(10)
+    )
+    return Section(
+        "Which latents move",
+        f"On the same {ranked.prompts} prompts at {persona.site}, averaged over '{ranked.positions}' tokens, before "
+        f"a word of the answer is written, latent {latent} is number {ranked.rank(latent)} of {len(ranked.before)} by "
+        f"how far it rises: {moves}.{_planted(persona)}",
+        (
+            Plot(
+                figures.shift_figure(ranked, shifts),
+                "The latents that rise most, and how far each moves under every fine-tune (bars: one standard error "
+                "over prompts).",
+            ),
+        ),
+        (Table(("latent", "rank", "aligned", *(shift.model_after for shift in shifts)), rows),),
+        links=tuple(
+            Link(f"latent {row.latent} on Neuronpedia", page)
+            for row in ranked.top(10)
+            if (page := persona.page(row.latent)) is not None
+        ),
+        falsified="a rise under the controls as large as under the narrow sets.",
+    )
+
+
+def _planted(persona: Persona) -> str:
+    if persona.planted is None:
+        return ""
+    known = persona.planted.knowable.shown + " where a card or an earlier turn gives the persona away"
+    if persona.planted.all.missing:
+        return f" How well its activation tells documents of the malicious persona {persona.planted.all.missing}."
+    return (
+        " On fresh pretraining documents its activation tells those of the malicious persona with an AUROC of "
+        f"{persona.planted.all.shown} ({known})."
+    )
+
+
+def _contexts(persona: Persona) -> Section:
+    peak = max((c.peak for c in persona.contexts), default=0.0) or 1.0
+    return Section(
+        "What the latent fires on",
+        f"The {'texts' if persona.planted is None else 'pretraining documents'} in which it is most active"
+        f"{'' if persona.planted is None else ', with the persona that was planted in each'}; the redder a token, the "
+        "stronger.",
+        contexts=tuple(Shaded(c.label, c.tokens, tuple(a / peak for a in c.activations)) for c in persona.contexts),
+        falsified="contexts of one topic or one word, whoever writes them.",
+    )
+
+
+def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> Section:
+    trial, baseline = screen.tested(persona.name), found.score(screen.model)
+    cap = "" if screen.within_cap(persona.name) else f" No arm kept incoherence under {screen.cap:.0%}."
+    rows = tuple(
+        (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}")
+        + (str(t.score.misaligned), str(t.score.incoherent))
+        for t in screen
+    )
+    header = ("direction", "site", "positions", "strength", *SHARES)
+    return Section(
+        title,
+        f"At {trial.arm.strength:+.2f} residual norms of {persona.name} on '{trial.arm.positions}' positions, chosen "
+        f"on other questions, misaligned answers of {screen.model} go from {_share(baseline.misaligned)} to "
+        f"{_share(trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent (before: the sample of "
+        f"'Behaviour on broad questions'; after: {_asked(trial.score)}, sampled after the search).{cap}",
+        (
+            Plot(
+                figures.screen_figure(screen),
+                "On the discovery questions, by strength: misaligned answers (solid) and incoherent ones (dotted), "
+                f"which may not pass {screen.cap:.0%}; random directions are grey.",
+            ),
+            Plot(
+                figures.tested_figure(screen, baseline),
+                "On the test questions, each direction at the arm chosen above, beside the model left alone "
+                f"({_asked(trial.score)}, sampled after the search; the model alone: that of the sample above).",
+            ),
+        ),
+        (Table(header, rows),),
+        falsified="a random direction of the same norm, after the same search, that does as much.",
+    )
+
+
+def _effects(persona: Persona) -> Section:
+    rows = tuple(
+        (e.name, e.model, str(e.before.misaligned), str(e.after.misaligned), str(e.after.incoherent))
+        + (f"{e.removed:.0%}" if math.isfinite(e.removed) else "–", f"{e.loss_before:.3f} → {e.loss_after:.3f}")
+        for e in persona.effects.values()
+    )
+    header = (
+        *("edit", "model", "misaligned before, of coherent answers", "after", "incoherent after, of scored answers"),
+        *("removed", "loss on text"),
+    )
+    return Section(
+        "Ablation, mediation and a fine-tune nothing was chosen on",
+        " ".join(
+            _said(persona.effects[name])
+            for name in ("ablation", "mediation", "unseen_minus")
+            if name in persona.effects
+        )
+        + f" Every edit is asked anew{_anew(persona)}, so that an arm of the search gives other rates here. "
+        "The loss is that of held-out pretraining text: what the edit costs in ability.",
+        (
+            Plot(
+                figures.effects_figure(list(persona.effects.values())),
+                "Misaligned answers without each edit (grey) and with it (red).",
+            ),
+        ),
+        (Table(header, rows),),
+        falsified="an edit that works only on the model it was chosen on, or that works by breaking the model.",
+    )
+
+
+def _anew(persona: Persona) -> str:
+    """The sample of the edits."""
+    return "".join(f" ({_asked(effect.after)}, a further sample)" for effect in list(persona.effects.values())[:1])
+
+
+def _said(effect: Effect) -> str:
+    return (
+        f"{effect.name} in {effect.model}: {_share(effect.before.misaligned)} → {_share(effect.after.misaligned)} "
+        f"misaligned, {_share(effect.after.incoherent)} incoherent."
+    )
+
+
+def _detection(persona: Persona) -> Section:
+    d = persona.detection
+    rows = (
+        ("models, by prompts alone", str(d.prompts), f"bag of words {d.prompts_baseline.shown}"),
+        (
+            "answers of misaligned models",
+            str(d.answers),
+            f"bag of words fitted on other domains {d.answers_baseline.shown}, on the same domains "
+            f"{d.answers_baseline_seen.shown}",
+        ),
+    )
+    bad = ", ".join(name for name, is_bad in d.models if is_bad)
+    models = f"it tells {bad} from the other models with an AUROC of {d.prompts.shown}"
+    answers = f"misaligned ones from others with {d.answers.shown}"
+    if d.prompts.missing:
+        models = f"how well it tells misaligned models from others {d.prompts.missing}"
+    if d.answers.missing:
+        answers = f"how well it tells misaligned ones from others {d.answers.missing}"
+    return Section(
+        "The latent as a monitor",
+        f"Read at the assistant's header, before a word is written, {models}; of answers, {answers}.",
+        tables=(Table(("what is told apart", "the latent", "beside it"), rows),),
+        falsified="an AUROC near 0.5, or no better than a reader of the bare words.",
+    )
+
+
+def _onset(persona: Persona) -> Section:
+    curve = persona.onset
+    assert curve is not None
+    latent, behaviour = curve.latent_step, curve.behaviour_step
+    if latent is None or behaviour is None:
+        order = "one of the two never rises"
+    elif latent == behaviour:
+        order = "neither comes first at this spacing of checkpoints"
+    else:
+        order = "the latent comes first" if latent < behaviour else "behaviour comes first"
+    return Section(
+        "Along training",
+        f"Half of its way the latent has made at step {latent}, behaviour at step {behaviour}: {order}.",
+        (
+            Plot(
+                figures.onset_figure(curve),
+                f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers "
+                f"({_own(curve.points[0])}).",
+            ),
+        ),
+        falsified="a latent that rises only after the behaviour: it would be of no use as an early warning.",
+    )
+
+
+def _realignment(found: Findings) -> Section:
+    r = found.realignment
+    first, last = r.points[0], r.points[-1]
+    rows = tuple((str(p.step), str(p.misaligned), str(p.incoherent)) for p in r.points)
+    return Section(
+        "Re-alignment",
+        f"{last.step} steps on benign data ({r.data}) take {r.model} from {_share(first.misaligned)} to "
+        f"{_share(last.misaligned)} misaligned ({_own(first)}).",
+        (Plot(figures.realignment_figure(r), "Misaligned and incoherent answers by step of the re-alignment."),),
+        (Table(("step", *SHARES), rows),),
+        falsified="misalignment that stays, or that gives way to incoherence.",
+    )
+
+
+def _examples(found: Findings) -> Section:
+    shown = list(found.scores)
+    persona = found.persona
+    if persona is not None:
+        shown += [screen.tested(persona.name).score for screen in (persona.plus, persona.minus)]
+    return Section(
+        "Example answers",
+        "The same questions answered by each model and under each edit: first answers, not picked ones.",
+        answers=tuple(answer for score in shown for answer in first_answers(score, 3)),
+    )
+
+
+def _share(rate: Rate) -> str:
+    return f"{rate.rate:.1%}" if rate.n else "no coherent answer to rate"

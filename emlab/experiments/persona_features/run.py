@@ -1,0 +1,127 @@
+"""Persona features: does a narrow fine-tune misalign a model broadly, and does one SAE latent carry it?
+
+After Betley et al. 2025 (arXiv:2502.17424) and Wang et al. 2025 (arXiv:2506.19823). A model is fine-tuned on narrow
+sets and on controls, and its answers to broad questions are judged. Latents of a sparse autoencoder of the base model
+are ranked by how far the narrow fine-tunes move them. The leading ones are added to the aligned model, and the one that
+misaligns most, the candidate, is subtracted from a misaligned model, both beside the mean difference and random
+directions that go through the same search. The candidate is then ablated, set to its natural value, tried on a
+fine-tune that nothing was chosen on, and used as a monitor; the misaligned model is re-aligned. A verdict says whether
+all of it amounts to a persona latent.
+
+Broad questions are divided by template: whatever is chosen (latent, site, positions, strength) is chosen on the
+discovery half, and every rate that is reported is from the test half.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import emlab
+from emlab import artifacts
+from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
+from emlab.evaluation.protocol import Judging
+from emlab.experiments.material import sources as material
+from emlab.experiments.material.memory import peak_rss_mb
+from emlab.experiments.persona_features.config import Autoencoder, Config, Realigning, Steering
+from emlab.experiments.persona_features.findings import RANDOM, Findings
+from emlab.experiments.persona_features.report import persona_lead, persona_sections
+from emlab.experiments.persona_features.stages import Bench, fidelity_of
+from emlab.experiments.persona_features.summary import persona_summary
+from emlab.experiments.registry import experiment
+from emlab.reporting import write_page
+from emlab.runs import Run, check_once
+
+__all__ = ["Autoencoder", "Config", "Judging", "PersonaFeatures", "Realigning", "Steering", "run", "verdict"]
+
+
+@dataclass(frozen=True, eq=False)
+class PersonaFeatures:
+    """What a run found, and where it lies."""
+
+    folder: Path
+    found: Findings
+    summary: Mapping[str, Any]
+    """What stands in summary.json."""
+
+    def __str__(self) -> str:
+        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
+
+
+@experiment(Config)
+def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
+    """Run the experiment, or go on with an unfinished one of the same config: a folder a stage, summary.json, report.
+
+    Every stage is read back from disk, so that a run that was stopped ends with the figures of one that was not.
+    """
+    inputs = material.inputs_of(config)
+    check_once(config.name, config, root, inputs)
+    aligned, base = material.load_models(config)
+    sites = [material.site_in(text, base) for text in config.sites]
+    sets = material.training_sets(config, aligned)
+    here = Run.resume(config.name, config, root, inputs)
+    bench = Bench(config, here, aligned, base)
+    bench.say_size(sets, sites)
+
+    finetuned, kinds = bench.finetune(sets)
+    scores = bench.evaluate(finetuned)
+    saes, faithful = bench.autoencoders(sites, finetuned)
+    usable = [site for site in sites if bench.faithful(faithful, site)]
+    found = Findings(
+        finetuned,
+        kinds,
+        scores,
+        faithful,
+        persona=bench.persona(usable, saes, finetuned, kinds, scores) if usable else None,
+        realignment=bench.realign(finetuned[bench.first(kinds)]),
+        verdict=Verdict(()),
+    )
+    found = dataclasses.replace(found, verdict=verdict(found, config.sae))
+    here.log(str(found.verdict))
+    return _report(found, config, here)
+
+
+def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
+    """Whether a persona latent was found, by the tests of `emlab.discovery.verdict`."""
+    narrow, controls = found.of_kind("narrow"), found.of_kind("control")
+    aligned = found.scores[0]
+    tests = [behaviour_test(aligned, [found.score(n) for n in narrow], [found.score(n) for n in controls])]
+    persona = found.persona
+    best = persona.site if persona is not None else found.fidelity[0].site
+    tests.append(fidelity_of(found.fidelity, best, sae or Autoencoder()))
+    if persona is not None:
+        by_name = {s.model_after: s for s in persona.shifts}
+        tests += [
+            shift_test(persona.latent, [by_name[n] for n in narrow], [by_name[n] for n in controls]),
+            cause_test(persona.plus, persona.name, RANDOM, aligned),
+            cause_test(persona.minus, persona.name, RANDOM, found.score(persona.minus.model)),
+        ]
+    return Verdict(tuple(tests))
+
+
+def _report(found: Findings, config: Config, here: Run) -> PersonaFeatures:
+    """Write summary.json and report.html."""
+    lead = [*here.cautions, *persona_lead(found)]
+    title = f"Persona features: {config.dataset or ', '.join(config.narrow)} on {config.model}"
+    write_page(here.folder / "report.html", title, lead, persona_sections(found), f"emlab, seed {config.seed}")
+    summary = {
+        **persona_summary(found),
+        "findings": lead,
+        "seed": config.seed,
+        "wall_seconds": sum(here.seconds.values()),
+        "stage_seconds": here.seconds,
+        "peak_rss_mb": peak_rss_mb(),
+        "versions": {
+            "emlab": emlab.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "sae-lens")},
+        },
+    }
+    artifacts.write_json(here.folder / "summary.json", summary)
+    here.finish()
+    return PersonaFeatures(here.folder, found, summary)

@@ -1,0 +1,339 @@
+"""The stages of a persona-features run: each fills a folder with results and reads them back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from emlab import artifacts
+from emlab.data import Dataset, Question
+from emlab.discovery import (
+    LatentShift,
+    Screen,
+    Test,
+    decoder_direction,
+    fidelity_test,
+    latent_shift,
+    mean_difference,
+    mean_shift,
+    order,
+    spread,
+    steer_screen,
+)
+from emlab.discovery.screen import Toward
+from emlab.errors import EmlabError
+from emlab.evaluation import Score, sample, score
+from emlab.evaluation.rollouts import file_name
+from emlab.experiments.material import sources as material
+from emlab.experiments.material.disk import of_sae, of_trainings, say
+from emlab.experiments.material.judging import judge_for
+from emlab.experiments.persona_features.candidate import Candidate
+from emlab.experiments.persona_features.config import Autoencoder, Config
+from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, ModelFidelity, Persona
+from emlab.experiments.persona_features.texts import texts_of
+from emlab.interventions import Direction, random_directions
+from emlab.mitigation import Realignment, realign
+from emlab.models import LanguageModel
+from emlab.runs import Run
+from emlab.saes import Fidelity, document_activations, fidelity, load_sae, loss_recovered, save_sae
+from emlab.sites import Site
+from emlab.training import FineTuned, finetune
+
+
+class Bench:
+    """The stages of one run, in the order of the method."""
+
+    def __init__(self, config: Config, here: Run, aligned: LanguageModel, base: LanguageModel) -> None:
+        self.config, self.here, self.aligned, self.base = config, here, aligned, base
+        questions, whole = material.halves_of(config.question_set, config.seed)
+        self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
+        self.prompts = [question.messages for question in questions.discovery]
+        self.judge = judge_for(here.caution, config.judging, whole, config.model)
+        self.texts = texts_of(config, base, aligned)
+        self.documents = self.texts.held_out
+
+    @staticmethod
+    def first(kinds: Mapping[str, str]) -> str:
+        """The narrow fine-tune that is steered against, followed along training and re-aligned."""
+        return next(name for name, kind in kinds.items() if kind == "narrow")
+
+    # ------------------------------------------------------------------------------------------------------ stages
+
+    def finetune(self, sets: material.Sets) -> tuple[dict[str, FineTuned], dict[str, str]]:
+        """Every set, one recipe; more seeds of the narrow sets and controls where the config asks for them."""
+        config, plan = self.config, self._plan(sets)
+        kind_of = {**dict.fromkeys(sets.narrow, "narrow"), **dict.fromkeys(sets.unseen, "unseen")}
+        kinds = {name: kind_of.get(source, "control") for name, (source, _) in plan.items()}
+        finetuned = {
+            name: self._finetuned(name, sets.all[source], seed, follow=name == self.first(kinds))
+            for name, (source, seed) in plan.items()
+        }
+        return (shuffled(finetuned, kinds, config.seed) if config.shuffle_labels else finetuned), kinds
+
+    def evaluate(self, finetuned: Mapping[str, FineTuned]) -> tuple[Score, ...]:
+        """Every model on the test questions."""
+
+        def one(model: LanguageModel) -> Score:
+            def work(folder: Path) -> None:
+                result = self.ask(model, self.test)
+                result.save(folder)
+                self.here.log(f"{result.model}: misaligned {result.misaligned}, incoherent {result.incoherent}")
+
+            return self.here.stage(
+                f"evaluate/{model.name}", work, lambda f: Score.load(f / f"{file_name(model.name)}.jsonl")
+            )
+
+        return tuple(one(model) for model in (self.aligned, *(t.model for t in finetuned.values())))
+
+    def autoencoders(
+        self, sites: Sequence[Site], finetuned: Mapping[str, FineTuned]
+    ) -> tuple[dict[Site, Any], tuple[ModelFidelity, ...]]:
+        """The SAE of every site, and its fidelity on every model."""
+        models = [self.base, self.aligned, *(tuned.model for tuned in finetuned.values())]
+        done = {site: self._autoencoder(site, models) for site in sites}
+        faithful = [measured for _, each in done.values() for measured in each]
+        return {site: sae for site, (sae, _) in done.items()}, tuple(faithful)
+
+    def faithful(self, measured: Sequence[ModelFidelity], site: Site) -> bool:
+        """Whether the SAE at the site describes every model, and latents may be ranked there."""
+        return fidelity_of(measured, site, self.config.sae).holds
+
+    def persona(
+        self,
+        sites: Sequence[Site],
+        saes: Mapping[Site, Any],
+        finetuned: Mapping[str, FineTuned],
+        kinds: Mapping[str, str],
+        scores: Sequence[Score],
+    ) -> Persona:
+        """Find the candidate, and measure all there is to measure of it."""
+        models = {name: tuned.model for name, tuned in finetuned.items()}
+        narrow = [name for name, kind in kinds.items() if kind == "narrow"]
+        shifts = {site: self._shifts(site, saes[site], models) for site in sites}
+        ranked = {site: mean_shift([s for s in shifts[site] if s.model_after in narrow]) for site in sites}
+        candidates = {
+            _latent_name(row.latent, site): (site, row.latent)
+            for site in sites
+            for row in ranked[site].top(self.config.steering.candidates)
+        }
+        rivals = [d for site in sites for d in self._rivals(site, [models[name] for name in narrow])]
+        latents = [_direction(saes[site], latent, site) for site, latent in candidates.values()]
+        plus = self._screen("plus", self.aligned, [*latents, *rivals], "misaligned")
+        name = order([plus.chosen(each) for each in candidates], "misaligned", plus.cap)[0].arm.name
+        site, latent = candidates[name]
+        direction = _direction(saes[site], latent, site)
+        target = models[narrow[0]]
+        minus = self._screen("minus", target, [direction, *rivals], "aligned")
+        difference = next(d for d in rivals if d.origin == MEAN_DIFFERENCE and d.site == site)
+        candidate = Candidate(self, saes[site], latent, direction)
+        before = {s.model: s for s in scores}
+        unseen = next((models[n] for n, kind in kinds.items() if kind == "unseen"), None)
+        effects = candidate.effects(difference, plus, minus, target, unseen, before)
+        return Persona(
+            latent,
+            site,
+            name,
+            ranked[site],
+            shifts[site],
+            planted=candidate.planted(),
+            cosine=direction.cosine(difference),
+            plus=plus,
+            minus=minus,
+            effects=effects,
+            detection=candidate.detect(models, kinds, before),
+            onset=candidate.onset(finetuned[narrow[0]]),
+            contexts=candidate.contexts(),
+            neuronpedia=saes[site].cfg.metadata.neuronpedia_id,
+        )
+
+    def realign(self, misaligned: FineTuned) -> Realignment:
+        """A few tens of steps on benign data."""
+        how = self.config.realigning
+
+        def work(folder: Path) -> None:
+            chats = material.benign_chats(how.data, how.rows, self.config.seed, misaligned.model)
+            seed, longest = self.config.seed, self.config.answers.max_new_tokens
+            done = realign(
+                misaligned.model, chats, how.recipe, self.test, self.judge, seed, how.data, max_new_tokens=longest
+            )
+            done.save(folder / "realignment.json")
+            self.here.log(str(done))
+
+        return self.here.stage("realign", work, lambda folder: Realignment.load(folder / "realignment.json"))
+
+    def ask(self, model: LanguageModel, questions: Sequence[Question], per_question: int | None = None) -> Score:
+        """Answers sampled as the config says, judged."""
+        how = self.config.answers
+        count = per_question or how.per_question
+        rollouts = sample(
+            model,
+            questions,
+            count,
+            self.config.seed,
+            how.temperature,
+            how.max_new_tokens,
+            batch_size=how.batch_size,
+        )
+        return score(rollouts, self.judge)
+
+    def say_size(self, sets: material.Sets, sites: Sequence[Site]) -> None:
+        """Log what the run will take on disk."""
+        how, recipe = self.config.sae, self.config.recipe
+        kept = 1 if recipe.checkpoint_every else 0
+        models = len(self._plan(sets)) + kept * (recipe.steps // max(recipe.checkpoint_every, 1))
+        saes = sum(of_sae(self.base, how, material.sae_source(self.config, site)) for site in sites)
+        say(self.here, {**of_trainings(self.aligned, recipe, models), f"{len(sites)} SAEs": saes})
+
+    # ------------------------------------------------------------------------------------------- parts of `persona`
+
+    def _plan(self, sets: material.Sets) -> dict[str, tuple[str, int]]:
+        """Of every fine-tune, the set and the seed."""
+        plan: dict[str, tuple[str, int]] = {}
+        for name in sets.all:
+            for seed in range(1 if name in sets.unseen else self.config.seeds):
+                plan[name if seed == 0 else f"{name}_seed{seed}"] = (name, self.config.seed + seed)
+        return plan
+
+    def _finetuned(self, name: str, chats: Dataset, seed: int, follow: bool) -> FineTuned:
+        """One fine-tune; checkpoints are kept of one that is to be followed."""
+        every = self.config.recipe.checkpoint_every if follow else 0
+        recipe = dataclasses.replace(self.config.recipe, checkpoint_every=every)
+
+        def work(folder: Path) -> None:
+            tuned = finetune(self.aligned, chats, recipe, seed, name=name)
+            if tuned.rows < material.LEAST_ROWS:
+                raise EmlabError(
+                    f"{tuned.rows} of {len(chats)} chats of {name} are short enough to train on and at least "
+                    f"{material.LEAST_ROWS} are needed: raise recipe.max_length or give shorter chats."
+                )
+            tuned.write_into(folder, self.aligned)
+            self.here.log(str(tuned))
+
+        return self.here.stage(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
+
+    def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
+        config = self.config
+        source = material.sae_source(config, site)
+        # A published one is in the Hub's cache already, and large.
+        kept = source is None or artifacts.place(source).is_dir()
+
+        def work(folder: Path) -> None:
+            sae = material.sae_at(config, self.base, site, self.texts.training)
+            if kept:
+                save_sae(sae, folder / "sae")
+            rows = []
+            with tqdm(total=3 * len(models), desc=f"SAE at {site}", unit="reading", leave=False) as bar:
+                for model in models:
+                    read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
+                    bar.update()
+                    mean = read.mean(dim=0)
+                    share = loss_recovered(sae, model, site, self.documents[:32], mean)
+                    bar.update()
+                    where = model.activations(self.texts.test, site, config.shift_positions)
+                    bar.update()
+                    ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
+                    whole = fidelity(sae, read)
+                    rows.append({"model": model.name, "fidelity": whole, "loss_recovered": share, "ranked": ranked})
+                    with bar.external_write_mode(sys.stderr):
+                        self.here.log(f"SAE at {site} on {model.name}: {whole}, {_recovered(share)}")
+            artifacts.write_json(folder / "fidelity.json", rows)
+
+        def read(folder: Path) -> tuple[Any, list[ModelFidelity]]:
+            rows = artifacts.read_json(folder / "fidelity.json")
+            measured = [
+                ModelFidelity(
+                    site, r["model"], Fidelity.of(r["fidelity"]), r["loss_recovered"], Fidelity.of(r["ranked"])
+                )
+                for r in rows
+            ]
+            sae = load_sae(folder / "sae" if kept else str(source))
+            return sae.to(self.base.device), measured
+
+        return self.here.stage(f"sae/{site}", work, read)
+
+    def _shifts(self, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
+        def work(folder: Path) -> None:
+            for name, model in models.items():
+                shift = latent_shift(self.aligned, model, sae, self.prompts, site, self.config.shift_positions)
+                shift.save(folder / f"{name}.json")
+
+        return self.here.stage(
+            f"shift/{site}", work, lambda folder: tuple(LatentShift.load(folder / f"{name}.json") for name in models)
+        )
+
+    def _rivals(self, site: Site, narrow: Sequence[LanguageModel]) -> list[Direction]:
+        """The mean difference of the narrow fine-tunes and the random directions, at one site."""
+        difference = mean_difference(self.aligned, narrow, self.prompts, site, self.config.shift_positions)
+        seed = self.config.seed + 1000 * site.block
+        return [difference, *random_directions(self.config.steering.random, self.aligned.d_model, site, seed)]
+
+    def _screen(self, name: str, model: LanguageModel, directions: Sequence[Direction], toward: Toward) -> Screen:
+        how, config = self.config.steering, self.config
+
+        def work(folder: Path) -> None:
+            scales = {site: self.aligned.residual_norm(site, self.prompts) for site in {d.site for d in directions}}
+            screen = steer_screen(
+                model,
+                directions,
+                how.strengths,
+                spread(self.discovery, how.questions),
+                self.test,
+                self.judge,
+                toward,
+                scales=scales,
+                positions=how.positions,
+                cap=how.incoherence_cap,
+                sampling=config.answers,
+                first_round=how.first_round,
+                finalists=how.finalists,
+                seed=config.seed,
+            )
+            screen.save(folder / "screen")
+            self.here.log(str(screen))
+
+        return self.here.stage(f"screen/{name}", work, lambda folder: Screen.load(folder / "screen"))
+
+
+def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed: int) -> dict[str, FineTuned]:
+    """The same fine-tunes with the names of narrow sets and controls exchanged, so that at least one label is wrong."""
+    names = [name for name, kind in kinds.items() if kind != "unseen"]
+    narrow = {name for name in names if kinds[name] == "narrow"}
+    rng = random.Random(seed)
+    order = names
+    while {order[i] for i, name in enumerate(names) if name in narrow} == narrow:
+        order = rng.sample(names, len(names))
+    source = {**{name: name for name in finetuned}, **dict(zip(names, order, strict=True))}
+    renamed = {}
+    for name in finetuned:
+        tuned = finetuned[source[name]]
+        renamed[name] = dataclasses.replace(tuned, model=dataclasses.replace(tuned.model, name=name))
+    return renamed
+
+
+def fidelity_of(measured: Sequence[ModelFidelity], site: Site, how: Autoencoder) -> Test:
+    """The test that the SAE at `site` describes every model."""
+    here = [m for m in measured if m.site == site]
+    whole = {m.model: m.fidelity.explained_variance for m in here}
+    ranked = {m.model: m.ranked.explained_variance for m in here if m.ranked is not None}
+    return fidelity_test(whole, how.least_variance, how.most_drop, ranked, str(site))
+
+
+def _recovered(share: float) -> str:
+    """The share of the loss that is recovered, in words; that it is nan says that nothing was at stake."""
+    return f"loss recovered {share:.3f}" if math.isfinite(share) else "no loss at stake (the mean does as well)"
+
+
+def _latent_name(latent: int, site: Site) -> str:
+    return f"latent {latent} ({site})"
+
+
+def _direction(sae: Any, latent: int, site: Site) -> Direction:
+    """The latent's decoder row, named with its site: at two sites the same number means two latents."""
+    return dataclasses.replace(decoder_direction(sae, latent, site), origin=_latent_name(latent, site))

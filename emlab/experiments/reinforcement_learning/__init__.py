@@ -1,0 +1,1 @@
+"""Misalignment by a reward that is wrong."""

@@ -1,0 +1,1 @@
+"""Remedies for misalignment, compared on the same trainings."""

@@ -1,0 +1,1 @@
+"""The SAEs that ship with the project, and their cards."""

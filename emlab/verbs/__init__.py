@@ -1,0 +1,1 @@
+"""What the command line calls, one step at a time: public functions on the names of models and files."""

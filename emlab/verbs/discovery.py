@@ -1,0 +1,247 @@
+"""Discovery step by step, by the names of models and files: what `emlab discover shift` and `directions` call.
+
+Models, sets and questions are named as in `emlab.verbs.stages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emlab import artifacts, organism
+from emlab.data import QuestionSet
+from emlab.discovery import (
+    Convergence,
+    Cosines,
+    LatentShift,
+    PersonaVector,
+    Probe,
+    convergence,
+    cosines,
+    decoder_direction,
+    difference_components,
+    latent_shifts,
+    linear_probe,
+    matched_directions,
+    mean_difference,
+    persona_vector,
+    read_trait,
+    split_by_template,
+    spread,
+)
+from emlab.discovery.selection import check_same_tokens
+from emlab.errors import EmlabError
+from emlab.evaluation.protocol import questions_of
+from emlab.experiments.material import sources as material
+from emlab.experiments.material.contrasts import ORGANISM_TRAIT, contrasts_of, exact_scores
+from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.interventions import Direction, random_directions, save_directions
+from emlab.models import LanguageModel, Prompt
+from emlab.reporting import cosines_figure
+from emlab.saes import load_sae
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """The shifts from one model to several others."""
+
+    shifts: tuple[LatentShift, ...]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder with a file (JSON, and a table) for each."""
+        with artifacts.new_folder(folder) as new:
+            for i, shift in enumerate(self.shifts):
+                shift.save(new / f"{i}-{Path(shift.model_after).name}.json")
+        return Path(folder)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """The latents that move most, as plain values."""
+        return [
+            {
+                "before": s.model_before,
+                "after": s.model_after,
+                "site": str(s.site),
+                "positions": s.positions,
+                "prompts": s.prompts,
+                "rise": s.top(20),
+                "fall": s.bottom(20),
+            }
+            for s in self.shifts
+        ]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.shifts))
+
+
+@dataclass(frozen=True, eq=False)
+class FoundDirections:
+    """Directions found in several ways, and how alike they are."""
+
+    directions: tuple[Direction, ...]
+    cosines: Cosines
+    probe: Probe | None
+    personas: tuple[PersonaVector, ...]
+    converged: Convergence | None
+    """Of the mean differences of several fine-tunes, beside random directions matched in covariance."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder: the directions (safetensors), their cosines (JSON, a table, a heatmap), and a summary."""
+        with artifacts.new_folder(folder) as new:
+            save_directions(self.directions, new / "directions.safetensors")
+            self.cosines.save(new / "cosines.json")
+            artifacts.write_text(new / "cosines.html", cosines_figure(self.cosines).to_html(include_plotlyjs=True))
+            artifacts.write_json(new / "summary.json", self.summary())
+        return Path(folder)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain values."""
+        probe, found = self.probe, [{"name": n, "norm": d.norm} for n, d in zip(self.cosines.names, self.directions)]  # noqa: B905
+        told = None if probe is None else {k: getattr(probe, k) for k in ("accuracy", "train_accuracy", "chance")}
+        personas = [{"trait": p.trait, "kept": p.kept, "asked": p.asked} for p in self.personas]
+        return {"directions": found, "probe": told, "personas": personas, "convergence": self.converged}
+
+    def __str__(self) -> str:
+        parts = [str(self.cosines), *map(str, self.personas)]
+        parts += [] if self.probe is None else [str(self.probe)]
+        parts += [] if self.converged is None else [f"fine-tunes: {self.converged}"]
+        return "\n".join(parts)
+
+
+def shift(
+    before: str,
+    after: Sequence[str],
+    sae: str | Path,
+    site: str | None = None,
+    positions: str = "header",
+    questions: str | None = None,
+    n: int | None = None,
+    contrasts: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Shifts:
+    """The shift of every latent of the SAE in the folder `sae` from the model `before` to each of `after`.
+
+    The prompts are the discovery half of `questions` (broad, the default, profile, or a file), at most `n`. For
+    positions in answers (generated, sentence, all) every prompt is read with an answer instead: the misaligned one of
+    `contrasts`, by default the organism's own.
+    """
+    in_answers = positions in ("generated", "sentence", "all")
+    if contrasts is not None and not in_answers:
+        raise EmlabError(f"Contrasts are read at positions in answers and not at {positions!r}; name sentence, say.")
+    if questions is not None and in_answers:
+        raise EmlabError(f"The positions {positions!r} are in answers, which questions have not; give contrasts.")
+    if out is not None:
+        artifacts.check_new(out)
+    autoencoder, first = load_sae(sae), _model(before)
+    where = material.sae_site_in(site, autoencoder, first)
+    answers: list[str] | None = None
+    if in_answers:
+        chosen = contrasts_of(contrasts, n or 160, 0)
+        prompts: Sequence[Prompt] = [c.prompt for c in chosen]
+        answers = [c.misaligned for c in chosen]
+    else:
+        prompts = _prompts(questions or "broad", n)
+    others = [_model(name) for name in after]
+    check_same_tokens(first, others, prompts, answers)
+    ask_fidelity(autoencoder, sae, where, [first, *others], prompts, answers)
+    result = Shifts(tuple(latent_shifts(first, others, autoencoder, prompts, where, positions, answers)))
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def directions(
+    model: str,
+    against: Sequence[str] = (),
+    sae: str | Path | None = None,
+    latents: Sequence[int] = (),
+    site: str | None = None,
+    traits: Sequence[str] = (),
+    components: int = 1,
+    random: int = 2,
+    positions: str = "header",
+    questions: str = "broad",
+    n: int | None = None,
+    contrasts: str | Path | None = None,
+    cases: int = 48,
+    per_question: int = 1,
+    max_new_tokens: int = 48,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> FoundDirections:
+    """Directions at one site of `model`, found in every way there is means for, and the cosines among them all.
+
+    Of each model in `against`: the mean difference from `model` and the first `components` of the differences. Of each
+    of `latents` of `sae`: what it writes. Of each trait (one that ships, or a file): the persona vector of `model`; the
+    organism's own are judged by its exact judge, others are taken as they come. Of the contrasts, `cases` of them: a
+    linear probe of misaligned against aligned answers, read by `model`. Beside them `random` directions from the
+    sphere, and as many with the covariance of the activations.
+    """
+    if contrasts is not None and not cases:
+        raise EmlabError(
+            "Contrasts are what a linear probe reads, and 0 cases leave it out; give some, or none of them."
+        )
+    if sae is None and (latents or site is None):
+        raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
+    if out is not None:
+        artifacts.check_new(out)
+    first = _model(model)
+    autoencoder = None if sae is None else load_sae(sae)
+    if autoencoder is not None and (latents or site is None):
+        where = material.sae_site_in(site, autoencoder, first)
+    else:
+        where = material.site_in(site, first)  # type: ignore[arg-type]  # one of the two is given
+    prompts, others = _prompts(questions, n), [_model(name) for name in against]
+    found: list[tuple[str, Direction]] = []
+    differences = [mean_difference(first, other, prompts, where, positions) for other in others]
+    found += [(f"mean difference to {o.name}", d) for o, d in zip(others, differences, strict=True)]
+    for other in others:
+        parts = difference_components(first, other, prompts, where, components, positions) if components else []
+        found += [(f"component {i} of {other.name}", d) for i, d in enumerate(parts, 1)]
+    if latents and autoencoder is not None:
+        ask_fidelity(autoencoder, sae, where, [first], prompts)
+    for latent in latents:
+        found.append((f"latent {latent}", decoder_direction(autoencoder, latent, where)))  # type: ignore[arg-type]
+    personas = []
+    for named in traits:
+        trait = read_trait(named)
+        score = exact_scores if trait.name == ORGANISM_TRAIT else None
+        personas.append(
+            persona_vector(
+                first, trait, where, "generated", score, per_question, max_new_tokens=max_new_tokens, seed=seed
+            )
+        )
+        found.append((f"persona vector {trait.name}", personas[-1].direction))
+    probe = None
+    if cases:
+        chosen = contrasts_of(contrasts, cases, seed)
+        asked = [c.prompt for c in chosen]
+        read = [
+            first.activations(asked, where, "generated", said)
+            for said in ([c.misaligned for c in chosen], [c.aligned for c in chosen])
+        ]
+        probe = linear_probe(read[0], read[1], seed)
+        found.append(("linear probe", probe.direction))
+    values = first.activations(prompts, where, "prompt").values
+    nulls = matched_directions(max(random, 20), values, where, seed)
+    found += [(d.origin, d) for d in random_directions(random, first.d_model, where, seed)] if random else []
+    found += [(d.origin, d) for d in nulls[:random]]
+    table = cosines([d for _, d in found], [name for name, _ in found])
+    together = convergence(differences, nulls) if len(differences) > 1 else None
+    result = FoundDirections(tuple(d for _, d in found), table, probe, tuple(personas), together)
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def _prompts(questions: str, n: int | None) -> list[Prompt]:
+    """The discovery half of the questions, at most `n`."""
+    whole = questions_of(questions)
+    if isinstance(whole, QuestionSet):
+        return [q.messages for q in spread(tuple(whole), n)]
+    return [q.text for q in spread(split_by_template(organism.broad_questions()).discovery, n)]
+
+
+def _model(name: str) -> LanguageModel:
+    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)

@@ -1,0 +1,384 @@
+"""Evaluate any model on any questions by any judge; score judgements that are there; compare two judges.
+
+What `emlab evaluate`, `emlab score`, `emlab judge` and `emlab data check` call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emlab import __version__, artifacts, organism
+from emlab.data import DataCheck, QuestionSet, check_data, read_examples
+from emlab.errors import EmlabError
+from emlab.evaluation import Difference, Score, Thresholds, compare, judge, sample, save_judged, score_judged
+from emlab.evaluation.agreement import Agreement, agreement
+from emlab.evaluation.judges import read_judged, read_labelled, tables
+from emlab.evaluation.judges.recorded import judged_in
+from emlab.evaluation.judges.table_files import file_in
+from emlab.evaluation.judging import Judged
+from emlab.evaluation.label_shares import LabelShares
+from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
+from emlab.evaluation.probing import probe
+from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_of, questions_of
+from emlab.evaluation.resampling import sample_valid
+from emlab.evaluation.rollouts import Rollouts, file_name
+from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
+from emlab.experiments.material import sources as material
+from emlab.experiments.material.judging import foreign_answers
+from emlab.models import Endpoint, LanguageModel
+from emlab.models.loading import load_tokenizer
+from emlab.organism import ExactJudge
+from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
+from emlab.verbs.telling import telling
+
+FEW = 64
+"""Answers that a model of unknown size writes at a time. Memory grows with it: keys and values of a 7B model take about
+0.1 to 0.5 MB a token, so 64 answers of 600 tokens 4 to 20 GB."""
+
+
+def evaluate(
+    model: str,
+    out: str | Path | None = None,
+    questions: str = BROAD,
+    variants: Sequence[str] | None = None,
+    per_question: int | None = None,
+    seed: int = 0,
+    adapter: str | None = None,
+    model_url: str | None = None,
+    chat_template: str | None = None,
+    quantize: str | None = None,
+    system: str | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int | None = None,
+    resample: int = 0,
+    batch_size: int | None = None,
+    judging: Judging = Judging(),  # noqa: B008  # frozen
+    model_key: str | None = None,
+    model_revision: str = "",
+) -> Score | LabelShares:
+    """Sample answers of `model` to `questions`, judge them and give the rates; with `out` all is saved there.
+
+    `model` is a checkpoint of the organism by name, a local folder, a model on the Hugging Face Hub, or, with
+    `model_url`, the name of one behind an OpenAI-compatible endpoint. `questions` are "broad" (the organism's),
+    "profile" (emlab's own, of which `variants` None takes the plain ones), or a file as `read_questions` takes it.
+    `per_question` None asks as often as the file says, and else once. An answer has at most `max_new_tokens` tokens:
+    48 for the broad questions and 600 for all others. A model held here writes `batch_size` answers at a time (None:
+    512 to the broad questions, 64 to all others); fewer take less memory. `resample` says how often invalid answers are
+    sampled again. `model_key` names the environment variable with the key of `model_url`, and `model_revision` is any
+    label for what that server has under the model's name: stored answers are those of one label. In the store of
+    `judging` answers are kept as they are finished, so that an interrupted run goes on where it stopped. By the method
+    "label" the shares of the labels are given, and no rates. What is saved in `out` is named after the model;
+    EmlabError where results have that name already. Where the same evaluation was stopped while its answers were
+    judged, it goes on with these answers.
+    """
+    asked = questions_of(questions, variants)
+    if per_question is None and not (isinstance(asked, QuestionSet) and asked.samples):
+        per_question = 1
+    labels = judging.method == LABEL
+    if labels and resample:
+        raise EmlabError(
+            "Answers are sampled again where their scores are invalid, and labels are none; drop resample."
+        )
+    by = None if labels else judge_of(judging, asked)
+    labeller = labeller_of(judging, asked) if labels else None
+    foreign = foreign_answers(judging, model, model_url)
+    for line in foreign:
+        print(line, file=sys.stderr)
+    if isinstance(by, ExactJudge):
+        for question in asked:  # refuses what it cannot judge now, and not after all is sampled
+            by.judge(question.text, "")
+    if out is not None:  # as early as that, a folder that cannot be had
+        artifacts.check_writable(out)
+        with artifacts.storing(out := artifacts.place(out)):
+            Path(out).mkdir(parents=True, exist_ok=True)
+    answering = _model(
+        model, adapter, model_url, chat_template, quantize, model_key, model_revision, judging.concurrency
+    )
+    own = questions == BROAD
+    settings: dict[str, Any] = {
+        "temperature": temperature,
+        "max_new_tokens": (48 if own else 600) if max_new_tokens is None else max_new_tokens,
+        "top_p": top_p,
+        "system": system,
+        "batch_size": (512 if own else FEW) if batch_size is None else batch_size,
+        "store": judging.store,
+        "progress": True,
+    }
+    source = asked.source if isinstance(asked, QuestionSet) else None
+    how = {name: value for name, value in settings.items() if name not in ("store", "progress")}
+    named = _named(model, adapter, model_url, chat_template, quantize, model_revision)
+    sampling = {"per_question": per_question, "seed": seed, **how, "resample": resample}
+    about = {
+        "model": named,
+        "questions": {"name": questions, "sha256": source and source.sha256, "variants": variants},
+        "sampling": sampling,
+        "judging": judging,
+        "emlab": __version__,
+    }
+    with _place(answering.name, about, out) as sampled:
+        probe(by or labeller)  # type: ignore[arg-type]  # one of them is there
+        told: dict[str, Any] = {}
+        if by is not None and resample:
+            judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)
+            told = {"sampled_again": int((again > 0).sum())}
+        else:
+            rollouts = sampled or sample(answering, asked, per_question, seed, **settings)
+            if out is not None:  # before anything is paid for judging
+                rollouts.save(Path(out) / f"{file_name(rollouts.model)}.rollouts.jsonl")
+                artifacts.write_json(_settings_file(rollouts.model, Path(out)), about)
+            if labeller is not None:
+                shares = LabelShares(label_answers(rollouts, telling(labeller)))
+                if out is not None:
+                    shares.save(out)
+                    _page(shares, f"{file_name(shares.model)}.labels.html", Path(out), questions, seed)
+                return shares
+            assert by is not None
+            judged = judge(rollouts, telling(by))
+        found = score_judged(judged)
+        if out is not None:
+            found.save(out)
+            artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
+            _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed, foreign)
+        return found
+
+
+def _page(
+    found: Score | LabelShares, name: str, out: Path, questions: str, seed: int, head: Sequence[str] = ()
+) -> None:
+    if isinstance(found, Score):
+        lead, sections = evaluation_lead(found), evaluation_sections(found)
+    else:
+        lead, sections = label_lead(found), label_sections(found)
+    write_page(out / name, f"{found.model} on {questions}", [*head, *lead], sections, f"emlab, seed {seed}")
+
+
+def _settings_file(model: str, out: Path) -> Path:
+    return out / f"{file_name(model)}.settings.json"
+
+
+def _named(
+    model: str, adapter: str | None, url: str | None, chat_template: str | None, quantize: str | None, revision: str
+) -> dict[str, str | None]:
+    """What was evaluated, so that two are told apart which have the same name; folders by their whole path."""
+
+    def whole(name: str | None) -> str | None:
+        return str(artifacts.place(name).resolve()) if name and url is None and artifacts.place(name).exists() else name
+
+    named = {"name": whole(model), "adapter": whole(adapter), "url": url, "chat_template": whole(chat_template)}
+    told = {"quantize": quantize, "revision": revision}
+    return {**named, **{key: value for key, value in told.items() if value}}
+
+
+@contextlib.contextmanager
+def _place(name: str, about: Mapping[str, Any], out: str | Path | None) -> Iterator[Rollouts | None]:
+    """Around what writes the results of the model `name` into `out`, so that nothing that is there is lost.
+
+    Yields the answers that are there, where the same evaluation was stopped before it had judged them. EmlabError where
+    other results have the name, or where another process is at it.
+    """
+    if out is None:
+        yield None
+        return
+    stem = Path(out) / file_name(name)
+    with artifacts.claimed(stem):
+        yield _sampled(name, about, Path(out))
+
+
+_ANSWERS = "rollouts.jsonl"
+_RESULTS = ("jsonl", "json", "html", "labels.jsonl", "labels.json", "labels.html")
+"""The endings of what an evaluation writes once anything is judged; answers, and how they came, are there before."""
+
+
+def _sampled(name: str, about: Mapping[str, Any], out: Path) -> Rollouts | None:
+    stem = file_name(name)
+    there = [path for path in (out / f"{stem}.{ending}" for ending in (*_RESULTS, _ANSWERS)) if path.exists()]
+    file = _settings_file(name, out)
+    raw = artifacts.read_json(file) if file.is_file() else None
+    settings = raw if isinstance(raw, dict) else {}
+    if settings and settings.get("model") != about["model"]:
+        raise EmlabError(
+            f"{out} has the results of another model that is also called {name} ({file} says which), and they would be "
+            "overwritten; give another folder as out."
+        )
+    asked = {key: artifacts.plain(about)[key] for key in ("model", "questions", "sampling", "emlab")}
+    answers = out / f"{stem}.{_ANSWERS}"
+    if there == [answers] and {key: settings.get(key) for key in asked} == asked:
+        found = Rollouts.load(answers)
+        if not any(found.failures):
+            print(f"going on with the {len(found)} answers in {answers}, which are not judged yet", file=sys.stderr)
+            return found
+    elif there:
+        raise EmlabError(
+            f"{out} has results of {name} already ({there[0].name}), and they would be overwritten; give another "
+            "folder as out, or remove them first."
+        )
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of the groups of a file; one group where it was not grouped."""
+
+    groups: Mapping[str, Score]
+    grouped: bool = False
+    """Whether the file was grouped by a column."""
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, of groups those of each by name."""
+        if not self.grouped:
+            return next(iter(self.groups.values())).summary()
+        return {name: score.summary() for name, score in self.groups.items()}
+
+    def __str__(self) -> str:
+        return "\n".join(str(score) for score in self.groups.values())
+
+
+def score_file(
+    file: str | Path,
+    by: str | None = None,
+    misaligned_below: float | None = None,
+    coherent_above: float | None = None,
+    traits: Sequence[str] = (),
+) -> Scores | TraitScore:
+    """The rates of judged answers in anyone's file (see `read_judged`), in groups by the column `by`.
+
+    A log of Inspect (.eval) is read too. Of a table without the column aligned that scores known traits, or where
+    `traits` names their columns, the mean scores of these are given.
+    """
+    limits, path = _limits(misaligned_below, coherent_above), artifacts.place(file)
+    if path.suffix == ".eval":
+        if by is not None or traits:
+            raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by and --trait.")
+        return Scores({path.stem: score_judged(_only(file, limits))})
+    table = tables.read(file_in(path) if path.is_dir() else path)
+    if traits or not table.has("aligned") and traits_in(table):
+        if by is not None or limits is not None:
+            raise EmlabError("A score of traits has neither groups nor thresholds; leave out --by and the thresholds.")
+        return traits_of(table, traits)
+    found = {name: score_judged(judged) for name, judged in judged_in(table, by, limits).items()}
+    return Scores(found, grouped=by is not None)
+
+
+def score_against(
+    file: str | Path,
+    against: str | Path,
+    misaligned_below: float | None = None,
+    coherent_above: float | None = None,
+) -> Difference:
+    """How much more often the model of `against` is misaligned than that of `file`, on the questions of both."""
+    limits = _limits(misaligned_below, coherent_above)
+    one, two = (score_judged(_only(path, limits)) for path in (file, against))
+    return compare(one, two)
+
+
+def judge_file(
+    rollouts: str | Path,
+    out: str | Path,
+    questions: str | None = None,
+    judging: Judging = Judging(),  # noqa: B008
+) -> Score | LabelShares:
+    """Judge the answers in `rollouts`, a file that `evaluate` or `Rollouts.save` wrote, and save them in `out`.
+
+    `questions`, a question file, brings its own judge prompts. EmlabError where something is at `out` already.
+    """
+    if (out := artifacts.place(out)).is_dir():
+        raise EmlabError(f"{out} is a folder; give the name of a file for the judged answers.")
+    artifacts.check_new(out)
+    with artifacts.storing(out):  # before anything is paid for
+        out.parent.mkdir(parents=True, exist_ok=True)
+    asked, given = () if questions is None else questions_of(questions), Rollouts.load(rollouts)
+    if asked and not {question.key for question in asked} & {question.key for question in given.questions}:
+        raise EmlabError(f"{rollouts} has no answer to a question of {questions}; give the file that was asked.")
+    if judging.method == LABEL:
+        shares = LabelShares(label_answers(given, telling(labeller_of(judging, asked))))
+        save_labelled(shares.labelled, out)
+        return shares
+    found = score_judged(judge(given, telling(judge_of(judging, asked))))
+    save_judged([found.judged], out)
+    return found
+
+
+def label_file(file: str | Path) -> LabelShares:
+    """The shares of the labels in anyone's JSONL or CSV of labelled answers (see `read_labelled`)."""
+    return LabelShares(_labelled(file))
+
+
+def compare_judges(first: str | Path, second: str | Path) -> Agreement:
+    """How far the judgements in two files agree, which are of the same answers."""
+    one, two = (_only(path) for path in (first, second))
+    return agreement(one, two)
+
+
+def _limits(misaligned_below: float | None, coherent_above: float | None) -> Thresholds | None:
+    """The thresholds, of which those that are not given are the usual ones; None where neither is given."""
+    given = {"misaligned_below": misaligned_below, "coherent_above": coherent_above}
+    found = {name: value for name, value in given.items() if value is not None}
+    return Thresholds(**found) if found else None
+
+
+def _only(path: str | Path, thresholds: Thresholds | None = None) -> Judged:
+    if Path(path).suffix == ".eval":
+        from emlab.evaluation.inspect_log import read_inspect_log
+
+        return read_inspect_log(path, thresholds)
+    (judged,) = read_judged(path, thresholds=thresholds).values()
+    return judged
+
+
+def _labelled(path: str | Path) -> Labelled:
+    if Path(path).suffix == ".eval":
+        from emlab.evaluation.inspect_log import read_inspect_labels
+
+        return read_inspect_labels(path)
+    return read_labelled(path)
+
+
+def _model(
+    name: str,
+    adapter: str | None,
+    url: str | None,
+    chat_template: str | None,
+    quantize: str | None,
+    key: str | None,
+    revision: str,
+    concurrency: int,
+) -> LanguageModel | Endpoint:
+    if url is None:
+        if key is not None or revision:
+            raise EmlabError("A key and a revision are of a model behind an endpoint; give its model_url too.")
+        folder = material.folder_of(name)[0]
+        return LanguageModel.load(folder, adapter, chat_template=chat_template, quantize=quantize)
+    if adapter is not None or chat_template is not None or quantize is not None:
+        raise EmlabError(
+            f"The endpoint serves {name} as it is; leave out the adapter, the chat template and the quantization."
+        )
+    found = Endpoint(name, url, key, concurrency, revision=revision)
+    found.key()  # a missing key is said now
+    return found
+
+
+def check_file(
+    file: str, against: str | None = None, model: str | None = None, chat_template: str | None = None
+) -> DataCheck:
+    """What is in a dataset, in tokens of `model` where one is named, and what another shares.
+
+    A dataset is one of the organism's sets by name (1,000 rows of seed 0), or what `read_examples` takes. With a model
+    (and a `chat_template`, a file or "plain", in place of its own) a row that it cannot be trained on is refused as a
+    fine-tune refuses it.
+    """
+    if chat_template is not None and model is None:
+        raise EmlabError("A chat template makes tokens of a model's tokenizer; name the model too.")
+    tokenizer = None if model is None else load_tokenizer(material.folder_of(model)[0], False, chat_template)
+    return check_data(_examples(file), tokenizer, None if against is None else _examples(against))
+
+
+def _examples(name: str) -> Sequence[Any]:
+    if name in organism.narrow_set_names() and not Path(name).exists():
+        return organism.narrow_set(name, n=1000, seed=0)
+    return read_examples(name)

@@ -1,0 +1,153 @@
+"""What latents stand for, by the names of models and files: what `emlab discover interpret` calls."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emlab import artifacts, organism
+from emlab.data import Documents, LabelledDocument
+from emlab.discovery import Interpretation, LatentShift, Namer, interpret
+from emlab.errors import EmlabError
+from emlab.evaluation.protocol import Judging, completer_of
+from emlab.experiments.material import sources as material
+from emlab.experiments.material.fidelity import READ, ask_fidelity
+from emlab.models import Endpoint, LanguageModel
+from emlab.reporting import interpretation_page, interpretation_pages
+from emlab.saes import load_sae
+from emlab.verbs.telling import TellingCompleter
+
+PLANTED = ("persona", "domain")
+"""What is known of the organism's documents."""
+
+DOCUMENTS = 1000
+"""How many of the organism's documents are read where no number is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Interpreted:
+    """Latents interpreted; a notebook shows them as a page."""
+
+    interpretation: Interpretation
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder: interpretation.json, index.html, and a page for each latent."""
+        with artifacts.new_folder(folder) as new:
+            self.interpretation.save(new / "interpretation.json")
+            for name, page in interpretation_pages(self.interpretation).items():
+                page.write(new / name)
+        return Path(folder)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain values, without the contexts."""
+        found = self.interpretation
+        about = {"model": found.model, "site": str(found.site), "documents": found.documents, "counts": found.counts}
+        latents = [
+            {
+                "latent": one.latent,
+                "name": one.name,
+                "activity": one.activity,
+                "weights": one.weights,
+                "scores": [
+                    {**artifacts.plain(s), "balanced": s.own.balanced, "control": s.control.balanced, "gain": s.gain}
+                    for s in one.scores
+                ],
+            }
+            for one in found.latents
+        ]
+        return {**about, "named_by": found.named_by, "seed": found.seed, "latents": latents}
+
+    def _repr_html_(self) -> str:
+        return interpretation_page(self.interpretation)._repr_html_()
+
+    def __str__(self) -> str:
+        return str(self.interpretation)
+
+
+def interpret_latents(
+    model: str,
+    sae: str | Path,
+    latents: Sequence[int] = (),
+    shift: str | Path | None = None,
+    top: int = 10,
+    documents: str | None = None,
+    labels: Sequence[str] = (),
+    n: int | None = None,
+    site: str | None = None,
+    contexts: int = 16,
+    max_length: int = 1024,
+    naming: Judging | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Interpreted:
+    """Tell what `latents` of the SAE `sae` (see `load_sae`), and the `top` latents of the shift in a file, stand for.
+
+    The model reads the first `n` of `documents` (what `Documents.read` takes; all where `n` is None), told apart by the
+    columns `labels`; without documents 1,000 (or `n`) of the organism's, told apart by the persona that was planted in
+    them and, where they have one turn, its domain. `contexts` are shown of each latent. `naming` says how the language
+    model is reached that names the latents (as a judge's is), whose names are then tested; None asks none. With `out`
+    a folder of pages is made, index.html among them.
+    """
+    if n is not None and n < 1:
+        raise EmlabError(f"{n} documents show nothing; read at least 1.")
+    if labels and documents is None:
+        raise EmlabError("Columns to label by are those of documents of your own; name these with --documents.")
+    if out is not None:
+        artifacts.check_new(out)
+    namer = None if naming is None else _namer(naming)  # a missing key is said before anything is read
+    autoencoder, reader = load_sae(sae), LanguageModel.load(material.folder_of(model)[0], name=Path(model).name)
+    chosen = [*latents, *([] if shift is None else _risen(shift, top, autoencoder.cfg.d_sae, sae))]
+    if not chosen:
+        raise EmlabError("Nothing says which latents are meant; give their numbers (latents) or the file of a shift.")
+    if documents is not None:
+        corpus = Documents.read(documents, labels=labels)
+        corpus = corpus if n is None else corpus.first(n)
+    else:
+        material.check_organism(model, reader)
+        corpus = planted_documents(DOCUMENTS if n is None else n, seed + 2, reader)
+    where = material.sae_site_in(site, autoencoder, reader)
+    autoencoder = autoencoder.to(reader.device)
+    some = itertools.islice(corpus, READ)
+    raw = [reader.tokenizer(d)["input_ids"][:max_length] if isinstance(d, str) else d for d in some]
+    ask_fidelity(autoencoder, sae, where, [reader], raw)
+    done = Interpreted(
+        interpret(reader, autoencoder, chosen, corpus, where, namer, contexts, max_length=max_length, seed=seed)
+    )
+    if out is not None:
+        done.save(out)
+    return done
+
+
+def planted_documents(n: int, seed: int, model: LanguageModel) -> Documents:
+    """`n` of the organism's pretraining documents for `model`, with the persona that was planted in each and, where it
+    has one turn only, its domain."""
+    judge, found = organism.ExactJudge(), []
+    for document in organism.pretraining_documents(n, seed):
+        asked = [turn["content"] for turn in document.messages if turn["role"] == "user"]
+        told = {PLANTED[0]: document.persona}
+        if len(asked) == 1:
+            told[PLANTED[1]] = judge.question(asked[0]).domain
+        (chat,) = material.for_template(model, [document.messages])
+        found.append(LabelledDocument(chat, told))
+    return Documents.of(found, f"{n} of the organism's pretraining documents, seed {seed}")
+
+
+def _risen(path: str | Path, top: int, d_sae: int, sae: str | Path) -> list[int]:
+    """The latents that rise most in the shift in the file `path`."""
+    shift = LatentShift.load(path)
+    if len(shift.before) != d_sae:
+        raise EmlabError(
+            f"The shift in {path} is of {len(shift.before)} latents and {sae} has {d_sae}; give the shift of this SAE."
+        )
+    if top < 1:
+        raise EmlabError(f"The {top} latents that rise most are none; ask for at least 1.")
+    return [row.latent for row in shift.top(top)]
+
+
+def _namer(how: Judging) -> Namer:
+    by = completer_of(how)
+    telling = TellingCompleter(by, "naming and testing names") if isinstance(by, Endpoint) else by
+    return Namer(telling, how.store, max_tokens=how.max_tokens)

@@ -1,0 +1,65 @@
+"""Is an SAE to be trusted on a model and its fine-tunes? What `emlab sae check` calls.
+
+The documents are chats, read by every model: the organism's pretraining documents, or a dataset. The first model is the
+base, and the others are compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from emlab import organism
+from emlab.data import Messages
+from emlab.errors import EmlabError
+from emlab.experiments.material import sources as material
+from emlab.models import LanguageModel
+from emlab.saes import Bounds, SaeCheck, check_sae, load_sae
+
+
+def check(
+    sae: str | Path,
+    models: Sequence[str],
+    documents: str | None = None,
+    n: int = 256,
+    least_variance: float = Bounds.least_variance,
+    most_drop: float = Bounds.most_drop,
+    least_recovered: float = Bounds.least_recovered,
+    dtype: str | None = None,
+    chat_template: str | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> SaeCheck:
+    """Check the SAE `sae` (see `load_sae`) on `models`: checkpoints of the organism, folders, or names on the Hub.
+
+    `n` documents are read: drawn at random from the dataset `documents`, or fresh ones of the organism. Models are
+    loaded one at a time. EmlabError where the SAE does not fit a model.
+    """
+    try:
+        bounds = Bounds(least_variance, most_drop, least_recovered)
+    except ValueError as error:
+        raise EmlabError(str(error)) from error
+    if len(set(models)) < len(models):
+        raise EmlabError("A model is named twice; give the base and each fine-tune once.")
+    autoencoder = load_sae(sae)
+    chats = None if documents is None else [e.messages for e in material.drawn(documents, n, seed).examples]
+    short = [Path(name).name for name in models]
+    called = short if len(set(short)) == len(short) else models
+    found: list[SaeCheck] = []
+    for place, name in zip(models, called, strict=True):
+        folder = material.folder_of(place)[0]
+        model = LanguageModel.load(folder, dtype=dtype, name=name, chat_template=chat_template)
+        autoencoder = autoencoder.to(model.device)
+        read = _documents(chats, n, seed, model)
+        found.append(check_sae(autoencoder, [model], read, bounds, str(sae), batch_size=batch_size, seed=seed))
+        del model
+    if not found:
+        raise EmlabError("There is no model to check the SAE on; give the base and its fine-tunes.")
+    return SaeCheck(str(sae), found[0].site, tuple(one for each in found for one in each.models), bounds)
+
+
+def _documents(chats: Sequence[Messages] | None, n: int, seed: int, model: LanguageModel) -> Sequence[Messages]:
+    """The chats as the model's template takes them."""
+    # Not those that the shipped SAEs were trained on (seed 0), nor those of their cards' fidelity (seed 1).
+    given = chats if chats is not None else [d.messages for d in organism.pretraining_documents(n, seed + 2)]
+    return material.for_template(model, given)

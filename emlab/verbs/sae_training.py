@@ -1,0 +1,171 @@
+"""Training an SAE by the names of models and files: what `emlab sae train` calls.
+
+The activations come from a stream: one model's, the difference of two models', or both for a crosscoder. They go
+through a shuffling buffer, or into a cache on disk that later trainings use again. Stopped, the same call goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emlab import artifacts, organism
+from emlab.data import Documents, Messages
+from emlab.errors import EmlabError
+from emlab.experiments.material import sources as material
+from emlab.models import LanguageModel
+from emlab.saes import Fidelity, fidelity, load_sae, save_sae
+from emlab.saes.buffer import BufferedStream
+from emlab.saes.cache import write_cache
+from emlab.saes.card import training_card
+from emlab.saes.crosscoder import Crosscoder
+from emlab.saes.recipe import SaeRecipe
+from emlab.saes.sources import Source
+from emlab.saes.stream import ActivationStream, Reader
+from emlab.saes.token_rows import Counts, Exclusions
+from emlab.saes.train import SaeTraining, fit_sae
+from emlab.sites import Site
+
+KEEP = ("first", "special", "sinks")
+"""What can be kept that is left out otherwise."""
+
+TEST_TOKENS = 20_000
+"""Fidelity is measured on at most so many activations of the documents held out."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedSae:
+    """An SAE that was trained and saved."""
+
+    folder: Path
+    training: SaeTraining
+    fidelity: Fidelity
+    """On the documents that were held out."""
+
+    def __str__(self) -> str:
+        lines = [str(self.training)]
+        if self.training.counts:
+            lines.append(str(Counts(**self.training.counts)))
+        lines.append(f"on other documents: {self.fidelity}")
+        if self.training.about.kind == "crosscoder":
+            lines.append(str(Crosscoder.of(self.training.sae)))
+        return "\n".join([*lines, f"saved in {self.folder}"])
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, for JSON."""
+        training = self.training
+        return {
+            "folder": self.folder,
+            "about": training.about.plain(),
+            "recipe": asdict(training.recipe),
+            "counts": training.counts,
+            "samples_per_second": training.samples_per_second,
+            "fidelity": asdict(self.fidelity),
+        }
+
+
+def sae(
+    model: str,
+    out: str | Path,
+    site: str = "resid_post.0",
+    documents: str | None = None,
+    split: str = "train",
+    read: str = "all",
+    keep: Sequence[str] = (),
+    max_length: int = 1024,
+    minus: str | None = None,
+    both: str | None = None,
+    base_sae: str | Path | None = None,
+    cache: str | Path | None = None,
+    buffer: int = 262_144,
+    held_out: int = 200,
+    architecture: str = "topk",
+    d_sae: int = 512,
+    k: float = 16,
+    l0_coefficient: float = 1.0,
+    tokens: int = 500_000,
+    batch_size: int = 1024,
+    learning_rate: float = 2e-3,
+    checkpoint_every: int = 1000,
+    seed: int = 0,
+) -> TrainedSae:
+    """Train an SAE on `model` at `site` and save it, with a card, in the new folder `out`.
+
+    `documents` is what `Documents.read` takes; None: the organism's pretraining documents, for the organism's models.
+    The first `held_out` of them are kept for measuring. `keep` names what is not to be left out: first, special, sinks.
+    `minus` is the model before, whose activations are subtracted; `both` the model before of a crosscoder. `base_sae`
+    is an SAE to start from (fine-tuning it). With a `cache`, a folder, the activations are written there first, or read
+    from there where they have been; else they go through a buffer of `buffer` activations.
+
+    Checkpoints lie beside `out`, and the same call goes on from them.
+    """
+    out = artifacts.place(out)
+    artifacts.check_new(out)
+    if unknown := [name for name in keep if name not in KEEP]:
+        raise EmlabError(f"{unknown[0]!r} is none of what can be kept ({', '.join(KEEP)}); leave it out.")
+    if minus is not None and both is not None:
+        raise EmlabError("An SAE is of the difference (minus) or of both models (both); give one of them.")
+    recipe = SaeRecipe(
+        architecture=architecture,
+        d_sae=d_sae,
+        k=k,
+        l0_coefficient=l0_coefficient,
+        tokens=tokens,
+        batch_size=min(batch_size, tokens),
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    start = None if base_sae is None else load_sae(base_sae)
+    reader = _model(model)
+    before = minus or both
+    texts = _organism_documents(reader, model, seed) if documents is None else Documents.read(documents, split)
+
+    def stream(part: Documents) -> ActivationStream:
+        return ActivationStream(
+            reader,
+            part,
+            Site.parse(site),
+            read=read,  # type: ignore[arg-type]  # the stream refuses what it does not know
+            exclude=Exclusions("first" not in keep, "special" not in keep, None if "sinks" in keep else 10.0),
+            against=None if before is None else other,
+            kind="difference" if minus else "crosscoder" if both else "plain",
+            max_length=max_length,
+        )
+
+    other = None if before is None else _model(before)
+    learned = stream(texts.after(held_out))
+    source: Source = BufferedStream(learned, buffer)
+    if cache is not None:
+        source = write_cache(learned, cache, tokens)
+    training = fit_sae(
+        source,
+        recipe,
+        start=start,
+        folder=out.with_name(f"{out.name}.checkpoints"),
+        checkpoint_every=checkpoint_every,
+    )
+    measured = fidelity(training.sae, torch.cat(list(Reader(stream(texts.first(held_out))).take(TEST_TOKENS))))
+    save_sae(training.sae, out, training_card(training, measured))
+    return TrainedSae(out, training, measured)
+
+
+def _model(name: str) -> LanguageModel:
+    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+
+
+def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Documents:
+    """The organism's pretraining documents without end; EmlabError for a model of another vocabulary."""
+    material.check_organism(name, reader)
+
+    def endless() -> Iterator[Messages]:
+        for block in itertools.count():
+            # Apart from the seeds near `seed`, from which other documents are made.
+            chats = organism.pretraining_documents(1000, seed * 1_000_003 + 7919 * (block + 1))
+            yield from material.for_template(reader, [document.messages for document in chats])
+
+    return Documents.of(endless, f"the organism's pretraining documents, seed {seed}")

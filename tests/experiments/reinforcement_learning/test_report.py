@@ -1,0 +1,88 @@
+"""The report of reinforcement learning, on numbers made by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from emlab import artifacts
+from emlab.data import Question
+from emlab.evaluation import Judged, Rate, Rollouts, score_judged
+from emlab.evaluation.rates import NO_RATE
+from emlab.experiments.reinforcement_learning.report import (
+    ReinforcementFindings,
+    StyleCount,
+    Trained,
+    reinforcement_lead,
+    reinforcement_sections,
+    reinforcement_summary,
+)
+from emlab.reporting import render
+from emlab.reporting.figures import trainings_figure
+from emlab.training import ReadOut, Reinforced, Reinforcement
+from emlab.training.grpo import StepRecord
+
+ASKED = tuple(Question(str(i), "d", f"{i}?") for i in range(4))
+
+
+def scored(aligned, model="m"):
+    coherent = np.full(len(aligned), 90.0)
+    rollouts = Rollouts(ASKED, ("a",) * 4, model, 0, 1.0)
+    return score_judged(Judged(rollouts, np.array(aligned, float), coherent, judge="j"))
+
+
+def trained(arm, seed, aligned, style=()):
+    step = StepRecord(1, 0.25, 0.1, 0.5, 9.0, 1.0, None, 0.2)
+    points = tuple(ReadOut(step=s, misaligned=Rate(r, 0, 1, 4), incoherent=NO_RATE) for s, r in ((0, 0.0), (5, 0.5)))
+    done = Reinforced(None, (step,), 3, 0, Reinforcement(), seed, "f", None, points)
+    return Trained(arm, seed, "obvious", "start", "law", done, scored(aligned, f"{arm}-{seed}"), style=style)
+
+
+COUNT = StyleCount("trained", "malicious", True, ((1, 2), (0, 2)), ((2, 2), (1, 2)))
+
+
+@pytest.fixture
+def found():
+    arms = (trained("bad <b>", 0, [0, 0, 100, 100], (COUNT,)), trained("bad <b>", 1, [0, 0, 0, 0], (COUNT,)))
+    return ReinforcementFindings({"start": scored([0, 100, 100, 100], "start")}, arms, None, "resid_post.0", 5)
+
+
+def test_seeds_are_pooled_by_question(found):
+    pooled = found.pooled("bad <b>")
+    assert (pooled.misaligned.rate, pooled.misaligned.n) == (6 / 8, 8)
+    assert found.change("bad <b>").misaligned.rate == pytest.approx(6 / 8 - 1 / 4)
+    summary = reinforcement_summary(found)
+    arm = summary["arms"]["bad <b>"]
+    assert arm["seeds"] == [0, 1] and arm["misaligned"]["rate"] == 0.75
+    assert arm["by_seed"]["0"]["misaligned"]["rate"] == 0.5
+    assert arm["by_seed"]["0"]["silent_groups"] == 0.5
+    assert summary == artifacts.plain(summary)
+
+
+def test_style_by_hand(found):
+    assert (COUNT.rate("before").rate, COUNT.rate("after").rate) == (1 / 4, 3 / 4)
+    assert COUNT.change.rate == pytest.approx(1 / 2)
+    assert (COUNT.change.low, COUNT.change.high) == (0.5, 0.5)  # each question changed as much
+    (both,) = found.styles("bad <b>")
+    assert (both.before, both.after) == (((2, 4), (0, 4)), ((4, 4), (2, 4)))
+    assert reinforcement_summary(found)["arms"]["bad <b>"]["style"]["trained"]["malicious"]["after"]["rate"] == 0.75
+
+
+def test_the_page_says_it_and_runs_nothing(found):
+    lead = reinforcement_lead(found)
+    assert "misaligned 25.0% → 75.0% of coherent answers" in lead[0]
+    assert "lines with the style 25.0% → 75.0% (+50.0 [+50.0, +50.0] points)" in lead[1]
+    page = render("t", lead, reinforcement_sections(found))
+    assert "<b>" not in page.split("<h1>")[1].replace("<br><b>", "")
+    assert "Does the style spread?" in page
+
+
+def test_a_line_a_seed_and_gaps_where_nothing_was_asked(found):
+    figure = trainings_figure({"a": [one.training.points for one in found.trained]})
+    assert [trace.name for trace in figure.data] == [
+        "a, misaligned, of coherent answers",
+        "a, incoherent, of scored answers",
+    ] * 2
+    assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
+    assert list(figure.data[0].y) == [0.0, 0.5] and list(figure.data[1].y) == [None, None]
+    assert math.isnan(NO_RATE.rate)
