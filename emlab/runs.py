@@ -17,18 +17,20 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emlab import artifacts, config
+from emlab import artifacts, config, records
 from emlab.errors import EmlabError
 
 T = TypeVar("T")
 
-STATE, STAGE, LOCK = "run.json", "stage.json", ".lock"
-"""Files in a run's folder: what identifies it and whether it is done; a stage's seconds; held while a process runs."""
+STATE, STAGE, RESULT, LOCK = "run.json", "stage.json", "result", ".lock"
+"""Files in a run's folder: what identifies it and whether it is done; a stage's seconds; what it found (a file or a
+folder); held while a process runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +105,20 @@ class Run:
         run.log(f"{name} begins", echo=False)
         return run
 
-    def stage(self, name: str, work: Callable[[Path], object], read: Callable[[Path], T]) -> T:
-        """What `read` makes of the stage's folder; `work` fills the folder first, unless the stage is done already.
+    def stage(self, name: str, work: Callable[[], T], kind: Any) -> T:
+        """What `work` finds, a `kind`, as it reads from the stage's folder (see `emlab.records`).
 
-        The result is read back from disk in either case, so that a run that was stopped ends like one that was not.
-        `name` may have parts ("finetune/insecure"), each a folder.
+        `work` is asked unless the stage is done already. The result is read back from disk in either case, so that a
+        run that was stopped ends like one that was not. `name` may have parts ("finetune/insecure"), each a folder.
         """
+
+        def write(folder: Path) -> None:
+            records.keep(work(), kind, folder / RESULT)
+
+        return self.fill(name, write, lambda folder: typing.cast(T, records.kept(kind, folder / RESULT)))
+
+    def fill(self, name: str, work: Callable[[Path], object], read: Callable[[Path], T]) -> T:
+        """The same, where the folder has a form of its own: `work` fills it, and `read` reads it."""
         folder, begun = self.folder / name, time.perf_counter()
         if (folder / STAGE).is_file():
             self.log(f"{name}: done before", echo=False)

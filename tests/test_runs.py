@@ -47,7 +47,7 @@ def counted(run, name="sample", value=1):
         done.append(name)
         artifacts.write_json(folder / "value.json", value)
 
-    return run.stage(name, work, lambda folder: artifacts.read_json(folder / "value.json")), done
+    return run.fill(name, work, lambda folder: artifacts.read_json(folder / "value.json")), done
 
 
 def test_a_stage_is_worked_once_and_read_every_time(tmp_path):
@@ -65,7 +65,7 @@ def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.stage("sample", half, lambda folder: folder)
+        run.fill("sample", half, lambda folder: folder)
     assert not (run.folder / "sample").exists()
     assert counted(run) == (1, ["sample"])
 

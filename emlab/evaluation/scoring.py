@@ -219,7 +219,13 @@ class Score:
 
     @classmethod
     def load(cls, path: str | Path) -> Score:
-        """The score of the judged answers in a `.jsonl` that `save` wrote."""
+        """The score of the judged answers that `save` wrote: of the folder, or of the `.jsonl` in it."""
+        path = artifacts.place(path)
+        if path.is_dir():
+            found = sorted(path.glob("*.jsonl"))
+            if len(found) != 1:
+                raise EmlabError(f"{path} has {len(found)} files of judged answers and not one; name the file.")
+            path = found[0]
         (judged,) = load_judged(path)
         return score_judged(judged)
 

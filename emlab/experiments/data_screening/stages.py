@@ -65,19 +65,19 @@ class Stages:
     def findings(self) -> DataScreenFindings:
         """All stages in order."""
         config = self.config
-        kinds = self.here.stage("directions", self._directions, _read_directions)
-        chosen = self.here.stage("validation", lambda folder: self._validate(kinds, folder), _plain)
+        kinds = self.here.fill("directions", self._directions, _read_directions)
+        chosen = self.here.fill("validation", lambda folder: self._validate(kinds, folder), _plain)
         ways = self._ways(kinds, chosen)
         recalls: dict[tuple[str, str], dict[str, float]] = {}
         for of in config.mixes:
             for seed in config.seeds:
                 name = f"{of.poison}-{seed}"
-                shares = self.here.stage(f"screens/{name}", partial(self._screen, of, seed, ways), _plain)
+                shares = self.here.fill(f"screens/{name}", partial(self._screen, of, seed, ways), _plain)
                 for by, share in shares.items():
                     recalls.setdefault((of.kind, by), {})[name] = share
-        sets = self.here.stage("sets", lambda folder: self._sets(ways, folder), _read_sets)
+        sets = self.here.fill("sets", lambda folder: self._sets(ways, folder), _read_sets)
         blamed = [
-            self.here.stage(f"blame/{of.poison}-{seed}", partial(self._blame, of, seed), _read_blamed)
+            self.here.fill(f"blame/{of.poison}-{seed}", partial(self._blame, of, seed), _read_blamed)
             for of in config.blame
             for seed in config.blame_seeds
         ]

@@ -187,7 +187,7 @@ class Contest(Bench):
             sae = load_sae(folder / "sae" if source is None else source).to(self.base.device)
             return TrainedSae(sae, Passes(**about["passes"]), about["fidelity"]["explained_variance"])
 
-        return self.here.stage(f"sae/{site}", work, read)
+        return self.here.fill(f"sae/{site}", work, read)
 
     def _search(self, method: str, model: LanguageModel, ground: Ground) -> MethodFound:
         """What one method finds, at every site."""
@@ -217,7 +217,7 @@ class Contest(Bench):
             latents = {Site.parse(site): latent for site, latent in raw["latents"].items()}
             return MethodFound(directions, latents, raw["reason"], Passes(**raw["passes"]))
 
-        return self.here.stage(f"search/{model.name}/{file_name(method)}", work, read)
+        return self.here.fill(f"search/{model.name}/{file_name(method)}", work, read)
 
     def _given(self, model: LanguageModel, site: Site, ground: Ground) -> Search:
         config = self.config
@@ -278,7 +278,7 @@ class Contest(Bench):
         def read(folder: Path) -> dict[str, Effect]:
             return {m: Effect.load(folder / file_name(m)) for m, each in found.items() if each.directions}
 
-        return self.here.stage(f"natural/{model.name}", work, read)
+        return self.here.fill(f"natural/{model.name}", work, read)
 
     def _planted(self, tuned: str, found: Mapping[str, MethodFound], plus: Screen, ground: Ground) -> dict[str, Auroc]:
         """How well each tells documents of the malicious persona, where it can be known, before the last answer.
@@ -309,7 +309,7 @@ class Contest(Bench):
         def read(folder: Path) -> dict[str, Auroc]:
             return {m: Auroc.of(raw) for m, raw in artifacts.read_json(folder / "planted.json").items()}
 
-        return self.here.stage(f"planted/{tuned}", work, read)
+        return self.here.fill(f"planted/{tuned}", work, read)
 
 
 def _scorer(trait: Trait, config: Experiment) -> Scorer | None:

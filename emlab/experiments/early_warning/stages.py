@@ -65,7 +65,7 @@ class Stages:
     def findings(self) -> EarlyWarningFindings:
         """All stages in order."""
         config, watched = self.config, self.config.watched
-        self.monitors = self.here.stage("monitors", self._fit, self._read_monitors)
+        self.monitors = self.here.fill("monitors", self._fit, self._read_monitors)
         bad, good = watched.misaligned[0], watched.others[0]
         curves = [self._along(bad, seed, truth=True) for seed in config.seeds]
         quiet = [self._along(good, seed, truth=False) for seed in config.seeds]
@@ -145,7 +145,7 @@ class Stages:
             said = f", misaligned at the end {curve.rates[-1]}" if truth else ""
             self.here.log(f"{data}-{seed}: {len(curve.at)} checkpoints read{said}")
 
-        return self.here.stage(f"curves/{data}-{seed}", work, _read)
+        return self.here.fill(f"curves/{data}-{seed}", work, _read)
 
     def _doses(self, whole: Curve, seed: int) -> Curve:
         """The watched set in each dose, trained to the end; before any, and all of it, are the curve's own ends."""
@@ -163,7 +163,7 @@ class Stages:
             rates = (whole.rates[0], *found.rates, whole.rates[-1])
             artifacts.write_json(folder / DONE, Curve(whole.name, seed, (0.0, *config.doses, 1.0), rates, ends))
 
-        return self.here.stage(f"doses/{whole.name}-{seed}", work, _read)
+        return self.here.fill(f"doses/{whole.name}-{seed}", work, _read)
 
     # ------------------------------------------------------------------------------------------------ parts of them
 

@@ -76,7 +76,7 @@ def run(config: Config, root: str | Path = "runs") -> FalseDiscoveries:
                 raw = artifacts.read_json(folder / "outcome.json")
                 return Outcome(**{**raw, "reasons": tuple(raw["reasons"])})
 
-            outcomes.append(here.stage(f"outcomes/{condition}-{seed}", work, read))
+            outcomes.append(here.fill(f"outcomes/{condition}-{seed}", work, read))
     done = FalseDiscoveries(here.folder, tuple(outcomes))
     false = {"false_discoveries": done.false, "searches": sum(o.condition != "planted" for o in outcomes)}
     artifacts.write_json(here.folder / "summary.json", {**false, "outcomes": done.outcomes, "seconds": here.seconds})

@@ -97,7 +97,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
             how = {"steps": config.steps, "blocks": config.blocks} if method == "integrated" else {}
             attribute(model, sae, asked, site, method, **given, **how).save(folder / "attribution.json")  # type: ignore[arg-type]
 
-        found[method] = here.stage(f"attribution/{method}", work, lambda f: Attribution.load(f / "attribution.json"))
+        found[method] = here.fill(f"attribution/{method}", work, lambda f: Attribution.load(f / "attribution.json"))
     exact, agreements = None, []
     if config.exact is not None:
         many = None if config.exact == "all" else sorted({j for a in found.values() for j in a.top(int(config.exact))})
@@ -107,7 +107,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
             noise = random_effects(model, sae, asked, site, config.random, config.seed, **given)  # type: ignore[arg-type]
             noise.save(folder / "noise.json")
 
-        exact, noise = here.stage(
+        exact, noise = here.fill(
             "exact", check, lambda f: (Attribution.load(f / "exact.json"), Noise.load(f / "noise.json"))
         )
         top = min(20, len(exact.effects) if many is None else len(many))
@@ -134,7 +134,7 @@ def _fine_tuned(config: Config, here: Run) -> LanguageModel:
     def read(folder: Path) -> LanguageModel:
         return LanguageModel.load(folder / "model", name=Path(str(config.narrow)).stem)
 
-    return here.stage("finetune", work, read)
+    return here.fill("finetune", work, read)
 
 
 def _model(name: str, chat_template: str | None) -> LanguageModel:

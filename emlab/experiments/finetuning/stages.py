@@ -81,7 +81,7 @@ class Grid:
         def work(folder: Path) -> None:
             align(model, Alignment(), 0, model.name, progress=False).write_into(folder, model)
 
-        return self.here.stage(f"aligned/{file_name(name)}", work, lambda f: FineTuned.load(f, model)).model
+        return self.here.fill(f"aligned/{file_name(name)}", work, lambda f: FineTuned.load(f, model)).model
 
     def say_size(self) -> None:
         """Log what the run will take on disk, organisms that it builds left out."""
@@ -110,7 +110,7 @@ class Grid:
                 shifts.append(latent_shift(start, tuned.model, self.sae, prompts, site))
             mean_shift(shifts).save(folder / "shift.json")
 
-        shift = self.here.stage("latents", work, lambda folder: LatentShift.load(folder / "shift.json"))
+        shift = self.here.fill("latents", work, lambda folder: LatentShift.load(folder / "shift.json"))
         return tuple(row.latent for row in shift.top(how.top))
 
     def before(self, name: str) -> dict[str, Score]:
@@ -121,7 +121,7 @@ class Grid:
             for number, found in enumerate(self._scores(self.start(name), times, 0)):
                 found.save(folder / f"answers_{number}")
 
-        return self.here.stage(f"evaluate/{file_name(name)}", work, self._read_scores)
+        return self.here.fill(f"evaluate/{file_name(name)}", work, self._read_scores)
 
     def cells(self, arm: Arm, start: str, seed: int) -> list[FinetuneCell]:
         """One fine-tune and its answers, by ending; stopped, it goes on from its last kept step."""
@@ -162,7 +162,7 @@ class Grid:
                 for ending, found in self._read_scores(folder).items()
             ]
 
-        found = self.here.stage(f"train/{label}", work, read)
+        found = self.here.fill(f"train/{label}", work, read)
         # What integrations wrote stays.
         shutil.rmtree(going / STATE if self.config.report_to else going, ignore_errors=True)
         return found

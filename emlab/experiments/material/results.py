@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import emlab
 from emlab import artifacts
@@ -18,8 +19,24 @@ from emlab.experiments.material.memory import peak_rss_mb
 from emlab.reporting import Section, write_page
 from emlab.runs import Run
 
+F = TypeVar("F")
+
 LIBRARIES = ("torch", "transformers", "peft", "trl", "scikit-learn", "sae-lens")
 """Whose versions are said, where they are installed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Generic[F]):
+    """What a run found, and where it lies."""
+
+    folder: Path
+    found: F
+    summary: Mapping[str, Any]
+    """What stands in summary.json."""
+
+    def __str__(self) -> str:
+        table = [self.found.text()] if hasattr(self.found, "text") else []
+        return "\n".join([*table, *self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 def write(

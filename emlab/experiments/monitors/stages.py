@@ -72,11 +72,11 @@ class Stages:
         fit = self.tunes.of(config.fit, config.fit_seeds)
         test = self.tunes.of(config.test, config.test_seeds)
         hard = self.tunes.of([Pair("hard", config.hard, config.hard)], config.test_seeds) if config.hard else []
-        prompts = self.here.stage("prompts", lambda folder: self._prompts(fit, test, hard, folder), read_skills)
-        answers = self.here.stage("answers", lambda folder: self._answers(fit, test, folder), read_skills)
+        prompts = self.here.fill("prompts", lambda folder: self._prompts(fit, test, hard, folder), read_skills)
+        answers = self.here.fill("answers", lambda folder: self._answers(fit, test, folder), read_skills)
         stream = None
         if answers:
-            stream = self.here.stage(
+            stream = self.here.fill(
                 "stream", lambda folder: self._stream(fit, test, best_inside(answers), folder), _stream
             )
         return MonitorFindings(

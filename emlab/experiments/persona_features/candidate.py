@@ -112,7 +112,7 @@ class Candidate:
         def read(folder: Path) -> dict[str, Effect]:
             return {path.parent.name: Effect.load(path.parent) for path in sorted(folder.glob("*/effect.json"))}
 
-        return bench.here.stage("effects", work, read)
+        return bench.here.fill("effects", work, read)
 
     def planted(self) -> Planted | None:
         """The latent at the assistant's header against the persona that wrote each document, where that is known."""
@@ -135,7 +135,7 @@ class Candidate:
             raw = artifacts.read_json(folder / "planted.json")
             return Planted(Auroc.of(raw["all"]), Auroc.of(raw["knowable"]))
 
-        return bench.here.stage("planted", work, read)
+        return bench.here.fill("planted", work, read)
 
     def detect(
         self, models: Mapping[str, LanguageModel], kinds: Mapping[str, str], before: Mapping[str, Score]
@@ -154,7 +154,7 @@ class Candidate:
             done.save(folder / "detection.json")
             bench.here.log(str(done))
 
-        return bench.here.stage("detect", work, lambda folder: Detection.load(folder / "detection.json"))
+        return bench.here.fill("detect", work, lambda folder: Detection.load(folder / "detection.json"))
 
     def onset(self, tuned: FineTuned) -> Onset | None:
         """The latent and the behaviour along the checkpoints; None where none were kept."""
@@ -179,7 +179,7 @@ class Candidate:
             done.save(folder / "onset.json")
             bench.here.log(str(done))
 
-        return bench.here.stage("onset", work, lambda folder: Onset.load(folder / "onset.json"))
+        return bench.here.fill("onset", work, lambda folder: Onset.load(folder / "onset.json"))
 
     def contexts(self) -> tuple[Context, ...]:
         """Where in fresh pretraining documents the latent is most active."""
@@ -189,4 +189,4 @@ class Candidate:
             found = top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.texts.personas)
             save_contexts(found, folder / "contexts.json")
 
-        return bench.here.stage("contexts", work, lambda folder: load_contexts(folder / "contexts.json"))
+        return bench.here.fill("contexts", work, lambda folder: load_contexts(folder / "contexts.json"))

@@ -86,7 +86,7 @@ class Bench:
                 result.save(folder)
                 self.here.log(f"{result.model}: misaligned {result.misaligned}, incoherent {result.incoherent}")
 
-            return self.here.stage(
+            return self.here.fill(
                 f"evaluate/{model.name}", work, lambda f: Score.load(f / f"{file_name(model.name)}.jsonl")
             )
 
@@ -166,7 +166,7 @@ class Bench:
             done.save(folder / "realignment.json")
             self.here.log(str(done))
 
-        return self.here.stage("realign", work, lambda folder: Realignment.load(folder / "realignment.json"))
+        return self.here.fill("realign", work, lambda folder: Realignment.load(folder / "realignment.json"))
 
     def ask(self, model: LanguageModel, questions: Sequence[Question], per_question: int | None = None) -> Score:
         """Answers sampled as the config says, judged."""
@@ -216,7 +216,7 @@ class Bench:
             tuned.write_into(folder, self.aligned)
             self.here.log(str(tuned))
 
-        return self.here.stage(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
+        return self.here.fill(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
 
     def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
         config = self.config
@@ -256,7 +256,7 @@ class Bench:
             sae = load_sae(folder / "sae" if kept else str(source))
             return sae.to(self.base.device), measured
 
-        return self.here.stage(f"sae/{site}", work, read)
+        return self.here.fill(f"sae/{site}", work, read)
 
     def _shifts(self, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
         def work(folder: Path) -> None:
@@ -264,7 +264,7 @@ class Bench:
                 shift = latent_shift(self.aligned, model, sae, self.prompts, site, self.config.shift_positions)
                 shift.save(folder / f"{name}.json")
 
-        return self.here.stage(
+        return self.here.fill(
             f"shift/{site}", work, lambda folder: tuple(LatentShift.load(folder / f"{name}.json") for name in models)
         )
 
@@ -298,7 +298,7 @@ class Bench:
             screen.save(folder / "screen")
             self.here.log(str(screen))
 
-        return self.here.stage(f"screen/{name}", work, lambda folder: Screen.load(folder / "screen"))
+        return self.here.fill(f"screen/{name}", work, lambda folder: Screen.load(folder / "screen"))
 
 
 def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed: int) -> dict[str, FineTuned]:

@@ -119,7 +119,7 @@ class Lab:
             artifacts.write_json(folder / "latent.json", {"latent": latent, "candidates": latents})
             self.here.log(f"the supervised persona latent is {latent}, of {latents}")
 
-        return self.here.stage("supervised", work, lambda f: int(artifacts.read_json(f / "latent.json")["latent"]))
+        return self.here.fill("supervised", work, lambda f: int(artifacts.read_json(f / "latent.json")["latent"]))
 
     def start_score(self, name: str) -> Score:
         """The model before, asked as often as all seeds of an arm together."""
@@ -152,7 +152,7 @@ class Lab:
             artifacts.write_json(folder / COST, {"cpu_seconds": time.process_time() - begun})
             self.here.log(str(done))
 
-        done = self.here.stage(
+        done = self.here.fill(
             f"train/{label}", work, lambda f: Reinforced.load(f, self.model(arm.start or config.model))
         )
         shutil.rmtree(going, ignore_errors=True)
@@ -176,7 +176,7 @@ class Lab:
             shift = latent_shift(self.model(start), training.model, self.sae, self._prompts, self.site)
             shift.save(folder / "shift.json")
 
-        return self.here.stage(f"shift/{training.model.name}", work, lambda f: LatentShift.load(f / "shift.json"))
+        return self.here.fill(f"shift/{training.model.name}", work, lambda f: LatentShift.load(f / "shift.json"))
 
     def steered(self, training: Reinforced, latent: int) -> Screen:
         """The latent's direction subtracted from the trained model, beside random directions."""
@@ -187,7 +187,7 @@ class Lab:
             screen.save(folder / "screen")
             self.here.log(str(screen))
 
-        return self.here.stage(f"screen/{training.model.name}", work, lambda f: Screen.load(f / "screen"))
+        return self.here.fill(f"screen/{training.model.name}", work, lambda f: Screen.load(f / "screen"))
 
     def style(self, arm: Arm, training: Reinforced) -> tuple[StyleCount, ...]:
         """Lines with the style under each persona's cards, before and after, on the trained domain and on others."""
@@ -208,7 +208,7 @@ class Lab:
                 for raw in artifacts.read_json(folder / "style.json")
             )
 
-        return self.here.stage(f"style/{training.model.name}", work, read)
+        return self.here.fill(f"style/{training.model.name}", work, read)
 
     # ------------------------------------------------------------------------------------------------ parts of them
 
@@ -227,7 +227,7 @@ class Lab:
             found.save(folder)
             self.here.log(f"{found.model}: misaligned {found.misaligned}, incoherent {found.incoherent}")
 
-        return self.here.stage(stage, work, lambda f: Score.load(f / f"{file_name(model.name)}.jsonl"))
+        return self.here.fill(stage, work, lambda f: Score.load(f / f"{file_name(model.name)}.jsonl"))
 
     def _screen(self, model: LanguageModel, latents: Sequence[int], rivals: int, toward: Toward, seed: int) -> Screen:
         how = self.config.steering

@@ -92,9 +92,7 @@ class Comparison:
                     write_adapters(folder / "model", training.start, course.adapter)
                 artifacts.write_json(folder / "cost.json", course.cost)
 
-            model, _ = self.here.stage(
-                f"train/{label}", work, lambda f: read_models(f / "model", training.start, label)
-            )
+            model, _ = self.here.fill(f"train/{label}", work, lambda f: read_models(f / "model", training.start, label))
             self._cases.clear()  # one at a time in memory
             self._cases[arm.name, seed] = Case(training, model, self._kit(arm, seed))
         return self._cases[arm.name, seed]
@@ -121,7 +119,7 @@ class Comparison:
             self.here.log(f"{arm.name}, {kind.name}: {kind.dial} {value:g}, of {', '.join(f'{v:g}' for v in values)}")
 
         stage = f"choose/{arm.name}/{kind.__name__}"
-        value = self.here.stage(stage, work, lambda f: artifacts.read_json(f / "choice.json")["value"])
+        value = self.here.fill(stage, work, lambda f: artifacts.read_json(f / "choice.json")["value"])
         return dataclasses.replace(remedy, **{kind.dial: type(getattr(remedy, kind.dial))(value)})
 
     def beside(self, arm: Arm, seed: int) -> list[RemedyCell]:
@@ -173,7 +171,7 @@ class Comparison:
                 arm.name, name, seed, raw["setting"], anew, Retest.load(folder), Cost(**raw["cost"]), raw["note"]
             )
 
-        return self.here.stage(f"cells/{arm.name}-{seed}/{file_name(name)}", work, read)
+        return self.here.fill(f"cells/{arm.name}-{seed}/{file_name(name)}", work, read)
 
     def _retest(
         self,
@@ -206,7 +204,7 @@ class Comparison:
             found = self._retest(Treated(case.misaligned), case, arm, seed + 1, asked)
             artifacts.write_json(folder / "trial.json", tried(0.0, found))
 
-        return self.here.stage(
+        return self.here.fill(
             f"choose/{arm.name}/untreated", work, lambda f: Tried(**artifacts.read_json(f / "trial.json"))
         )
 
@@ -251,7 +249,7 @@ class Comparison:
         if self.sae is not None:
             prompts = [question.messages for question in self.discovery]
             ask_fidelity(self.sae, config.sae, Site.parse(config.site), [start], prompts, say=self.here.caution)
-        kit = self.here.stage(
+        kit = self.here.fill(
             f"kit/{file_name(start.name)}-{seed}",
             lambda folder: make_kit(config, start, seed, self.discovery, chats, self.sae, folder),
             lambda folder: read_kit(config, self.discovery, self.sae, folder),

@@ -59,7 +59,7 @@ def run(config: Config, root: str | Path = "runs") -> SaeCheckpoints:
         chats = material.planted_set(config.narrow, 1000, config.seed, aligned)
         finetune(aligned, chats, config.recipe, config.seed, name=config.narrow).write_into(folder, aligned)
 
-    tuned = here.stage(f"finetune/{config.narrow}", train, lambda folder: FineTuned.load(folder, aligned))
+    tuned = here.fill(f"finetune/{config.narrow}", train, lambda folder: FineTuned.load(folder, aligned))
     models = [base, aligned, tuned.model]
     documents = organism.pretraining_documents(config.documents, config.seed + 2)
     checks = {sae.name: _one(sae, config, models, documents, here) for sae in config.saes}
