@@ -46,7 +46,7 @@ def test_a_name_that_is_not_there_is_met_with_the_closest(package):
 
 def test_a_name_is_given_once(package):
     package.get("hammer")
-    with pytest.raises(EmlabError, match="^Two tools are called 'hammer', tools_of_test.hammer.hit and"):
+    with pytest.raises(EmlabError, match=r"^Two tools are called 'hammer' \(tools_of_test.hammer.hit, "):
 
         @package.register("hammer")
         def other():
