@@ -27,7 +27,7 @@ from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
-from emlab.discovery.screen import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
+from emlab.discovery.screen import Arm, Screen, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screened import CausalScreen, Stage
 from emlab.discovery.selection import SELECTIONS
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, latent_shifts, mean_shift
@@ -68,7 +68,6 @@ __all__ = [
     "Place",
     "Probe",
     "Quantile",
-    "Sampling",
     "Screen",
     "ShiftedLatent",
     "Split",

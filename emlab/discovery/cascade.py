@@ -35,10 +35,10 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.decisions import Decisions, chances, line_starts, slope
 from emlab.discovery.metrics import Contrast
-from emlab.discovery.screen import Arm, Sampling, Toward, steered
+from emlab.discovery.screen import Arm, Toward, steered
 from emlab.discovery.screened import CausalScreen, Stage, as_wanted, share_as_wanted
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rollouts, score
+from emlab.evaluation import Judge, Rollouts, Sampling, score
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models.sketching import PLAUSIBLE, STAYS, STRAYS, TURNS, sketch
 from emlab.models.wrapping import as_language_model
@@ -97,7 +97,7 @@ def causal_screen(
     contrasts: Sequence[Contrast],
     toward: Toward = "misaligned",
     how: Cascade = Cascade(),
-    sampling: Sampling = Sampling(per_question=1, temperature=0.0),  # noqa: B008  # frozen
+    sampling: Sampling = Sampling(per_question=1, temperature=0.0),  # frozen
     scale: float | None = None,
     seed: int = 0,
 ) -> CausalScreen:

@@ -46,7 +46,7 @@ def read_contexts(
     sample: int = 60,
     silent: int = 60,
     side: int = 16,
-    exclude: Exclusions = Exclusions(),  # noqa: B008
+    exclude: Exclusions = Exclusions(),
     max_length: int = 1024,
     block_tokens: int = 8192,
     seed: int = 0,

@@ -49,7 +49,7 @@ def blocks(
     model: LanguageModel,
     documents: Documents,
     site: Site,
-    exclude: Exclusions = Exclusions(),  # noqa: B008
+    exclude: Exclusions = Exclusions(),
     max_length: int = 1024,
     block_tokens: int = 8192,
 ) -> Iterator[Block]:

@@ -158,7 +158,7 @@ def interpret(
     each: int = 3,
     side: int = 16,
     tokens: int = 10,
-    exclude: Exclusions = Exclusions(),  # noqa: B008
+    exclude: Exclusions = Exclusions(),
     max_length: int = 1024,
     seed: int = 0,
 ) -> Interpretation:

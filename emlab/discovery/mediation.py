@@ -20,9 +20,8 @@ from emlab import artifacts
 from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.latents import check_latents
-from emlab.discovery.screen import Sampling
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Score, sample, score, text_loss
+from emlab.evaluation import Judge, Sampling, Score, sample, score, text_loss
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Clamp, Direction, Edit
 from emlab.models.wrapping import as_language_model
@@ -109,7 +108,7 @@ def effect_of(
     before: Score,
     judge: Judge,
     documents: Sequence[Messages],
-    sampling: Sampling = Sampling(),  # noqa: B008  # frozen
+    sampling: Sampling = Sampling(),  # frozen
     strength: float | None = None,
     seed: int = 0,
     loss_before: float | None = None,

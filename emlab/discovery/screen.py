@@ -22,7 +22,7 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.split import spread
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rollouts, Score, load_judged, save_judged, score, score_judged, wilson
+from emlab.evaluation import Judge, Rollouts, Sampling, Score, load_judged, save_judged, score, score_judged, wilson
 from emlab.interventions import Direction, Steer, load_directions, save_directions
 from emlab.models.wrapping import as_language_model
 from emlab.sites import Site
@@ -35,17 +35,6 @@ Toward = Literal["misaligned", "aligned"]
 
 KEPT = 0.8
 """A weaker arm takes the place of one that may be over the cap if it keeps this share of its effect."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers are sampled."""
-
-    per_question: int = 3
-    """Answers to each question."""
-    temperature: float = 1.0
-    max_new_tokens: int = 48
-    batch_size: int = 512
 
 
 @dataclass(frozen=True, eq=False)

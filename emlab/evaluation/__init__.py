@@ -18,6 +18,7 @@ from emlab.evaluation.labelling import Label, Labelled, Labeller, label_answers,
 from emlab.evaluation.loss import text_loss
 from emlab.evaluation.rates import Rate, bootstrap, wilson
 from emlab.evaluation.rollouts import Rollouts, sample
+from emlab.evaluation.sampling import Sampling
 from emlab.evaluation.scoring import Score, StepRates, Tally, score, score_judged
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Rate",
     "RolloutJudge",
     "Rollouts",
+    "Sampling",
     "Score",
     "StepRates",
     "Tally",

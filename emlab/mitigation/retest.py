@@ -16,9 +16,8 @@ from pathlib import Path
 from emlab import artifacts
 from emlab.data import Messages, Question
 from emlab.data.prompts import as_questions
-from emlab.discovery import Sampling
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rollouts, Score, score, text_loss
+from emlab.evaluation import Judge, Rollouts, Sampling, Score, score, text_loss
 from emlab.mitigation.course import Training, framed
 from emlab.mitigation.remedy import Treated
 from emlab.models.wrapping import as_language_model

@@ -15,7 +15,6 @@ from emlab.discovery import (
     Cascade,
     CausalScreen,
     Contrast,
-    Sampling,
     causal_screen,
     decoder_direction,
     read_contrasts,
@@ -25,6 +24,7 @@ from emlab.discovery import (
 from emlab.discovery.latents import active_latents, check_latents, check_width
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import EXACT, Judging
 from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import organism_contrasts
@@ -45,7 +45,7 @@ def screen(
     toward: Toward = "misaligned",
     contrasts: str | Path | None = None,
     n: int = 40,
-    judging: Judging = Judging(),  # noqa: B008  # frozen
+    judging: Judging = Judging(),  # frozen
     temperature: float = 0.0,
     max_new_tokens: int = 48,
     seed: int = 0,

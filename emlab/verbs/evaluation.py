@@ -58,7 +58,7 @@ def evaluate(
     max_new_tokens: int | None = None,
     resample: int = 0,
     batch_size: int | None = None,
-    judging: Judging = Judging(),  # noqa: B008  # frozen
+    judging: Judging = Judging(),  # frozen
     model_key: str | None = None,
     model_revision: str = "",
 ) -> Score | LabelShares:
@@ -281,7 +281,7 @@ def judge_file(
     rollouts: str | Path,
     out: str | Path,
     questions: str | None = None,
-    judging: Judging = Judging(),  # noqa: B008
+    judging: Judging = Judging(),
 ) -> Score | LabelShares:
     """Judge the answers in `rollouts`, a file that `evaluate` or `Rollouts.save` wrote, and save them in `out`.
 

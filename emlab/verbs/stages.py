@@ -19,7 +19,6 @@ from emlab.detection import Detection, Reading, detect
 from emlab.discovery import (
     Effect,
     LatentShift,
-    Sampling,
     Screen,
     clamp,
     decoder_direction,
@@ -32,7 +31,7 @@ from emlab.discovery import (
 from emlab.discovery.latents import check_latents
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
-from emlab.evaluation import sample, score
+from emlab.evaluation import Sampling, sample, score
 from emlab.experiments.material import sources as material
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import RECIPE, chats_of, finetune

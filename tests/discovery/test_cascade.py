@@ -8,9 +8,10 @@ import torch
 
 from emlab import organism
 from emlab.data import Question
-from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, Sampling, causal_screen, split_by_template, steered
+from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.discovery import Effect, Sampling, clamp, clamp_direction, effect_of, natural_means, natural_values
+from emlab.discovery import Effect, clamp, clamp_direction, effect_of, natural_means, natural_values
 from emlab.errors import EmlabError
-from emlab.evaluation import Judged, Rollouts, sample, score, score_judged
+from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged
 from emlab.interventions import Direction, Replace
 from emlab.saes import train_sae
 from emlab.sites import Site

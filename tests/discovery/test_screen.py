@@ -6,10 +6,10 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery import Arm, Sampling, Screen, Trial, choose, order, steer_screen, steered
+from emlab.discovery import Arm, Screen, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screen import _finalists
 from emlab.errors import EmlabError
-from emlab.evaluation import Judged, Rollouts, score_judged
+from emlab.evaluation import Judged, Rollouts, Sampling, score_judged
 from emlab.interventions import Direction, Steer
 from emlab.models import LanguageModel
 from emlab.sites import Site

@@ -7,8 +7,8 @@ import torch
 
 from emlab.data import Dataset, Question
 from emlab.detection import own_answers
-from emlab.discovery import Sampling
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.interventions import Ablate, Direction, Steer
 from emlab.mitigation import (
     REMEDIES,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from emlab.discovery import Sampling
+from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
 from emlab.experiments.finetuning.tunes import Pair
 from emlab.training import Recipe

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from emlab.discovery import Sampling
+from emlab.evaluation import Sampling
 from emlab.experiments.discovery_scorecard.methods import METHODS
 from emlab.experiments.material.organism_build import Plan
 from emlab.experiments.persona_features import config as persona

@@ -18,7 +18,6 @@ from emlab.discovery import (
     Arm,
     Cascade,
     Contrast,
-    Sampling,
     Trait,
     attribute,
     causal_screen,
@@ -37,7 +36,7 @@ from emlab.discovery.directions import prompt_differences
 from emlab.discovery.persona_vectors import Scorer
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge
+from emlab.evaluation import Judge, Sampling
 from emlab.experiments.persona_features.config import Autoencoder, Steering
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from emlab.discovery import Sampling
+from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
 from emlab.training import Recipe
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from emlab.discovery import Sampling
+from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
 from emlab.mitigation import REMEDIES
 from emlab.training import Recipe, Reinforcement
