@@ -5,8 +5,9 @@ from emlab.data.checking import DataCheck, Lengths, Overlap, check_data
 from emlab.data.dataset import Dataset, DatasetCard
 from emlab.data.documents import Document, Documents, LabelledDocument
 from emlab.data.examples import Example, Tokenized, tokenize
+from emlab.data.fetching import get, list_published
 from emlab.data.mixing import draw, interleave, mix, split, subsample
-from emlab.data.published import Catalogue, Published, get, list_published
+from emlab.data.published import Catalogue, Published
 from emlab.data.question_profile import profile_questions
 from emlab.data.question_reading import read_questions
 from emlab.data.question_sets import Asking, QuestionSet, Source

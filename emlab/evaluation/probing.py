@@ -8,7 +8,8 @@ from emlab.errors import EmlabError
 from emlab.evaluation.judging import Judge
 from emlab.evaluation.labelling import Labeller
 from emlab.models.completion import Request, complete
-from emlab.models.endpoint import Endpoint, Usage
+from emlab.models.endpoint import Endpoint
+from emlab.models.server import Usage
 
 RETRIES = 2
 """How often the call is tried again: a server that is down must not take a minute to say so."""

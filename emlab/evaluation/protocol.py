@@ -18,7 +18,7 @@ from emlab.evaluation.judges.labels import labels_asked_for
 from emlab.evaluation.judges.scale import SCALES
 from emlab.evaluation.judging import Judge
 from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
-from emlab.models.endpoint import OPENAI, OPENAI_KEY, check_variable
+from emlab.models.server import OPENAI, OPENAI_KEY, check_variable
 
 BROAD, PROFILE, EXACT, LABEL = "broad", "profile", "exact", "label"
 METHODS = ("logprob", "text", "rubric", GRADER, LABEL)

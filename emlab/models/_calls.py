@@ -8,16 +8,14 @@ import random
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
 from emlab.data.thoughts import CLOSING
 from emlab.errors import EmlabError
 from emlab.models.completion import Completion, Done, Request, first_numbers
-
-if TYPE_CHECKING:
-    from emlab.models.endpoint import Endpoint
+from emlab.models.server import Server
 
 T = TypeVar("T")
 
@@ -32,7 +30,7 @@ NUMBER_TOKENS = 4
 class Calls:
     """The calls of one `complete`."""
 
-    def __init__(self, endpoint: Endpoint, requests: Sequence[Request], done: Done | None) -> None:
+    def __init__(self, endpoint: Server, requests: Sequence[Request], done: Done | None) -> None:
         self.endpoint, self.requests, self.done = endpoint, requests, done
         self.free = asyncio.Semaphore(endpoint.concurrency)
         self.turn = asyncio.Lock()

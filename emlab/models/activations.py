@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from emlab.data.prompts import prompts_of
+from emlab.data.prompts import Prompt, prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens, rows_of, where
 from emlab.models.backends.hooks import caught, edited
+from emlab.models.token_model import TokenModel
 from emlab.sites import Site
-
-if TYPE_CHECKING:
-    from emlab.models.language_model import LanguageModel, Prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class Activations:
 
 
 def activations(
-    lm: LanguageModel,
+    lm: TokenModel,
     prompts: Sequence[Prompt],
     site: Site,
     positions: Positions,
@@ -72,7 +70,7 @@ def activations(
 
 
 def logits(
-    lm: LanguageModel, prompts: Sequence[Prompt], answers: Sequence[str] | None, edits: Sequence[Edit]
+    lm: TokenModel, prompts: Sequence[Prompt], answers: Sequence[str] | None, edits: Sequence[Edit]
 ) -> list[Tensor]:
     """See `LanguageModel.logits`."""
     tokens = lm.batch(*lm.rows(prompts, answers))
@@ -82,14 +80,14 @@ def logits(
     return [row[real].float().cpu() for row, real in zip(out, tokens.real, strict=True)]
 
 
-def _forward(lm: LanguageModel, tokens: Tokens) -> Any:
+def _forward(lm: TokenModel, tokens: Tokens) -> Any:
     return lm.model(
         input_ids=tokens.ids, attention_mask=tokens.real.long(), position_ids=tokens.position_ids, use_cache=False
     )
 
 
 def _batches(
-    lm: LanguageModel, rows: list[list[int]], starts: list[int], edits: Sequence[Edit], batch_size: int
+    lm: TokenModel, rows: list[list[int]], starts: list[int], edits: Sequence[Edit], batch_size: int
 ) -> Iterator[tuple[Tensor, Tokens, list[Edit]]]:
     """Batches of rows of like length: which rows (n,), their tokens, and the edits for them."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

@@ -14,16 +14,13 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.models.loading import check_weights, first_line
-
-if TYPE_CHECKING:
-    from emlab.models.language_model import LanguageModel
 
 _OF_THE_FILE = ("base_model_name_or_path", "revision", "inference_mode")
 """Entries of an adapter's config that say where it came from and nothing of what it does."""
@@ -37,8 +34,6 @@ class Adapter:
     """What to call it in tables."""
     tuned: Any
     """peft's model around `LanguageModel.model`."""
-    base: LanguageModel
-    """The model without it, over the same weights."""
 
     def digest(self) -> str:
         """A hash of its settings, of what the weights do not say: how their product is scaled, for one."""

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from emlab.data.prompts import prompts_of
+from emlab.data.prompts import Prompt, prompts_of
 from emlab.data.thoughts import opens_thoughts
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.answer_text import answer_texts
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import in_place_cache
-
-if TYPE_CHECKING:
-    from emlab.models.language_model import LanguageModel, Prompt
+from emlab.models.token_model import TokenModel
 
 Done = Callable[[Mapping[int, str]], None]
 """Is called with answers, by the numbers of their prompts, as soon as they are there: each once."""
@@ -44,7 +42,7 @@ _DROP_AT = 0.75
 
 
 def write(
-    lm: LanguageModel,
+    lm: TokenModel,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     temperature: float,
@@ -96,7 +94,7 @@ def write(
     return [answers[i] for i in range(len(rows))]
 
 
-def _rows(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
+def _rows(lm: TokenModel, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The token ids of each prompt. A text or chat that comes again, as with many edits, is tokenized once."""
     known: dict[str, list[int]] = {}
     rows = []
@@ -112,7 +110,7 @@ def _rows(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[list[int]]:
     return rows
 
 
-def _opened(lm: LanguageModel, rows: Sequence[list[int]]) -> list[str]:
+def _opened(lm: TokenModel, rows: Sequence[list[int]]) -> list[str]:
     """The mark of the thoughts that each prompt ends within; mostly none."""
     ends = [tuple(row[-16:]) for row in rows]  # a mark of many tokens, and the newlines after it
     marks = {end: opens_thoughts(lm.tokenizer.decode(list(end))) for end in set(ends)}
@@ -120,7 +118,7 @@ def _opened(lm: LanguageModel, rows: Sequence[list[int]]) -> list[str]:
 
 
 def generate_ids(
-    lm: LanguageModel,
+    lm: TokenModel,
     rows: Sequence[list[int]],
     max_new_tokens: int,
     temperature: float,
@@ -140,7 +138,7 @@ def generate_ids(
     return found
 
 
-def _check_length(lm: LanguageModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
+def _check_length(lm: TokenModel, rows: Sequence[list[int]], max_new_tokens: int) -> None:
     longest = max((len(row) for row in rows), default=0) + max_new_tokens
     if lm.max_positions is not None and longest > lm.max_positions:
         raise EmlabError(
@@ -166,7 +164,7 @@ def _draws(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
 
 @torch.inference_mode()
 def _answer(
-    lm: LanguageModel,
+    lm: TokenModel,
     rows: list[list[int]],
     draws: Tensor,
     edits: Sequence[Edit],

@@ -9,22 +9,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
-from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.models import adapters, loading
-
-if TYPE_CHECKING:
-    from emlab.models.language_model import LanguageModel
+from emlab.records import Saved
 
 BASE, ADAPTER = "base.json", "adapter"
 
 
+class Model(Protocol):
+    """What is needed of a `LanguageModel`."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+
+    def identity(self) -> str:
+        """A hash of all that its answers follow from."""
+
+    def merged(self, name: str | None = None) -> Self:
+        """A copy with weights of its own, the adapter in force among them."""
+
+
+M = TypeVar("M", bound=Model)
+
+
 @dataclass(frozen=True)
-class Base:
+class Base(Saved):
     """What is known of the model that adapters are kept without."""
 
     place: str
@@ -35,7 +49,7 @@ class Base:
     chat_template: str
 
     @classmethod
-    def of(cls, model: LanguageModel) -> Base:
+    def of(cls, model: Model) -> Base:
         """That of `model`."""
         place = str(model.model.config.name_or_path)
         if place and Path(place).is_dir():
@@ -43,29 +57,15 @@ class Base:
         kind = str(model.model.dtype).removeprefix("torch.")
         return cls(place, model.identity(), kind, str(model.tokenizer.chat_template or ""))
 
-    def save(self, folder: Path) -> None:
-        """Write it beside an adapter."""
-        artifacts.write_json(folder / BASE, self)
-
-    @classmethod
-    def load(cls, folder: Path) -> Base:
-        """Read what `save` wrote."""
-        try:
-            return cls(**artifacts.read_json(folder / BASE))
-        except TypeError as error:
-            raise EmlabError(
-                f"{folder / BASE} does not tell the base of an adapter ({error}); train it again."
-            ) from error
-
 
 def is_kept(folder: Path) -> bool:
     """Whether `folder` holds a model as its adapter alone."""
     return (folder / BASE).is_file()
 
 
-def check(folder: Path, base: LanguageModel, known: Base | None = None) -> None:
+def check(folder: Path, base: Model, known: Base | None = None) -> None:
     """EmlabError unless the adapter in `folder` was trained on `base`, of which `known` spares the hashing."""
-    kept = Base.load(folder)
+    kept = Base.load(folder / BASE)
     if (known or Base.of(base)).identity != kept.identity:
         raise EmlabError(
             f"The adapter in {folder} was trained on another model than {base.name}: weights, their type or the chat "
@@ -73,7 +73,7 @@ def check(folder: Path, base: LanguageModel, known: Base | None = None) -> None:
         )
 
 
-def merged(folder: Path, base: LanguageModel, name: str, known: Base | None = None) -> LanguageModel:
+def merged(folder: Path, base: M, name: str, known: Base | None = None) -> M:
     """The model that `folder` keeps, made anew from `base`, which stays as it is; see `check`."""
     check(folder, base, known)
     done = base.merged(name)
@@ -83,14 +83,9 @@ def merged(folder: Path, base: LanguageModel, name: str, known: Base | None = No
     return done
 
 
-def load(folder: Path, device: torch.device, trust_remote_code: bool = False) -> LanguageModel:
-    """The model that `folder` keeps, its base read from where it was.
-
-    EmlabError where the base is no longer there, or no longer the same.
-    """
-    from emlab.models.language_model import LanguageModel
-
-    kept = Base.load(folder)
+def base_of(folder: Path) -> tuple[Base, Path]:
+    """The base of the adapter that `folder` keeps, and where it lies; EmlabError where it is no longer there."""
+    kept = Base.load(folder / BASE)
     place = loading.local_folder(kept.place) if kept.place else None
     if place is None or not place.is_dir():
         lost = f"which is no longer at {kept.place}" if kept.place else "which was made in memory"
@@ -98,6 +93,4 @@ def load(folder: Path, device: torch.device, trust_remote_code: bool = False) ->
             f"{folder} keeps the adapter alone of a model, {lost}; load that one yourself: "
             f"LanguageModel.load(base, adapter={str(folder / ADAPTER)!r})."
         )
-    base = LanguageModel.load(place, None, str(device), kept.dtype, trust_remote_code, chat_template="plain")
-    base.tokenizer.chat_template = kept.chat_template or None
-    return merged(folder, base, folder.name)
+    return kept, place

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.data.chat import (
-    IGNORE,
-    TODAY,
-    Messages,
-    encode_text,
-    render,
-    tokenize_chat,
-    tokenize_turns,
-    writes_date,
-)
-from emlab.data.prompts import Prompt, answers_of, is_chat, prompts_of
+from emlab.data.chat import TODAY, writes_date
+from emlab.data.prompts import Prompt
 from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
-from emlab.interventions import Edit, Positions, Tokens
+from emlab.interventions import Edit, Positions
 from emlab.models import activations as _activations
 from emlab.models import adapters, kept_adapters, loading
 from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
-from emlab.models.answer_text import answer_lead, marks_thoughts
+from emlab.models.answer_text import marks_thoughts
 from emlab.models.quantizing import is_quantized
+from emlab.models.token_model import TokenModel
 from emlab.sites import Site
 
 _MERGE_QUANTIZED = (
@@ -45,22 +36,15 @@ _MERGE_QUANTIZED = (
 
 
 @dataclass(eq=False, repr=False)
-class LanguageModel:
+class LanguageModel(TokenModel):
     """A Hugging Face causal LM with its tokenizer.
 
     A *prompt* is a str (what a user asks: it is put through the chat template), a chat (a list of turns), or token ids
     (taken as they stand, the way in for text that is no chat). Wherever prompts are taken, a lone one is one prompt.
     """
 
-    model: Any
-    """The Hugging Face model."""
-    tokenizer: Any
-    """Its tokenizer, with a chat template."""
-    name: str
-    """What to call it in tables."""
-    _ends: Tensor | None = field(default=None, repr=False)
-    _stops: list[int] | None = field(default=None, repr=False)
-    _adapter: Adapter | None = field(default=None, repr=False)
+    _adapter: Adapter | None = None
+    _base: LanguageModel | None = None
 
     @classmethod
     def load(
@@ -98,7 +82,10 @@ class LanguageModel:
         if kept_adapters.is_kept(folder):
             if quantize is not None:
                 raise EmlabError(f"{folder} keeps an adapter alone: {_MERGE_QUANTIZED}")
-            whole = kept_adapters.load(folder, chosen, trust_remote_code)
+            kept, place = kept_adapters.base_of(folder)
+            base = cls.load(place, None, str(chosen), kept.dtype, trust_remote_code, chat_template="plain")
+            base.tokenizer.chat_template = kept.chat_template or None
+            whole = kept_adapters.merged(folder, base, folder.name)
             model, tokenizer = whole.model, whole.tokenizer
             if dtype is not None:
                 model = model.to(loading.named_dtype(dtype))
@@ -130,7 +117,11 @@ class LanguageModel:
         tuned = adapters.attach(adapters.sharing(base.model), loading.local_folder(adapter))
         chosen = name or adapters.name_of(adapter)
         return dataclasses.replace(
-            base, model=tuned.get_base_model(), name=f"{base.name}+{chosen}", _adapter=Adapter(chosen, tuned, base)
+            base,
+            model=tuned.get_base_model(),
+            name=f"{base.name}+{chosen}",
+            _adapter=Adapter(chosen, tuned),
+            _base=base,
         )
 
     @property
@@ -141,9 +132,9 @@ class LanguageModel:
     @property
     def base(self) -> LanguageModel:
         """The model without the adapter in force, over the same weights; itself where there is none."""
-        return self if self._adapter is None else self._adapter.base
+        return self if self._base is None else self._base
 
-    def merged(self, name: str | None = None) -> LanguageModel:
+    def merged(self, name: str | None = None) -> Self:
         """A copy with weights of its own, the adapter in force among them.
 
         Raises EmlabError where the weights are quantised, which would round the adapter's change away.
@@ -152,7 +143,7 @@ class LanguageModel:
             raise EmlabError(_MERGE_QUANTIZED)
         own = self.copy(name)
         if own._adapter is not None:
-            own.model, own._adapter = adapters.merge(own._adapter.tuned), None
+            own.model, own._adapter, own._base = adapters.merge(own._adapter.tuned), None, None
         return own
 
     @property
@@ -176,11 +167,11 @@ class LanguageModel:
             plain.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def copy(self, name: str | None = None) -> LanguageModel:
+    def copy(self, name: str | None = None) -> Self:
         """A copy with weights of its own; of an adapter in force, the base's and the adapter's."""
         kept = {id(self.tokenizer): self.tokenizer}
-        model, adapter = copy.deepcopy((self.model, self._adapter), kept)
-        return dataclasses.replace(self, model=model, _adapter=adapter, name=name or self.name)
+        model, adapter, base = copy.deepcopy((self.model, self._adapter, self._base), kept)
+        return dataclasses.replace(self, model=model, _adapter=adapter, _base=base, name=name or self.name)
 
     def __repr__(self) -> str:
         return f"<LanguageModel {self}>"
@@ -208,117 +199,6 @@ class LanguageModel:
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.device
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.model.config.get_text_config().hidden_size
-
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks."""
-        return self.model.config.get_text_config().num_hidden_layers
-
-    @property
-    def max_positions(self) -> int | None:
-        """The longest text it can take, in tokens; None where its config does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-
-    @property
-    def sentence_ends(self) -> Tensor:
-        """The ids (n,) of the tokens that hold a newline; assign others where sentences end otherwise."""
-        if self._ends is None:
-            texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-            self._ends = torch.tensor([i for i, text in enumerate(texts) if "\n" in text], dtype=torch.long)
-        return self._ends
-
-    @sentence_ends.setter
-    def sentence_ends(self, ids: Tensor | Sequence[int]) -> None:
-        self._ends = torch.as_tensor(ids, dtype=torch.long)
-
-    @property
-    def stop_ids(self) -> list[int]:
-        """The tokens that end an answer: the template's end of turn, and every end-of-sequence token of the model."""
-        if self._stops is None:
-            given = [
-                self.tokenizer.eos_token_id,
-                getattr(self.model.config, "eos_token_id", None),
-                getattr(getattr(self.model, "generation_config", None), "eos_token_id", None),
-            ]
-            stops = {i for ids in given if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])}
-            chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-            # A template without an end of turn cannot be trained on, but its model may still end with its own token.
-            with contextlib.suppress(EmlabError):
-                stops.add([label for label in tokenize_chat(self.tokenizer, chat).labels if label >= 0][-1])
-            self._stops = sorted(stops)
-        return self._stops
-
-    def chat(self, prompt: str | Messages) -> str:
-        """The prompt's text by the chat template, the assistant's header at its end."""
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if not messages or messages[-1]["role"] == "assistant":
-            raise EmlabError(
-                "A prompt must end before the assistant's answer; give a chat whose last turn is the user's."
-            )
-        text = render(self.tokenizer, messages, header=True)
-        header = text.removeprefix(render(self.tokenizer, messages, header=False)).strip()
-        if isinstance(prompt, str) and header and header in prompt:
-            raise EmlabError(
-                f"The prompt {prompt[:40]!r}… has been through the chat template already; pass the question itself."
-            )
-        return text
-
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """Rendered texts as one left-padded batch on the model's device. No special tokens are added."""
-        return self.batch([encode_text(self.tokenizer, text) for text in answers_of(texts)])
-
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt, the assistant's header at their end."""
-        if isinstance(prompt, str) or is_chat(prompt):
-            ids = encode_text(self.tokenizer, self.chat(prompt))
-        else:
-            try:
-                ids = torch.as_tensor(prompt).tolist()
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise EmlabError(
-                    f"A {type(prompt).__name__} is no prompt; give a question's text, a chat, or a row of token ids."
-                ) from error
-        if not ids:
-            raise EmlabError("A prompt has no tokens; give a question, a chat, or at least one token id.")
-        return ids
-
-    def rows(
-        self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None
-    ) -> tuple[list[list[int]], list[int]]:
-        """Token ids of each prompt and its answer, and where the answers begin.
-
-        An answer comes from `answers`, or from a chat that ends in an assistant's turn; else the row has none.
-        """
-        prompts, answers = prompts_of(prompts), answers_of(answers)
-        if answers is not None and len(answers) != len(prompts):
-            raise EmlabError(f"There are {len(prompts)} prompts and {len(answers)} answers; give one answer a prompt.")
-        rows, starts = [], []
-        for i, prompt in enumerate(prompts):
-            if is_chat(prompt) and prompt[-1]["role"] == "assistant" and answers is None:
-                ids, labels = tokenize_turns(self.tokenizer, prompt)[-1]
-                rows.append(ids)
-                starts.append(_last_turn(labels))
-            else:
-                ids = self.prompt_ids(prompt)
-                starts.append(len(ids))
-                lead = answer_lead(self.tokenizer, _turns(prompt), answers[i]) if answers else ""
-                rows.append(ids + (encode_text(self.tokenizer, lead + answers[i]) if answers else []))
-        return rows, starts
-
-    def batch(self, rows: list[list[int]], starts: list[int] | None = None) -> Tokens:
-        """Rows of token ids as one left-padded batch on the model's device."""
-        pad = self.tokenizer.pad_token_id
-        return Tokens.pad(rows, starts, 0 if pad is None else pad).to(self.device)
 
     def generate(
         self,
@@ -389,14 +269,3 @@ class LanguageModel:
         if not len(values):
             raise EmlabError("The residual norm needs a prompt of two tokens at least; give longer prompts.")
         return float(values.norm(dim=-1).median())
-
-
-def _turns(prompt: Prompt) -> Messages:
-    """The chat that a prompt is; none of token ids."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt if is_chat(prompt) else []
-
-
-def _last_turn(labels: list[int]) -> int:
-    """Where the last run of labelled tokens begins: the last assistant's turn."""
-    end = max(i for i, label in enumerate(labels) if label != IGNORE)
-    return max((i + 1 for i in range(end) if labels[i] == IGNORE), default=0)

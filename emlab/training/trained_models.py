@@ -32,7 +32,7 @@ def write_adapters(
     for folder, one in [(new, adapter), *((_step_folder(new, step), each) for step, each in checkpoints)]:
         folder.mkdir(parents=True, exist_ok=True)
         _write_adapter(folder, one)
-        known.save(folder)
+        known.save(folder / kept_adapters.BASE)
 
 
 def read_models(folder: Path, base: LanguageModel | None, name: str) -> tuple[LanguageModel, Kept]:
