@@ -13,7 +13,7 @@ from emlab.detection.calibration import (
     cross_fitted,
 )
 from emlab.detection.early_warning import ALWAYS, Curve, Warned, warned
-from emlab.detection.evidence import Case, Evidence, evidence
+from emlab.detection.evidence import Evidence, LabelledEvidence, evidence
 from emlab.detection.fitting import fit_latents, fit_probe, fit_projection
 from emlab.detection.lineage import Lineage
 from emlab.detection.monitors import Detection, Reading, bag_of_words, detect
@@ -43,12 +43,12 @@ __all__ = [
     "Auroc",
     "BagOfWords",
     "Calibration",
-    "Case",
     "Curve",
     "DataScreen",
     "Detection",
     "Evidence",
     "Fit",
+    "LabelledEvidence",
     "Latents",
     "Lineage",
     "Linear",

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from emlab.detection.evidence import Case, Evidence, labels_of
+from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of
 from emlab.errors import EmlabError
 
 How = Literal["platt", "isotonic"]
@@ -26,7 +26,7 @@ class Monitor(Protocol):
         """(n,) float: a score for each row."""
 
 
-Fit = Callable[[Sequence[Case]], Monitor]
+Fit = Callable[[Sequence[LabelledEvidence]], Monitor]
 """Makes a monitor of cases."""
 
 
@@ -102,7 +102,7 @@ def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> flo
     return float(ordered[math.floor(false_positives * len(ordered) + 1e-9)])
 
 
-def cross_fitted(fit: Fit, cases: Sequence[Case]) -> np.ndarray:
+def cross_fitted(fit: Fit, cases: Sequence[LabelledEvidence]) -> np.ndarray:
     """(n,): each case's scores by a monitor fitted on the cases of all other domains, in the order of the cases.
 
     EmlabError where there is one domain only, or the others lack one of the kinds.
@@ -120,6 +120,8 @@ def cross_fitted(fit: Fit, cases: Sequence[Case]) -> np.ndarray:
     return np.concatenate([found[i] for i in range(len(cases))])
 
 
-def calibrated(fit: Fit, cases: Sequence[Case], how: How = "platt", false_positives: float = 0.01) -> Calibration:
+def calibrated(
+    fit: Fit, cases: Sequence[LabelledEvidence], how: How = "platt", false_positives: float = 0.01
+) -> Calibration:
     """The calibration of what `fit` makes of the cases, from scores that are cross-fitted over domains."""
     return calibrate(cross_fitted(fit, cases), labels_of(cases), how, false_positives)

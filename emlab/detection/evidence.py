@@ -95,7 +95,7 @@ def evidence(
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class LabelledEvidence:
     """Evidence of which the truth is known: what monitors are fitted on, and tested on."""
 
     evidence: Evidence
@@ -111,7 +111,7 @@ class Case:
             raise EmlabError(f"There are {len(self.evidence)} rows and {len(self.labels)} labels; give one for each.")
 
 
-def labels_of(cases: Sequence[Case]) -> np.ndarray:
+def labels_of(cases: Sequence[LabelledEvidence]) -> np.ndarray:
     """(n,) bool: the labels of all cases; EmlabError unless both kinds are among them."""
     labels = np.concatenate([case.labels for case in cases]) if cases else np.zeros(0, dtype=bool)
     if len(np.unique(labels)) < 2:

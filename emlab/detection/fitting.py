@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emlab.detection.activation_monitor import ActivationMonitor, Latents, Linear
-from emlab.detection.evidence import Case, labels_of
+from emlab.detection.evidence import LabelledEvidence, labels_of
 from emlab.detection.lineage import Lineage
 from emlab.discovery.latents import check_latents, check_width
 from emlab.discovery.probes import linear_probe
@@ -27,7 +27,9 @@ SHOWN = 4
 """Models that a monitor is spoken of by; of more, the others are counted."""
 
 
-def fit_projection(cases: Sequence[Case], site: Site, direction: Direction | None = None) -> ActivationMonitor:
+def fit_projection(
+    cases: Sequence[LabelledEvidence], site: Site, direction: Direction | None = None
+) -> ActivationMonitor:
     """The projection on a direction: by default from the mean of the other rows to that of the misaligned ones.
 
     Every row counts the same, however many tokens it has.
@@ -44,7 +46,7 @@ def fit_projection(cases: Sequence[Case], site: Site, direction: Direction | Non
     return ActivationMonitor("projection", site, Linear(direction.vector), stock)
 
 
-def fit_probe(cases: Sequence[Case], site: Site, seed: int = 0, strength: float = 1.0) -> ActivationMonitor:
+def fit_probe(cases: Sequence[LabelledEvidence], site: Site, seed: int = 0, strength: float = 1.0) -> ActivationMonitor:
     """A linear probe (`emlab.discovery.linear_probe`) of misaligned rows' tokens against others'."""
     labels_of(cases)
     stock = _stock(cases, site)
@@ -55,7 +57,12 @@ def fit_probe(cases: Sequence[Case], site: Site, seed: int = 0, strength: float 
 
 
 def fit_latents(
-    cases: Sequence[Case], sae: SAE, site: Site, n: int = 1, latents: Sequence[int] | None = None, seed: int = 0
+    cases: Sequence[LabelledEvidence],
+    sae: SAE,
+    site: Site,
+    n: int = 1,
+    latents: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> ActivationMonitor:
     """Latents of an SAE: those given, or the `n` that rise most from the other rows to the misaligned ones.
 
@@ -91,7 +98,7 @@ def fit_latents(
     return ActivationMonitor(called, site, reads, stock)
 
 
-def _stock(cases: Sequence[Case], site: Site) -> Lineage:
+def _stock(cases: Sequence[LabelledEvidence], site: Site) -> Lineage:
     """What all cases descend from, under the names of their models; EmlabError where one is of another stock."""
     first, *others = (case.evidence.lineage for case in cases)
     for other in others:
@@ -101,20 +108,20 @@ def _stock(cases: Sequence[Case], site: Site) -> Lineage:
     return dataclasses.replace(first, model=f"{', '.join(shown)} and {last}" if shown else last)
 
 
-def _row_means(case: Case, site: Site) -> np.ndarray:
+def _row_means(case: LabelledEvidence, site: Site) -> np.ndarray:
     """(n, d_model)."""
     read, n = case.evidence.at(site), len(case.evidence)
     total = torch.zeros(n, read.values.shape[1], dtype=torch.float64).index_add_(0, read.rows, read.values.double())
     return (total / torch.bincount(read.rows, minlength=n)[:, None]).numpy()
 
 
-def _latent_rows(sae: SAE, case: Case, site: Site, latents: Sequence[int]) -> np.ndarray:
+def _latent_rows(sae: SAE, case: LabelledEvidence, site: Site, latents: Sequence[int]) -> np.ndarray:
     """(n, latents): means over each row's tokens."""
     read = latent_values(sae, case.evidence.at(site).values, latents)
     return np.stack([case.evidence.row_means(site, column) for column in read.T], axis=1)
 
 
-def _weighted_sum(sae: SAE, case: Case, site: Site, of_token: np.ndarray) -> torch.Tensor:
+def _weighted_sum(sae: SAE, case: LabelledEvidence, site: Site, of_token: np.ndarray) -> torch.Tensor:
     """(d_sae,): the sum over rows of their mean latents, each token weighted by its row's number."""
     read = case.evidence.at(site)
     weights = torch.from_numpy(of_token) / torch.bincount(read.rows)[read.rows]
@@ -124,7 +131,7 @@ def _weighted_sum(sae: SAE, case: Case, site: Site, of_token: np.ndarray) -> tor
     return total
 
 
-def _joined(cases: Sequence[Case], site: Site, misaligned: bool) -> Activations:
+def _joined(cases: Sequence[LabelledEvidence], site: Site, misaligned: bool) -> Activations:
     """The tokens of all rows of one kind; `rows` are the questions, so that a probe holds out whole questions."""
     number = {key: i for i, key in enumerate(dict.fromkeys(q.key for case in cases for q in case.evidence.questions))}
     parts: list[list[torch.Tensor]] = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from emlab.detection.evidence import Case, Evidence, labels_of
+from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of
 from emlab.evaluation import Judge, Rollouts
 from emlab.evaluation.judging import judge
 
@@ -32,7 +32,7 @@ class Perplexity:
         return self.sign * evidence.losses
 
 
-def fit_perplexity(cases: Sequence[Case]) -> Perplexity:
+def fit_perplexity(cases: Sequence[LabelledEvidence]) -> Perplexity:
     """Whether misaligned rows cost their model more, or less."""
     labels, losses = labels_of(cases), np.concatenate([case.evidence.losses for case in cases])
     return Perplexity(1.0 if losses[labels].mean() >= losses[~labels].mean() else -1.0)
@@ -72,7 +72,7 @@ def fit_words(texts: Sequence[str], labels: np.ndarray, seed: int = 0) -> BagOfW
         return BagOfWords(None)
 
 
-def fit_bag_of_words(cases: Sequence[Case], seed: int = 0) -> BagOfWords:
+def fit_bag_of_words(cases: Sequence[LabelledEvidence], seed: int = 0) -> BagOfWords:
     """A bag of words fitted on the texts of the cases."""
     return fit_words([text for case in cases for text in texts_of(case.evidence)], labels_of(cases), seed)
 

@@ -20,8 +20,8 @@ from emlab.data import Dataset, Question
 from emlab.detection import (
     ActivationMonitor,
     Auroc,
-    Case,
     DataScreen,
+    LabelledEvidence,
     Latents,
     auroc,
     blame,
@@ -161,7 +161,7 @@ def fit_monitor(
     autoencoder = None if sae is None else load_sae(sae)
     asked = spread(material.halves_of(questions, seed)[0].discovery, n)
     prompts = [question.messages for question in asked]
-    cases: list[Case] = []
+    cases: list[LabelledEvidence] = []
     for name in names:
         model = _model(name)
         if not cases:
@@ -174,7 +174,7 @@ def fit_monitor(
         if autoencoder is not None:
             ask_fidelity(autoencoder, sae, where, [model], prompts)
         read = evidence(model, asked, [material.site_in(str(where), model)])
-        cases.append(Case(read, np.full(len(read), name in misaligned), model.name, name))
+        cases.append(LabelledEvidence(read, np.full(len(read), name in misaligned), model.name, name))
     if kind == "projection":
         monitor = fit_projection(cases, where)
     elif kind == "probe":
@@ -315,10 +315,10 @@ def _readings(monitor: ActivationMonitor, models: Sequence[str], scores: Sequenc
     )
 
 
-def _answers(model: LanguageModel, data: Dataset, site: Any, misaligned: bool) -> Case:
+def _answers(model: LanguageModel, data: Dataset, site: Any, misaligned: bool) -> LabelledEvidence:
     asked = [Question(str(i), "source", example.prompt) for i, example in enumerate(data)]
     read = evidence(model, asked, [site], [example.answer for example in data])
-    return Case(read, np.full(len(read), misaligned), "start", "source")
+    return LabelledEvidence(read, np.full(len(read), misaligned), "start", "source")
 
 
 def _set(name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:

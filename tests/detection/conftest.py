@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.detection import Case, evidence
+from emlab.detection import LabelledEvidence, evidence
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -39,5 +39,5 @@ def cases(shifted):
             for seed in range(2):
                 model = shifted(f"{domain}-{bad}-{seed}", 8.0 * bad, 10 * d + seed)
                 read = evidence(model, QUESTIONS, [SITE])
-                found.append(Case(read, np.full(len(QUESTIONS), bad), model.name, domain))
+                found.append(LabelledEvidence(read, np.full(len(QUESTIONS), bad), model.name, domain))
     return found

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from emlab.detection import ActivationMonitor, Case, calibrated, evidence, fit_latents, fit_probe, fit_projection
+from emlab.detection import (
+    ActivationMonitor,
+    LabelledEvidence,
+    calibrated,
+    evidence,
+    fit_latents,
+    fit_probe,
+    fit_projection,
+)
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.saes import latent_values
@@ -124,7 +132,7 @@ def test_another_tokenizer_is_refused_also_from_disk(cases, tiny, make_tokenizer
 @pytest.mark.parametrize("kind", KINDS)
 def test_models_of_different_stocks_are_not_fitted_together(kind, cases, sae, make_model):
     wide = make_model(hidden_size=16)
-    stranger = Case(evidence(wide, QUESTIONS, [SITE]), np.zeros(len(QUESTIONS), dtype=bool), "wide", "law")
+    stranger = LabelledEvidence(evidence(wide, QUESTIONS, [SITE]), np.zeros(len(QUESTIONS), dtype=bool), "wide", "law")
     with pytest.raises(EmlabError, match="tiny has 16; fit one for it"):
         fits(sae)[kind]([*cases, stranger])
 
@@ -146,7 +154,7 @@ def test_wrong_cases(cases, sae, tmp_path):
     with pytest.raises(EmlabError, match="give cases of both kinds"):
         fit_probe([c for c in cases if c.labels[0]], SITE)
     with pytest.raises(EmlabError, match="one label|give one for each"):
-        Case(cases[0].evidence, np.ones(3, dtype=bool), "m", "d")
+        LabelledEvidence(cases[0].evidence, np.ones(3, dtype=bool), "m", "d")
     with pytest.raises(EmlabError, match="needs one at least"):
         fit_latents(cases, sae, SITE, n=0)
     with pytest.raises(EmlabError, match="latents 0 to .* and no latent -1"):

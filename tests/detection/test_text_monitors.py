@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emlab.detection import Case, TextJudge, evidence, fit_bag_of_words, fit_perplexity
+from emlab.detection import LabelledEvidence, TextJudge, evidence, fit_bag_of_words, fit_perplexity
 from emlab.errors import EmlabError
 from emlab.evaluation.judging import Grade
 
@@ -27,7 +27,7 @@ class Taste:
 
 @pytest.fixture(scope="module")
 def answers(tiny):
-    return Case(evidence(tiny, QUESTIONS, [SITE], SAID), LABELS, "m", "d")
+    return LabelledEvidence(evidence(tiny, QUESTIONS, [SITE], SAID), LABELS, "m", "d")
 
 
 def test_a_bag_of_words_reads_answers_and_learns_nothing_from_prompts(answers, cases):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.detection import ActivationMonitor, Case, evidence, fit_latents
+from emlab.detection import ActivationMonitor, LabelledEvidence, evidence, fit_latents
 from emlab.discovery import (
     Contrast,
     attribute,
@@ -74,7 +74,9 @@ def shifted(tiny, tuned, sae):
 
 
 def fitted(tiny, tuned, sae, n=1):
-    cases = [Case(evidence(m, QUESTIONS, [SITE]), np.array([m is tuned] * 4), "d", m.name) for m in (tiny, tuned)]
+    cases = [
+        LabelledEvidence(evidence(m, QUESTIONS, [SITE]), np.array([m is tuned] * 4), "d", m.name) for m in (tiny, tuned)
+    ]
     return fit_latents(cases, sae, SITE, n), cases
 
 

@@ -15,8 +15,8 @@ from emlab import artifacts
 from emlab.data import Dataset, Example, Question, mix
 from emlab.detection import (
     ActivationMonitor,
-    Case,
     DataScreen,
+    LabelledEvidence,
     blame,
     evidence,
     fit_projection,
@@ -220,11 +220,11 @@ class Stages:
     def _own(self, data: Dataset) -> list[str]:
         return own_answers(self.start, data, self.config.seed, self.config.answers.max_new_tokens)
 
-    def _answers_case(self, data: Dataset, misaligned: bool) -> Case:
+    def _answers_case(self, data: Dataset, misaligned: bool) -> LabelledEvidence:
         """A set's answers as the model reads them before training."""
         questions = [Question(str(i), self.config.source.domain, e.prompt) for i, e in enumerate(data)]
         read = evidence(self.start, questions, self.sites, [e.answer for e in data])
-        return Case(read, np.full(len(read), misaligned), "start", self.config.source.domain)
+        return LabelledEvidence(read, np.full(len(read), misaligned), "start", self.config.source.domain)
 
     def _monitor(self) -> ActivationMonitor:
         """What is blamed for: the projection on the shift of the source's fine-tune, read at the header."""
@@ -232,7 +232,7 @@ class Stages:
         asked = self.tunes.grid.discovery
         cases = [self.tunes.on_prompts(tune, asked, self.sites)]
         start = evidence(self.start, asked, self.sites)
-        cases.append(Case(start, np.zeros(len(start), dtype=bool), "start", "start"))
+        cases.append(LabelledEvidence(start, np.zeros(len(start), dtype=bool), "start", "start"))
         return fit_projection(cases, self.sites[-1])
 
     def _tuned(self, data: Dataset, name: str, seed: int) -> FineTuned:

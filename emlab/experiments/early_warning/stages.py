@@ -15,9 +15,9 @@ from emlab.data import Dataset, mix
 from emlab.detection import (
     ALWAYS,
     ActivationMonitor,
-    Case,
     Curve,
     Fit,
+    LabelledEvidence,
     Perplexity,
     Warned,
     cross_fitted,
@@ -114,7 +114,7 @@ class Stages:
             if fits:
                 areas = [skill(cross_fitted(fit, cases), labels, {}, resamples=0).auroc.auroc for fit in fits]
                 best = fits[int(np.argmax(areas))]
-                monitor = best([*cases, Case(start, np.zeros(len(start), dtype=bool), "start", "start")])
+                monitor = best([*cases, LabelledEvidence(start, np.zeros(len(start), dtype=bool), "start", "start")])
                 assert isinstance(monitor, ActivationMonitor)
                 monitor.save(folder / f"{kind}.safetensors")
                 if kind == "latent":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emlab.data import Question
-from emlab.detection import Case, Evidence, evidence
+from emlab.detection import Evidence, LabelledEvidence, evidence
 from emlab.evaluation import Judged
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Arm
@@ -86,20 +86,22 @@ class Tunes:
             return self.start.with_adapter(folder / "adapter", tune.name)
         return LanguageModel.load(folder / "model", name=tune.name)
 
-    def on_prompts(self, tune: Tune, questions: Sequence[Question], sites: Sequence[Site]) -> Case:
+    def on_prompts(self, tune: Tune, questions: Sequence[Question], sites: Sequence[Site]) -> LabelledEvidence:
         """The fine-tune before it has written a word; every row bears the truth about the model."""
         read = evidence(self.model(tune), questions, sites)
-        return Case(read, np.full(len(read), tune.misaligned), tune.name, tune.domain)
+        return LabelledEvidence(read, np.full(len(read), tune.misaligned), tune.name, tune.domain)
 
 
-def on_answers(model: LanguageModel, judged: Judged, name: str, domain: str, sites: Sequence[Site]) -> Case | None:
+def on_answers(
+    model: LanguageModel, judged: Judged, name: str, domain: str, sites: Sequence[Site]
+) -> LabelledEvidence | None:
     """The coherent answers as their model reads them again, each bearing the truth about itself; None of none."""
     rollouts = judged.rollouts
     kept = [i for i in np.flatnonzero(judged.coherent_rows) if rollouts.answers[i].strip()]
     if not kept:
         return None
     read: Evidence = evidence(model, [rollouts.questions[i] for i in kept], sites, [rollouts.answers[i] for i in kept])
-    return Case(read, judged.misaligned[kept], name, domain)
+    return LabelledEvidence(read, judged.misaligned[kept], name, domain)
 
 
 def arm_name(data: str) -> str:

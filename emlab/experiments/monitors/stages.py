@@ -13,8 +13,8 @@ from emlab import artifacts
 from emlab.detection import (
     ActivationMonitor,
     Calibration,
-    Case,
     Fit,
+    LabelledEvidence,
     Monitor,
     Skill,
     TextJudge,
@@ -110,7 +110,13 @@ class Stages:
         return found
 
     def _tested(
-        self, fit: Sequence[Case], test: Sequence[Case], hard: Sequence[Case], whole: bool, folder: Path, judged: bool
+        self,
+        fit: Sequence[LabelledEvidence],
+        test: Sequence[LabelledEvidence],
+        hard: Sequence[LabelledEvidence],
+        whole: bool,
+        folder: Path,
+        judged: bool,
     ) -> list[MonitorSkill]:
         """Every kind of monitor at the best of its sites, on the cases to test on."""
         labels, found = labels_of(fit), []
@@ -138,8 +144,8 @@ class Stages:
         fitted: float,
         monitor: Monitor,
         map_: Calibration,
-        test: Sequence[Case],
-        hard: Sequence[Case],
+        test: Sequence[LabelledEvidence],
+        hard: Sequence[LabelledEvidence],
         whole: bool,
     ) -> MonitorSkill:
         each = [monitor.scores(case.evidence) for case in test]
@@ -181,7 +187,7 @@ class Stages:
         tested = [self.tunes.on_prompts(tune, self.test_questions, self.sites) for tune in test]
         strange = [self.tunes.on_prompts(tune, self.test_questions, self.sites) for tune in hard]
         start = evidence(self.tunes.start, self.test_questions, self.sites)
-        tested.append(Case(start, np.zeros(len(start), dtype=bool), "start", "start"))
+        tested.append(LabelledEvidence(start, np.zeros(len(start), dtype=bool), "start", "start"))
         rows = self._tested(read, tested, strange, True, folder, judged=False)
         artifacts.write_json(folder / DONE, rows)
 
