@@ -21,7 +21,7 @@ from emlab.discovery.reading import Reader
 from emlab.errors import EmlabError
 from emlab.interventions import Replace, Tokens, TokenSet
 from emlab.models import LanguageModel
-from emlab.models.backends.support import tiny_model
+from emlab.models.backend_support import tiny_model
 from emlab.sites import Site
 
 SITE = Site("resid_post", 0)

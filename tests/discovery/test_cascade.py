@@ -15,7 +15,7 @@ from emlab.evaluation import Sampling
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
-from emlab.models.backends.support import tiny_model
+from emlab.models.backend_support import tiny_model
 from emlab.organism import ExactJudge
 from emlab.sites import Site
 

@@ -12,9 +12,9 @@ from emlab import organism
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Steer, random_directions
 from emlab.models import LanguageModel, ablate_everywhere, bake, edit, wrap
+from emlab.models.backend_support import tiny_model
 from emlab.models.backends.lens_bridge import boot_bridge
 from emlab.models.backends.nnsight_trace import trace_model
-from emlab.models.backends.support import tiny_model
 from emlab.sites import STREAMS, Site
 
 SITE = Site("resid_post", 1)

@@ -8,7 +8,7 @@ import torch
 from emlab.errors import EmlabError
 from emlab.interventions import Steer, random_directions
 from emlab.models import edited, sketching
-from emlab.models.backends.support import tiny_model
+from emlab.models.backend_support import tiny_model
 from emlab.models.generation import generate_ids
 from emlab.models.sketching import STAYS, STRAYS, TURNS, sketch
 from emlab.sites import Site

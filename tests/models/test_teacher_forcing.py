@@ -7,8 +7,8 @@ import torch
 
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Steer, random_directions
+from emlab.models.backend_support import tiny_model
 from emlab.models.backends.hooks import edited
-from emlab.models.backends.support import tiny_model
 from emlab.models.teacher_forcing import forced_odds
 from emlab.sites import Site
 

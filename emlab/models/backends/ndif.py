@@ -14,21 +14,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from emlab.data.prompts import Prompt
 from emlab.errors import EmlabError
 from emlab.interventions import Ablate, Edit, Steer, Tokens, where
 from emlab.models.backends.nnsight_trace import NNsightBackend
 from emlab.models.backends.places import Act, check_edits, check_site, width_of
-from emlab.models.language_model import LanguageModel
 from emlab.models.loading import first_line
+from emlab.models.token_model import TokenModel
 from emlab.sites import Site
-
-if TYPE_CHECKING:
-    from emlab.models.language_model import Prompt
 
 KEY = "NDIF_API_KEY"
 """The environment variable that holds the key."""
@@ -100,8 +98,8 @@ class NDIFBackend(NNsightBackend):
         return f"{self.model.repo_id}+{Path(adapter).name}" if adapter else str(self.model.repo_id)
 
     @property
-    def _language(self) -> LanguageModel:
-        return LanguageModel(None, self.model.tokenizer, self.name)
+    def _language(self) -> TokenModel:
+        return TokenModel(None, self.model.tokenizer, self.name)
 
     def tokens(self, prompts: Sequence[Prompt], answers: Sequence[str] | None = None) -> Tokens:
         """Questions, chats or token ids as one batch, padded on the left (see `LanguageModel.rows`)."""

@@ -352,7 +352,7 @@ def test_a_bridge_whose_streams_are_not_the_models_is_refused(tiny, tokens):
 
 def test_without_those_libraries_nothing_of_them_is_imported():
     code = (
-        "import sys; from emlab.models.wrapping import wrap; import emlab.models.backends.support\n"
+        "import sys; from emlab.models.wrapping import wrap; import emlab.models.backend_support\n"
         "assert not {'nnsight', 'transformer_lens', 'sae_lens'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from emlab.models.backends import support
+from emlab.models import backend_support as support
+from emlab.models.backend_support import FAMILIES, LIBRARIES, TASKS, Support, markdown, support_of, tiny_model
 from emlab.models.backends.hugging_face import HuggingFaceBackend
 from emlab.models.backends.protocol import Reached
-from emlab.models.backends.support import FAMILIES, LIBRARIES, TASKS, Support, markdown, support_of, tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What each library can do for each architecture, found by trying it.
 
 For tiny random models, built from configs, every library captures, edits, decodes and differentiates the same batch,
-and is held against PyTorch hooks. ``python -m emlab.models.backends.support FILE`` writes the table that comes of it.
+and is held against PyTorch hooks. ``python -m emlab.models.backend_support FILE`` writes the table that comes of it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def markdown(table: Sequence[Support]) -> str:
     lines = [
         "# What each library can do",
         "",
-        f"Found by `python -m emlab.models.backends.support`, which tries {', '.join(TASKS[:-1])} and {TASKS[-1]}",
+        f"Found by `python -m emlab.models.backend_support`, which tries {', '.join(TASKS[:-1])} and {TASKS[-1]}",
         "on tiny random models, every library against PyTorch hooks: the same logits to 1e-4, the same greedy tokens.",
         "",
         f"| Architecture | {' | '.join(LIBRARIES)} |",
