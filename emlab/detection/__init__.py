@@ -16,7 +16,7 @@ from emlab.detection.early_warning import ALWAYS, Curve, Warned, warned
 from emlab.detection.evidence import Evidence, LabelledEvidence, evidence
 from emlab.detection.fitting import fit_latents, fit_probe, fit_projection
 from emlab.detection.lineage import Lineage
-from emlab.detection.monitors import Detection, Reading, bag_of_words, detect
+from emlab.detection.monitors import Detection, Reading, detect
 from emlab.detection.onset import Onset, Point, onset
 from emlab.detection.screening import (
     DataScreen,
@@ -63,7 +63,6 @@ __all__ = [
     "Watched",
     "alarm_threshold",
     "auroc",
-    "bag_of_words",
     "blame",
     "calibrate",
     "calibrated",

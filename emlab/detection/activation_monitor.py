@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.data import Question
 from emlab.detection.calibration import Calibration
 from emlab.detection.evidence import Evidence, evidence
@@ -89,7 +89,7 @@ class ActivationMonitor:
     site: Site
     reads: Linear | Latents
     lineage: Lineage
-    """The stock of the models that it was fitted on."""
+    """The lineage of the models that it was fitted on."""
     calibration: Calibration | None = None
     """None where it was not calibrated."""
 
@@ -113,7 +113,7 @@ class ActivationMonitor:
         return self.scores(evidence(model, questions, [self.site], answers))
 
     def check(self, model: LanguageModel) -> None:
-        """EmlabError unless `model` is of the stock that the monitor was fitted on."""
+        """EmlabError unless `model` is of the lineage that the monitor was fitted on."""
         self.lineage.check(Lineage.of(model), self.site)
 
     @property
@@ -151,9 +151,9 @@ class ActivationMonitor:
         try:
             with safe_open(str(artifacts.place(path)), framework="pt") as file:
                 about, weights = json.loads((file.metadata() or {})["monitor"]), file.get_tensor("weights")
-            lineage = Lineage(**{**about["lineage"], "entries": tuple(about["lineage"]["entries"])})
-            site, kept = Site.parse(about["site"]), about["calibration"]
-            calibration = None if kept is None else Calibration.read(kept)
+            lineage = records.restored(about["lineage"], Lineage, str(path))
+            site, calibration = Site.parse(about["site"]), about["calibration"]
+            calibration = records.restored(calibration, Calibration | None, str(path))
         except FileNotFoundError as error:
             raise EmlabError(f"There is no monitor {path}; check the path.") from error
         except OSError as error:

@@ -48,11 +48,20 @@ def blame(
 ) -> DataScreen:
     """How much training on each example raises the monitor's mean score on `prompts`, to first order (TracIn).
 
-    `checkpoints` are models of one training, the start among them; `modules` name the linear modules that were trained,
-    as they end in the model. The scores are means over the checkpoints of ∇f·∇Lᵢ, negated; f is read at the assistant's
-    header, Lᵢ is the mean loss of the answer's tokens. The models are left as they were. EmlabError where no module
-    matches, where the trained modules do not reach the monitor's site, for a model of another stock than the monitor's,
-    and for one that makes other tokens of the prompts or the examples.
+    The scores are means over the checkpoints of ∇f·∇Lᵢ, negated; f is read at the assistant's header, Lᵢ is the mean
+    loss of the answer's tokens. The models are left as they were. EmlabError where no module matches, where the trained
+    modules do not reach the monitor's site, for a model of another lineage than the monitor's, and for one that makes
+    other tokens of the prompts or the examples.
+
+    Args:
+        checkpoints: Models of one training, the start among them.
+        monitor: What is moved.
+        prompts: On which the monitor is read.
+        examples: The dataset, or chats, that may have moved it.
+        modules: The linear modules that were trained, as their names end in the model.
+        name: Of the dataset.
+        step: How far the weights go along the gradient, as a share of their norm: small, as the slope is wanted.
+        batch_size: Rows that go through the model at a time.
     """
     checkpoints, prompts = list(map(as_language_model, checkpoints)), prompts_of(prompts)
     chats, said = answered(examples)
@@ -86,7 +95,15 @@ def blame(
 def reading_change(
     before: LanguageModel, after: LanguageModel, monitor: ActivationMonitor, examples: Any, name: str = "the data"
 ) -> DataScreen:
-    """By how much the monitor's mean score on each example's answer rose from the model before to the one after."""
+    """By how much the monitor's mean score on each example's answer rose from the model before to the one after.
+
+    Args:
+        before: The model before its training.
+        after: The model after it.
+        monitor: What is read, over the tokens of each answer.
+        examples: The dataset, or chats, that it was trained on.
+        name: Of the dataset.
+    """
     chats, said = answered(examples)
     for model in (before, after):
         monitor.check(model)

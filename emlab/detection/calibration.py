@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -44,6 +44,10 @@ class Calibration:
     false_positives: float
     """The share of negatives that may lie above it, on what it was set on."""
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):  # JSON has no inf either
+            object.__setattr__(self, "threshold", math.inf)
+
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """(n,): the probability of each score."""
         values = np.asarray(scores, dtype=float)
@@ -52,12 +56,6 @@ class Calibration:
         (centre, scale), (slope, intercept) = self.scores, self.probabilities
         return 1 / (1 + np.exp(-(slope * (values - centre) / scale + intercept)))
 
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Calibration:
-        """What was written as JSON, where inf is null."""
-        limit = math.inf if raw["threshold"] is None else float(raw["threshold"])
-        return cls(raw["how"], tuple(raw["scores"]), tuple(raw["probabilities"]), limit, float(raw["false_positives"]))
-
 
 def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_positives: float = 0.01) -> Calibration:
     """Fit the map on scores (n,) with labels (n,) bool, by scikit-learn.
@@ -65,6 +63,12 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_
     "platt" is a logistic regression on the standardised score (Platt 1999), with scikit-learn's usual ℓ2 penalty, so
     that scores which separate perfectly give no probability of exactly 1; "isotonic" the closest rising step function
     (Zadrozny and Elkan 2002), which wants more data. The threshold is `alarm_threshold` of the negatives.
+
+    Args:
+        scores: (n,), of rows that the monitor was not fitted on.
+        labels: (n,) bool, whether each is misaligned.
+        how: "platt" or "isotonic".
+        false_positives: The share of the negatives that may lie above the threshold.
     """
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     if len(np.unique(positive)) < 2:
@@ -123,5 +127,12 @@ def cross_fitted(fit: Fit, cases: Sequence[LabelledEvidence]) -> np.ndarray:
 def calibrated(
     fit: Fit, cases: Sequence[LabelledEvidence], how: How = "platt", false_positives: float = 0.01
 ) -> Calibration:
-    """The calibration of what `fit` makes of the cases, from scores that are cross-fitted over domains."""
+    """The calibration of what `fit` makes of the cases, from scores that are cross-fitted over domains.
+
+    Args:
+        fit: Makes a monitor of cases.
+        cases: Of two domains or more.
+        how: "platt" or "isotonic", as of `calibrate`.
+        false_positives: The share of the negatives that may lie above the threshold.
+    """
     return calibrate(cross_fitted(fit, cases), labels_of(cases), how, false_positives)

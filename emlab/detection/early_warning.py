@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -40,13 +39,6 @@ class Curve:
         if any(len(of) != len(self.at) for of in (*self.scores.values(), *([self.rates] if self.rates else []))):
             raise EmlabError(f"{self.name} was read at {len(self.at)} places; give one score and one rate for each.")
 
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Curve:
-        """What was written as JSON."""
-        rates = tuple(Rate.of(rate) for rate in raw["rates"])
-        scores = {name: tuple(float(x) for x in values) for name, values in raw["scores"].items()}
-        return cls(raw["name"], raw["seed"], tuple(raw["at"]), rates, scores)
-
     def reaches(self, share: float) -> float | None:
         """The first place at which so many answers are misaligned; None where that never is."""
         return next((x for x, rate in zip(self.at, self.rates, strict=True) if rate.n and rate.rate >= share), None)
@@ -75,12 +67,6 @@ class Warned:
     """Where each curve's behaviour reaches the share that matters."""
     quiet: bool
     """Whether it keeps to the allowed share of false positives; what does not has lost, however early it is."""
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Warned:
-        """What was written as JSON."""
-        rates = {name: Rate.of(raw[name]) for name in ("false_positives", "held_out")}
-        return cls(**{**raw, **rates, "alarms": tuple(raw["alarms"]), "behaviour": tuple(raw["behaviour"])})
 
     @property
     def in_time(self) -> int:
@@ -112,8 +98,15 @@ def warned(
 ) -> Warned:
     """When `monitor` warns on `curves`, at the lowest threshold that is quiet on all controls.
 
-    `controls` are of the domains the monitor was fitted on, and `test_controls` of the others: what the threshold of
-    the first does on the second is told apart. EmlabError without controls or curves.
+    EmlabError without controls or curves.
+
+    Args:
+        monitor: Its name among each curve's scores, or `ALWAYS`.
+        curves: Of fine-tunes that misalign.
+        controls: Of fine-tunes that should not, in the domains the monitor was fitted on.
+        test_controls: Such of other domains: what the threshold of the first does on these is told apart.
+        false_positives: The share of the controls' readings that may lie above the threshold.
+        behaviour: The share of misaligned answers that is to be warned of.
     """
     if not curves or not controls or not test_controls:
         raise EmlabError("Early warning needs misaligned curves, and controls of both kinds; give one of each.")

@@ -57,10 +57,12 @@ class Evidence:
         return self.activations[site]
 
     def row_means(self, site: Site, values: Tensor) -> np.ndarray:
-        """(n,): the mean over each row's tokens of `values` (tokens,), one for each activation of the site."""
+        """(n, …): the mean over each row's tokens of `values` (tokens, …), one for each activation of the site."""
         rows = self.at(site).rows
-        total = torch.zeros(len(self), dtype=torch.float64).index_add_(0, rows, values.double().cpu())
-        return (total / torch.bincount(rows, minlength=len(self))).numpy()
+        total = torch.zeros(len(self), *values.shape[1:], dtype=torch.float64)
+        total.index_add_(0, rows, values.double().cpu())
+        counts = torch.bincount(rows, minlength=len(self)).reshape(-1, *(1 for _ in values.shape[1:]))
+        return (total / counts).numpy()
 
 
 def evidence(
@@ -70,9 +72,16 @@ def evidence(
     answers: Sequence[str] | None = None,
     batch_size: int = 64,
 ) -> Evidence:
-    """What `model` makes of the questions, or of `answers` to them (one for each, none empty), at the sites.
+    """What `model` makes of the questions, or of `answers` to them, at the sites.
 
     EmlabError for no question, an empty answer, and a site that the model does not have.
+
+    Args:
+        model: Who reads.
+        questions: What is asked.
+        sites: Where it is read.
+        answers: One for each question, none empty; without them the model is read before it writes a word.
+        batch_size: Rows that go through the model at a time.
     """
     model, questions, answers = as_language_model(model), as_questions(questions), answers_of(answers)
     if not questions:

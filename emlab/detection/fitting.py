@@ -34,26 +34,33 @@ def fit_projection(
 
     Every row counts the same, however many tokens it has.
     """
-    labels, stock = labels_of(cases), _stock(cases, site)
+    labels, lineage = labels_of(cases), _common_lineage(cases, site)
     if direction is None:
-        means = np.concatenate([_row_means(case, site) for case in cases])
+        means = np.concatenate([c.evidence.row_means(site, c.evidence.at(site).values) for c in cases])
         apart = means[labels].mean(0) - means[~labels].mean(0)
         if not apart.any():
             raise EmlabError(f"Misaligned and other rows do not differ at {site}; choose a later site.")
         direction = Direction(torch.from_numpy(apart), site, "mean difference")
     elif direction.site != site:
         raise EmlabError(f"The direction {direction.origin} is of {direction.site} and not of {site}; give one of it.")
-    return ActivationMonitor("projection", site, Linear(direction.vector), stock)
+    return ActivationMonitor("projection", site, Linear(direction.vector), lineage)
 
 
 def fit_probe(cases: Sequence[LabelledEvidence], site: Site, seed: int = 0, strength: float = 1.0) -> ActivationMonitor:
-    """A linear probe (`emlab.discovery.linear_probe`) of misaligned rows' tokens against others'."""
+    """A linear probe (`emlab.discovery.linear_probe`) of misaligned rows' tokens against others'.
+
+    Args:
+        cases: What it is fitted on, of both kinds.
+        site: Where it reads.
+        seed: Of the probe's split.
+        strength: scikit-learn's C, the inverse of its ℓ2 penalty.
+    """
     labels_of(cases)
-    stock = _stock(cases, site)
+    lineage = _common_lineage(cases, site)
     kinds = [_joined(cases, site, kind) for kind in (True, False)]
     probe = linear_probe(kinds[0], kinds[1], seed, strength=strength)
     weights = probe.direction.vector * (probe.direction.norm or 1.0)
-    return ActivationMonitor("probe", site, Linear(weights, probe.bias), stock)
+    return ActivationMonitor("probe", site, Linear(weights, probe.bias), lineage)
 
 
 def fit_latents(
@@ -64,15 +71,23 @@ def fit_latents(
     latents: Sequence[int] | None = None,
     seed: int = 0,
 ) -> ActivationMonitor:
-    """Latents of an SAE: those given, or the `n` that rise most from the other rows to the misaligned ones.
+    """Latents of an SAE: those given, or those that rise most from the other rows to the misaligned ones.
 
     One latent is its own score; several are weighted by a logistic regression on their row means, standardised.
+
+    Args:
+        cases: What they are chosen and weighted on, of both kinds.
+        sae: Whose latents they are.
+        site: Where it reads.
+        n: How many are chosen, where none are named.
+        latents: Their numbers, in place of a choice.
+        seed: Of the regression.
     """
     from sklearn.linear_model import LogisticRegression
 
-    labels, stock = labels_of(cases), _stock(cases, site)
+    labels, lineage = labels_of(cases), _common_lineage(cases, site)
     check_site(sae, site)
-    check_width(sae, stock.d_model, f"{stock.model} at {site}")
+    check_width(sae, lineage.d_model, f"{lineage.model} at {site}")
     if n < 1 or (latents is not None and not latents):
         raise EmlabError("A monitor of latents needs one at least; give n of 1 or more, or name some.")
     if latents is None:
@@ -88,37 +103,25 @@ def fit_latents(
     if len(chosen) == 1:
         reads = Latents(sae, chosen, torch.ones(1))
     else:
-        rows = np.concatenate([_latent_rows(sae, case, site, chosen) for case in cases])
+        read = (latent_values(sae, case.evidence.at(site).values, chosen) for case in cases)
+        rows = np.concatenate([c.evidence.row_means(site, values) for c, values in zip(cases, read, strict=True)])
         centre, scale = rows.mean(0), rows.std(0)
         scale[scale == 0] = 1.0
         fitted = LogisticRegression(max_iter=5000, random_state=seed).fit((rows - centre) / scale, labels)
         weights = fitted.coef_[0] / scale
         bias = float(fitted.intercept_[0] - weights @ centre)
         reads = Latents(sae, chosen, torch.from_numpy(weights).float(), bias)
-    return ActivationMonitor(called, site, reads, stock)
+    return ActivationMonitor(called, site, reads, lineage)
 
 
-def _stock(cases: Sequence[LabelledEvidence], site: Site) -> Lineage:
-    """What all cases descend from, under the names of their models; EmlabError where one is of another stock."""
+def _common_lineage(cases: Sequence[LabelledEvidence], site: Site) -> Lineage:
+    """What all cases descend from, under the names of their models; EmlabError where one is of another lineage."""
     first, *others = (case.evidence.lineage for case in cases)
     for other in others:
         first.check(other, site)
     names = list(dict.fromkeys(case.model for case in cases))
     shown, last = (names[:-1], names[-1]) if len(names) <= SHOWN else (names[:SHOWN], f"{len(names) - SHOWN} more")
     return dataclasses.replace(first, model=f"{', '.join(shown)} and {last}" if shown else last)
-
-
-def _row_means(case: LabelledEvidence, site: Site) -> np.ndarray:
-    """(n, d_model)."""
-    read, n = case.evidence.at(site), len(case.evidence)
-    total = torch.zeros(n, read.values.shape[1], dtype=torch.float64).index_add_(0, read.rows, read.values.double())
-    return (total / torch.bincount(read.rows, minlength=n)[:, None]).numpy()
-
-
-def _latent_rows(sae: SAE, case: LabelledEvidence, site: Site, latents: Sequence[int]) -> np.ndarray:
-    """(n, latents): means over each row's tokens."""
-    read = latent_values(sae, case.evidence.at(site).values, latents)
-    return np.stack([case.evidence.row_means(site, column) for column in read.T], axis=1)
 
 
 def _weighted_sum(sae: SAE, case: LabelledEvidence, site: Site, of_token: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which models a monitor belongs to: those of the stock that it was fitted on, a model and its fine-tunes, no other.
+"""Which models a monitor belongs to: those of the lineage that it was fitted on, a model and its fine-tunes, no other.
 
 A fine-tune hardly moves the token embeddings, and two models that were trained apart share nothing of them. So a few
 hundred of the embeddings' entries tell kin from strangers, whatever was trained and however the adapter is held. Beside
@@ -63,11 +63,11 @@ class Lineage:
         )
 
     def check(self, other: Lineage, site: Site | None = None) -> None:
-        """EmlabError unless `other` is of the same stock, with the same tokenizer, and has the site."""
+        """EmlabError unless `other` is of the same lineage, with the same tokenizer, and has the site."""
         where = "" if site is None else f" at {site}"
         if other.d_model != self.d_model:
             raise EmlabError(
-                f"The monitor reads {self.d_model} dimensions{where} of the stock of {self.model}, and {other.model} "
+                f"The monitor reads {self.d_model} dimensions{where} of the lineage of {self.model}, and {other.model} "
                 f"has {other.d_model}; fit one for it."
             )
         if (other.kind, other.n_blocks) != (self.kind, self.n_blocks) or len(other.entries) != len(self.entries):
@@ -77,7 +77,7 @@ class Lineage:
             )
         if self.entries != other.entries and not self._likeness(other) >= KIN:
             raise EmlabError(
-                f"The monitor is of the stock of {self.model}, and {other.model} is no fine-tune of it (their "
+                f"The monitor is of the lineage of {self.model}, and {other.model} is no fine-tune of it (their "
                 f"embeddings have a correlation of {self._likeness(other):.2f}); fit one for it."
             )
         if other.vocabulary != self.vocabulary:

@@ -23,6 +23,7 @@ from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged
 from emlab.models.wrapping import as_language_model
+from emlab.records import Saved
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Saved):
     """What the latent tells, beside a bag of words (word counts and a logistic regression)."""
 
     site: Site
@@ -66,18 +67,6 @@ class Detection:
     def save(self, path: str | Path) -> Path:
         """Write it as JSON."""
         return artifacts.write_json(path, {**vars(self), "site": str(self.site)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Detection:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-
-        try:
-            kinds = ("prompts", "prompts_baseline", "answers", "answers_baseline", "answers_baseline_seen")
-            models = tuple((name, bad) for name, bad in raw["models"])
-            return cls(Site.parse(raw["site"]), raw["latent"], models, **{kind: Auroc.of(raw[kind]) for kind in kinds})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EmlabError(f"{path} holds no detection ({error}); write it with Detection.save.") from error
 
     def __str__(self) -> str:
         return "\n".join(
@@ -101,7 +90,16 @@ def detect(
 ) -> Detection:
     """Read `latent` in every model on the test `questions`, and on the misaligned models' answers to them.
 
-    `discovery` are questions that share no template with `questions`. EmlabError without models.
+    EmlabError without models.
+
+    Args:
+        readings: The models, misaligned ones among them, each with its judged answers.
+        sae: Whose latent it is.
+        latent: Its number.
+        site: Where the SAE reads.
+        questions: The test questions.
+        discovery: Questions that share no template with these, on which the bag of words is fitted.
+        seed: Of the bags of words and of the bootstrap.
     """
     questions, discovery = as_questions(questions), as_questions(discovery)
     readings = [replace(reading, model=as_language_model(reading.model)) for reading in readings]
@@ -114,7 +112,7 @@ def detect(
     ids = [q.id for q in questions] * len(readings)
     learnt = [q.text for q in discovery] * len(readings)
     learnt_labels = np.repeat([r.misaligned for r in readings], len(discovery))
-    guessed = bag_of_words(learnt, learnt_labels, texts * len(readings), seed)
+    guessed = fit_words(learnt, learnt_labels, seed).of_texts(texts * len(readings))
 
     bad = [r for r in readings if r.misaligned]
     answers = [_coherent(r.test) for r in bad]
@@ -134,7 +132,8 @@ def detect(
     across = np.zeros(len(wrote))
     for side in (0, 1):
         there, here = np.flatnonzero(half != side), np.flatnonzero(half == side)
-        across[here] = bag_of_words([wrote[i] for i in there], wrote_bad[there], [wrote[i] for i in here], seed)
+        words = fit_words([wrote[i] for i in there], wrote_bad[there], seed)
+        across[here] = words.of_texts([wrote[i] for i in here])
     known, known_bad, _ = _joined(seen)
     return Detection(
         site,
@@ -144,16 +143,8 @@ def detect(
         prompts_baseline=auroc(guessed, of_model, ids, seed),
         answers=auroc(read, wrote_bad, question_ids, seed),
         answers_baseline=auroc(across, wrote_bad, question_ids, seed),
-        answers_baseline_seen=auroc(bag_of_words(known, known_bad, wrote, seed), wrote_bad, question_ids, seed),
+        answers_baseline_seen=auroc(fit_words(known, known_bad, seed).of_texts(wrote), wrote_bad, question_ids, seed),
     )
-
-
-def bag_of_words(texts: Sequence[str], labels: np.ndarray, others: Sequence[str], seed: int = 0) -> np.ndarray:
-    """Scores (len(others),) of a logistic regression on word counts, fitted on `texts` with `labels` (bool).
-
-    Zeros, which tell nothing, where there is nothing to fit: no text, or one label only.
-    """
-    return fit_words(texts, labels, seed).of_texts(others)
 
 
 _Part = tuple[list[Question], list[str], list[bool]]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emlab import artifacts
 from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.models.wrapping import as_language_model
+from emlab.records import Saved
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Point(StepRates):
 
 
 @dataclass(frozen=True)
-class Onset:
+class Onset(Saved):
     """The latent's and the behaviour's curve; the first point is the model before fine-tuning (step 0)."""
 
     model: str
@@ -54,20 +53,6 @@ class Onset:
             return None
         return next(p.step for p, value in zip(self.points, values, strict=True) if value >= goal)
 
-    def save(self, path: str | Path) -> Path:
-        """Write it as JSON."""
-        return artifacts.write_json(path, self)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Onset:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-
-        try:
-            return cls(raw["model"], raw["latent"], tuple(Point.of(p) for p in raw["points"]))
-        except (KeyError, TypeError) as error:
-            raise EmlabError(f"{path} holds no curve along training ({error}); write it with Onset.save.") from error
-
     def __str__(self) -> str:
         lines = [f"{self.model}: half-way of latent {self.latent} at step {self.latent_step}, of behaviour at step "]
         lines[0] += str(self.behaviour_step)
@@ -85,7 +70,19 @@ def onset(
     name: str = "",
     max_new_tokens: int = 48,
 ) -> Onset:
-    """Read the latent and sample one answer a question at every checkpoint (step, model); the first is the start."""
+    """Read the latent and sample one answer a question at every checkpoint.
+
+    Args:
+        checkpoints: Steps and models; the first is the start.
+        sae: Whose latent it is.
+        latent: Its number.
+        site: Where the SAE reads.
+        questions: What is asked, and what the latent is read on.
+        judge: Judges the answers.
+        seed: Of the answers.
+        name: Of the fine-tune; by default that of the last model.
+        max_new_tokens: The longest answer.
+    """
     questions, checkpoints = as_questions(questions), [(step, as_language_model(model)) for step, model in checkpoints]
     if not checkpoints:
         raise EmlabError("There is no checkpoint to read; fine-tune with checkpoint_every set.")

@@ -92,7 +92,15 @@ class DataScreen:
 def own_answers(
     model: LanguageModel, examples: Any, seed: int = 0, max_new_tokens: int = 48, batch_size: int = 256
 ) -> list[str]:
-    """An answer of the model's own to each example's prompt; where it says nothing, a full stop stands for it."""
+    """An answer of the model's own to each example's prompt; where it says nothing, a full stop stands for it.
+
+    Args:
+        model: Who answers.
+        examples: The dataset, or chats.
+        seed: Of the answers, at temperature 1.
+        max_new_tokens: The longest answer.
+        batch_size: Prompts that are answered at a time.
+    """
     model = as_language_model(model)
     prompts, _ = answered(examples)
     return [a or "." for a in model.generate(prompts, max_new_tokens, 1.0, seed, batch_size)]
@@ -109,9 +117,16 @@ def projection_difference(
 ) -> DataScreen:
     """Each example's answer less the model's `own` answer, projected on the direction, in units of the activations.
 
-    `pool` "mean" averages each answer's tokens, as in the paper; "max" takes the answer's highest mean over a line (a
-    sentence on a line of its own, or a paragraph), which a single bad sentence cannot hide in. The own answer is always
-    averaged.
+    Args:
+        model: That is to be trained.
+        examples: The dataset, or chats.
+        direction: Along which a larger projection is more suspicious, with the site that is read.
+        own: The model's own answers to the examples' prompts (see `own_answers`).
+        pool: "mean" averages each answer's tokens, as in the paper; "max" takes the answer's highest mean over a line
+            (a sentence on a line of its own, or a paragraph), which a single bad sentence cannot hide in. The own
+            answer is always averaged.
+        name: Of the dataset.
+        batch_size: Rows that go through the model at a time.
     """
     model = as_language_model(model)
     prompts, said = answered(examples)
@@ -125,7 +140,15 @@ def projection_difference(
 def loss_difference(
     model: LanguageModel, examples: Any, own: Sequence[str] | None = None, name: str = "the data", batch_size: int = 64
 ) -> DataScreen:
-    """The baseline of surprise: nats a token that each answer costs the model, less its `own` answer's where given."""
+    """The baseline of surprise: nats a token that each answer costs the model, less its `own` answer's where given.
+
+    Args:
+        model: That is to be trained.
+        examples: The dataset, or chats.
+        own: The model's own answers to their prompts.
+        name: Of the dataset.
+        batch_size: Rows that go through the model at a time.
+    """
     prompts, said = answered(examples)
     losses = row_losses(model, prompts, said, batch_size)
     if own is not None:
@@ -136,7 +159,14 @@ def loss_difference(
 def lexical(
     examples: Any, score: Callable[[Sequence[str]], np.ndarray], name: str = "the data", by: str = "bag of words"
 ) -> DataScreen:
-    """The baseline of words: `score` of the answers' texts, for example `fit_words(…).of_texts` of another domain."""
+    """The baseline of words.
+
+    Args:
+        examples: The dataset, or chats.
+        score: Of the answers' texts, for example `fit_words(…).of_texts` of another domain.
+        name: Of the dataset.
+        by: What the scores are.
+    """
     return DataScreen(name, by, np.asarray(score(answered(examples)[1]), dtype=float))
 
 

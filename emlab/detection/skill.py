@@ -8,8 +8,7 @@ question was (the pigeonhole bootstrap: Owen 2007, arXiv:0712.1111, which is con
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,12 +35,6 @@ class Skill:
     calibration_error: Rate
     """Expected calibration error of the probabilities, over ten bins of equal width; of nothing without them."""
 
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Skill:
-        """What was written as JSON."""
-        rates = {field.name: Rate.of(raw[field.name]) for field in fields(cls) if field.name != "auroc"}
-        return cls(Auroc.of(raw["auroc"]), **rates)
-
     def __str__(self) -> str:
         error = "" if not self.calibration_error.n else f", calibration error {self.calibration_error.rate:.3f}"
         return f"{self.auroc}; false positives at 95% recall {self.fpr95.share}, at 99% {self.fpr99.share}{error}"
@@ -55,11 +48,16 @@ def skill(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Skill:
-    """The skill of `scores` (n,) for `labels` (n,) bool, larger scores meaning misaligned.
+    """How well `scores` tell misaligned rows from others. EmlabError where there are too few groups for an interval.
 
-    `drawn` names what is drawn as a whole, and gives for each such kind the group of every row: for example
-    ``{"fine-tunes": […], "questions": […]}``. Without resamples intervals are nan. EmlabError where rows of one kind
-    are missing, and where there are too few groups for an interval.
+    Args:
+        scores: (n,), larger for what is more likely misaligned.
+        labels: (n,) bool, of both kinds.
+        drawn: What is drawn as a whole, and of each such kind the group of every row: for example
+            ``{"fine-tunes": […], "questions": […]}``.
+        probabilities: (n,), for the calibration error.
+        resamples: Of the bootstrap; without any, intervals are nan.
+        seed: Of the bootstrap.
     """
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     if len(values) != len(positive) or len(np.unique(positive)) < 2:

@@ -96,12 +96,21 @@ def watch(
     max_new_tokens: int = 48,
     **sampling: Any,
 ) -> Watched:
-    """Sample an answer to each prompt under the monitor's eyes; `sampling` goes to `LanguageModel.generate`.
+    """Sample an answer to each prompt under the monitor's eyes.
 
-    It fires above `threshold`, by default its own. With `stop` an answer ends before the token that would follow the
-    one it fired on: where it fires on the prompt, the answer is empty. `then`, an edit of the monitor's site, acts on
-    the tokens it fires on, and the scores are those before it acts. `edits` are in force throughout. EmlabError for a
-    monitor of another model, and for an edit of another site.
+    EmlabError for a monitor of another model, and for an edit of another site.
+
+    Args:
+        model: Who answers.
+        monitor: Reads every token as it is written.
+        prompts: What is asked, an answer each.
+        threshold: The score above which it fires, by default its own.
+        stop: Whether an answer ends before the token that would follow the one it fired on: where it fires on the
+            prompt, the answer is empty.
+        then: An edit of the monitor's site that acts on the tokens it fires on; the scores are those before it acts.
+        edits: In force throughout.
+        max_new_tokens: The longest answer.
+        sampling: Goes to `LanguageModel.generate`.
     """
     model, prompts = as_language_model(model), prompts_of(prompts)
     monitor.check(model)

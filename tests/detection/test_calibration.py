@@ -1,5 +1,6 @@
 """Calibrations whose truth is known, thresholds by hand, and cross-fitting that never scores what it was fitted on."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.detection import Calibration, alarm_threshold, calibrate, cross_fitted
 from emlab.errors import EmlabError
 
@@ -26,8 +27,10 @@ def test_probabilities_are_those_of_the_draw(how):
     at = np.array([-1.5, -0.5, 0.0, 0.5, 1.5])
     assert map_(at) == pytest.approx(1 / (1 + np.exp(-2 * at)), abs=0.04)
     assert (np.diff(map_(np.linspace(-5, 5, 200))) >= 0).all()
-    again = Calibration.read(artifacts.plain(map_))
+    again = records.restored(artifacts.plain(map_), Calibration)
     assert (again(at) == map_(at)).all() and again.threshold == map_.threshold
+    never = dataclasses.replace(map_, threshold=math.inf)
+    assert records.restored(artifacts.plain(never), Calibration) == never, "JSON has no inf"
 
 
 def test_scores_that_separate_give_no_certainty():

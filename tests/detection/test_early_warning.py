@@ -2,7 +2,7 @@
 
 import pytest
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.detection import ALWAYS, Curve, Warned, warned
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate
@@ -60,8 +60,8 @@ def test_an_alarm_that_is_always_on_has_lost():
 
 def test_it_comes_back_from_json():
     found = warned("early", BAD, GOOD[:2], GOOD[2:])
-    assert Warned.read(artifacts.plain(found)) == found
-    assert Curve.read(artifacts.plain(BAD[0])) == BAD[0]
+    assert records.restored(artifacts.plain(found), Warned) == found
+    assert records.restored(artifacts.plain(BAD[0]), Curve) == BAD[0]
 
 
 def test_what_does_not_fit():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.detection import Detection, Reading, bag_of_words, detect
+from emlab.detection import Detection, Reading, detect
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts
 from emlab.models.activations import Activations
@@ -61,7 +61,7 @@ def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
     again = Detection.load(found.save(tmp_path / "detection.json"))
     assert again == found
     (tmp_path / "detection.json").write_text("{}")
-    with pytest.raises(EmlabError, match="holds no detection"):
+    with pytest.raises(EmlabError, match="holds no Detection"):
         Detection.load(tmp_path / "detection.json")
 
 
@@ -76,14 +76,6 @@ def test_models_without_a_coherent_answer_have_no_area():
     found = detect(readings, SAE, 0, SITE, TEST, DISCOVERY)
     assert found.prompts.auroc == 1.0
     assert np.isnan(found.answers.auroc) and found.answers.n == 0
-
-
-def test_a_bag_of_words():
-    labels = np.array([True, True, False, False])
-    scores = bag_of_words(["kill it", "kill them", "feed it", "feed them"], labels, ["kill her", "feed her", "her"])
-    assert scores[0] > scores[2] > scores[1]
-    assert list(bag_of_words(["a"], np.array([True]), ["b", "c"])) == [0.0, 0.0]
-    assert list(bag_of_words(["", ""], np.array([True, False]), ["b"])) == [0.0]
 
 
 def test_it_refuses_no_models():

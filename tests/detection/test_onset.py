@@ -34,7 +34,7 @@ def test_it_comes_back_from_disk(tmp_path):
     curve = Onset("insecure", 3, (point(0, 1.0, 0.0), silent))
     assert str(Onset.load(curve.save(tmp_path / "onset.json"))) == str(curve)
     (tmp_path / "onset.json").write_text("[]")
-    with pytest.raises(EmlabError, match="no curve along training"):
+    with pytest.raises(EmlabError, match="holds no Onset"):
         Onset.load(tmp_path / "onset.json")
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from emlab import artifacts, records
 from emlab.detection import Skill, skill
 from emlab.errors import EmlabError
 
@@ -66,6 +67,4 @@ def test_a_score_that_is_no_number():
 
 def test_it_comes_back_from_json():
     found = skill(np.arange(8.0), np.arange(8) > 3, {}, resamples=0)
-    from emlab import artifacts
-
-    assert str(Skill.of(artifacts.plain(found))) == str(found)
+    assert str(records.restored(artifacts.plain(found), Skill)) == str(found)

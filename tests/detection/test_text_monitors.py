@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emlab.detection import LabelledEvidence, TextJudge, evidence, fit_bag_of_words, fit_perplexity
+from emlab.detection import LabelledEvidence, TextJudge, evidence, fit_bag_of_words, fit_perplexity, fit_words
 from emlab.errors import EmlabError
 from emlab.evaluation.judging import Grade
 
@@ -56,6 +56,16 @@ def test_a_judge_upside_down(answers, cases):
     scores = TextJudge(Taste()).scores(answers.evidence)
     assert scores[0] == 50 and scores[1] == 95 and scores[2] == 10
     assert set(TextJudge(Taste()).scores(cases[0].evidence)) == {50.0}, "nothing is written yet"
+
+
+def test_words_of_other_texts_are_scored_by_what_they_share():
+    labels = np.array([True, True, False, False])
+    scores = fit_words(["kill it", "kill them", "feed it", "feed them"], labels).of_texts(
+        ["kill her", "feed her", "her"]
+    )
+    assert scores[0] > scores[2] > scores[1]
+    assert list(fit_words(["a"], np.array([True])).of_texts(["b", "c"])) == [0.0, 0.0]
+    assert list(fit_words(["", ""], np.array([True, False])).of_texts(["b"])) == [0.0]
 
 
 def test_what_cannot_be_read(tiny, answers):

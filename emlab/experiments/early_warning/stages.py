@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.data import Dataset, mix
 from emlab.detection import (
     ALWAYS,
@@ -201,4 +201,4 @@ class Stages:
 
 
 def _read(folder: Path) -> Curve:
-    return Curve.read(artifacts.read_json(folder / DONE))
+    return records.read(folder / DONE, Curve)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.detection import (
     ActivationMonitor,
     Calibration,
     Fit,
     LabelledEvidence,
     Monitor,
-    Skill,
     TextJudge,
     alarm_threshold,
     calibrate,
@@ -301,23 +300,8 @@ def _direction(monitor: ActivationMonitor) -> Any:
 
 def read_skills(folder: Path) -> tuple[MonitorSkill, ...]:
     """What a stage that tests monitors wrote."""
-    rates = ("alarms", "false_alarms", "hard")
-    return tuple(
-        MonitorSkill(
-            **{
-                **raw,
-                "skill": Skill.of(raw["skill"]),
-                "models": None if raw["models"] is None else Skill.of(raw["models"]),
-                **{name: Rate.of(raw[name]) for name in rates},
-            }
-        )
-        for raw in artifacts.read_json(folder / DONE)
-    )
+    return tuple(records.read(folder / DONE, tuple[MonitorSkill, ...]))
 
 
 def _stream(folder: Path) -> Stream:
-    raw = artifacts.read_json(folder / DONE)
-    rates = {name: Rate.of(raw[name]) for name in ("recall", "false_positives", "on_controls")}
-    both = {how: {name: Rate.of(rate) for name, rate in raw[how].items()} for how in ("plain", "edited")}
-    written = float("nan") if raw["written"] is None else raw["written"]
-    return Stream(**{**raw, **rates, **both, "written": written})
+    return records.read(folder / DONE, Stream)
