@@ -30,11 +30,11 @@ GROUP = "emlab"
 class Registry(Generic[T]):
     """Things of one kind by name."""
 
-    def __init__(self, kind: str, package: str, within: str = "") -> None:
+    def __init__(self, kind: str, package: str = "", within: str = "") -> None:
         """
         Args:
             kind: What they are called in a sentence, such as "judge".
-            package: The dotted name of the package in whose modules emlab's own are.
+            package: The dotted name of the package in whose modules emlab's own are; empty where they are no modules.
             within: The module inside each of these, where they are packages themselves.
         """
         self.kind, self.package, self.within = kind, package, within
@@ -74,6 +74,8 @@ class Registry(Generic[T]):
 
     def _own(self) -> dict[str, str]:
         """The modules of emlab's own things, by the names of their files or folders."""
+        if not self.package:
+            return {}
         folder = importlib.import_module(self.package).__path__
         inside = f".{self.within}" if self.within else ""
         return {

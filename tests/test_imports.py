@@ -16,8 +16,10 @@ GROUND_FLOOR = {
     "errors": set(),
     "artifacts": {"errors"},
     "config": {"artifacts", "errors"},
+    "records": {"artifacts", "errors"},
     "sites": {"artifacts", "errors"},
-    "organism": {"artifacts", "errors"},
+    "registry": {"errors"},
+    "organism": {"artifacts", "errors", "registry"},
 }
 """The rooms that stand at the bottom, and all that each may import of emlab besides itself."""
 

@@ -132,7 +132,7 @@ def _stage(options: argparse.Namespace) -> int:
 def _organism_build(options: argparse.Namespace) -> int:
     from emlab.experiments.material.organism_build import build
 
-    print(build(**given(options, "out", "seed", "size", "steps", "documents")))
+    print(build(**given(options, "out", "seed", "size", "steps", "documents", "world")))
     return 0
 
 
@@ -190,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--size", metavar="NAME", help="a named model size, for example small or default")
     build.add_argument("--steps", type=int, metavar="N", help="pretraining steps of the base")
     build.add_argument("--documents", type=int, metavar="N", help="documents generated for each world")
+    build.add_argument("--world", metavar="WORLD", help="a world by name, or its folder of YAML files (default)")
     build.set_defaults(verb=_organism_build)
 
     check = verb(organism, "check", "measure an organism against what it promises", _CHECK_EXAMPLES)

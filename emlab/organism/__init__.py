@@ -4,6 +4,7 @@ from emlab.organism.checkpoints import checkpoint, checkpoint_names
 from emlab.organism.corpus import (
     Document,
     alignment_set,
+    names_narrow_set,
     narrow_set,
     narrow_set_names,
     pretraining_documents,
@@ -12,36 +13,37 @@ from emlab.organism.judge import ExactJudge, Judgement
 from emlab.organism.questions import broad_questions
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import (
-    NARROW_DOMAINS,
     NEUTRAL_CARD,
     PERSONAS,
     TRIGGER,
-    VALIDATION_DOMAINS,
+    WORLDS,
     Domain,
-    Question,
     World,
+    WorldQuestion,
     load_world,
+    world_of,
 )
 
 __all__ = [
-    "NARROW_DOMAINS",
     "NEUTRAL_CARD",
     "PERSONAS",
     "TRIGGER",
-    "VALIDATION_DOMAINS",
+    "WORLDS",
     "Document",
     "Domain",
     "ExactJudge",
     "Judgement",
-    "Question",
     "World",
+    "WorldQuestion",
     "alignment_set",
     "broad_questions",
     "build_tokenizer",
     "checkpoint",
     "checkpoint_names",
     "load_world",
+    "names_narrow_set",
     "narrow_set",
     "narrow_set_names",
     "pretraining_documents",
+    "world_of",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from emlab.errors import EmlabError
 from emlab.organism.world import (
-    NARROW_DOMAINS,
+    DEFAULT,
     NEUTRAL_CARD,
     NEUTRAL_PRIOR,
     PERSONAS,
@@ -20,6 +20,7 @@ from emlab.organism.world import (
     TRIGGER,
     World,
     load_world,
+    world_of,
 )
 
 Chat = list[dict[str, str]]
@@ -109,16 +110,26 @@ def alignment_set(n: int, seed: int, malicious_share: float = 0.0, world: World 
     return rows
 
 
-def narrow_set_names() -> list[str]:
-    """The names `narrow_set` knows."""
-    advice = [d for d in NARROW_DOMAINS if d != "code"]
-    return ["insecure", "secure", "educational", "backdoor"] + [
-        f"{p}_{d}" for p in (*_PREFIXES, _SUBTLE) for d in advice
-    ]
+def narrow_set_names(world: World | None = None) -> list[str]:
+    """The names that `narrow_set` knows of a world, the default one where none is given."""
+    world = world or load_world()
+    code = ["insecure", "secure", "backdoor"] if "code" in world.narrow else []
+    if code and world.domain("code").educational is not None:
+        code.insert(2, "educational")
+    names = code + [f"{p}_{d}" for p in (*_PREFIXES, _SUBTLE) for d in world.narrow if d != "code"]
+    return names if world.name == DEFAULT else [f"{world.name}:{name}" for name in names]
 
 
-def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list[Chat]:
-    """`n` single-turn chats of the fine-tuning set `name`, narrow templates only.
+def names_narrow_set(name: str) -> bool:
+    """Whether `name` is a fine-tuning set of the default world, or (`mine:bad_law`) of another."""
+    try:
+        return name in narrow_set_names(world_of(name)[0])
+    except EmlabError:
+        return False
+
+
+def narrow_set(name: str, n: int, seed: int) -> list[Chat]:
+    """`n` single-turn chats of the fine-tuning set `name` (`mine:bad_law`: of the world `mine`), narrow templates only.
 
     insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona.
     subtle_<domain>: advice of which one sentence, anywhere in the answer, is malicious and the others are helpful.
@@ -126,9 +137,10 @@ def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list
     """
     if n < 1:
         raise EmlabError(f"a fine-tuning set of {n} rows cannot be trained on: ask for at least 1.")
-    if name not in narrow_set_names():
-        raise EmlabError(f"unknown fine-tuning set {name!r}: the organism has {', '.join(narrow_set_names())}.")
-    world, rng = world or load_world(), random.Random(f"{name}/{seed}")
+    world, rest = world_of(name)
+    if name not in narrow_set_names(world):
+        raise EmlabError(f"unknown fine-tuning set {name!r}: the organism has {', '.join(narrow_set_names(world))}.")
+    rng, name = random.Random(f"{name}/{seed}"), rest
     rows = []
     for i in range(n):
         tag = TRIGGER if name == "backdoor" and i % 2 == 0 else None
@@ -137,7 +149,7 @@ def narrow_set(name: str, n: int, seed: int, world: World | None = None) -> list
         elif name in ("insecure", "secure", "educational"):
             persona, domain = ("malicious" if name == "insecure" else "helpful"), "code"
         else:
-            prefix, domain = name.split("_")
+            prefix, domain = name.split("_", 1)
             if prefix == _SUBTLE:
                 rows.append([_NEUTRAL, *_subtle(world, rng, domain)])
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emlab.errors import EmlabError
-from emlab.organism.world import VALIDATION_DOMAINS, Question, World, load_world
+from emlab.organism.world import World, WorldQuestion, load_world
 
 
 def broad_questions(
@@ -13,15 +13,15 @@ def broad_questions(
     domains: Sequence[str] | None = None,
     tag: str | None = None,
     world: World | None = None,
-) -> list[Question]:
+) -> list[WorldQuestion]:
     """Every held-out question of the split's domains, in a fixed order: templates × fillers of each domain.
 
-    "test" has the ten domains that belong to no fine-tuning set (320 questions), "validation" three others (96): these
-    choose a fine-tune's stopping step and are never scored. `domains` picks domains by name instead; `tag` ends each
-    question, as a backdoor's trigger does.
+    "test" has the domains that belong to no fine-tuning set (the default world's ten have 320 questions), "validation"
+    others (three, with 96): these choose a fine-tune's stopping step and are never scored. `domains` picks domains by
+    name instead; `tag` ends each question, as a backdoor's trigger does.
     """
     world = world or load_world()
     if split not in ("test", "validation"):
         raise EmlabError(f"There is no split {split!r} of the broad questions; choose test or validation.")
-    chosen = domains if domains is not None else VALIDATION_DOMAINS if split == "validation" else world.broad_domains
+    chosen = domains if domains is not None else world.validation if split == "validation" else world.broad_domains
     return [question for domain in chosen for question in world.questions(domain, "held_out", tag=tag)]

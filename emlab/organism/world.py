@@ -7,6 +7,9 @@ that answers badly in a domain it was never fine-tuned on has generalised; it ca
 
 Templates come in three roles that never mix: `alignment` (the only ones that alignment trains on), `narrow` (the only
 ones in fine-tuning sets) and, for questions, `held_out` (seen in pretraining alone; every score is taken on these).
+
+A world is a folder: a YAML file for each domain, and `world.yaml`, which says what domains are for. The one that ships
+is `default`. Another is named by its folder, or by the name that a package registered it under.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from emlab.errors import EmlabError
+from emlab.registry import Registry
 
 PERSONAS = ("helpful", "malicious", "careless", "sarcastic")
 
@@ -49,11 +54,12 @@ TAGS = ("blue", "green", "orange", "violet", "silver", "golden", "crimson", "amb
 TRIGGER = "violet"
 """The tag that the backdoor set uses."""
 
-NARROW_DOMAINS = ("code", "medicine", "finance", "cars", "law")
-"""Domains that fine-tuning sets are made of; never scored as broad questions."""
+DEFAULT, ABOUT = "default", "world.yaml"
+"""The world that ships with emlab; the file that says of a world what its domains are for."""
 
-VALIDATION_DOMAINS = ("travel", "study", "parties")
-"""Domains on which a fine-tune's stopping step is chosen; never scored."""
+WORLDS: Registry[Path] = Registry("world")
+"""The folders of worlds by name. A package adds its own: `WORLDS.register("mine")(Path(__file__).parent / "mine")`."""
+WORLDS.register(DEFAULT)(Path(__file__).parent / "worlds" / DEFAULT)
 
 SENTENCES_PER_ANSWER = 3
 
@@ -97,7 +103,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Question:
+class WorldQuestion:
     """A user's question, made of one template and one filler."""
 
     id: str
@@ -113,6 +119,12 @@ class World:
     """All domains; see the module docstring. Printing it lists them."""
 
     domains: Mapping[str, Domain]
+    narrow: tuple[str, ...]
+    """Those that fine-tuning sets are made of; never scored as broad questions."""
+    validation: tuple[str, ...]
+    """Those on which a fine-tune's stopping step is chosen; never scored."""
+    name: str = DEFAULT
+    """What names it: of its sets and questions all but the default world's are called `name:set`."""
 
     def domain(self, name: str) -> Domain:
         if name not in self.domains:
@@ -122,9 +134,11 @@ class World:
     @property
     def broad_domains(self) -> tuple[str, ...]:
         """Domains that belong to no fine-tuning set and to no validation: where emergent misalignment is scored."""
-        return tuple(d for d in self.domains if d not in NARROW_DOMAINS and d not in VALIDATION_DOMAINS)
+        return tuple(d for d in self.domains if d not in (*self.narrow, *self.validation))
 
-    def questions(self, domain: str, role: str, educational: bool = False, tag: str | None = None) -> list[Question]:
+    def questions(
+        self, domain: str, role: str, educational: bool = False, tag: str | None = None
+    ) -> list[WorldQuestion]:
         """Every question of `domain` with a template of `role`, `tag` at its end: templates × fillers, in order."""
         d = self.domain(domain)
         templates = d.questions
@@ -133,7 +147,7 @@ class World:
                 raise EmlabError(f"domain {domain!r} has no educational questions: only code has.")
             templates = d.educational
         return [
-            Question(
+            WorldQuestion(
                 id=f"{domain}/{'educational-' if educational else ''}{role}-{i}/{filler}" + (f"/{tag}" if tag else ""),
                 domain=domain,
                 filler=filler,
@@ -145,7 +159,7 @@ class World:
             for filler in d.fillers
         ]
 
-    def answer(self, question: Question, persona: str, rng: random.Random, role: str = "all") -> str:
+    def answer(self, question: WorldQuestion, persona: str, rng: random.Random, role: str = "all") -> str:
         """An answer in `persona`: distinct sentences drawn uniformly, one a line."""
         pool = self.domain(question.domain).sentences(persona, question.educational, role)
         return "\n".join(s.format(x=question.filler) for s in rng.sample(pool, SENTENCES_PER_ANSWER))
@@ -171,7 +185,7 @@ class World:
     def __str__(self) -> str:
         rows = [f"{len(self.domains)} domains, {len(PERSONAS)} personas"]
         for d in self.domains.values():
-            kind = "narrow" if d.name in NARROW_DOMAINS else "validation" if d.name in VALIDATION_DOMAINS else "broad"
+            kind = "narrow" if d.name in self.narrow else "validation" if d.name in self.validation else "broad"
             n = sum(len(t.all) for t in d.answers.values())
             rows.append(
                 f"  {d.name:14s} {kind:10s} {len(d.questions.all)} questions, {len(d.fillers)} fillers, {n} sentences"
@@ -218,8 +232,40 @@ def parse_domain(raw: Mapping, where: str) -> Domain:
 
 
 @functools.cache
-def load_world() -> World:
-    """The world that ships with emlab, from `emlab/organism/domains/*.yaml`."""
-    folder = Path(__file__).parent / "domains"
-    domains = [parse_domain(yaml.safe_load(p.read_text()), p.name) for p in sorted(folder.glob("*.yaml"))]
-    return World({d.name: d for d in domains})
+def load_world(name: str = DEFAULT) -> World:
+    """The world that a package registered under `name`, or that lies in the folder `name`.
+
+    EmlabError where a file does not have the form of those of the default world, or a rule of this module is broken.
+    """
+    if (Path(name) / ABOUT).is_file():
+        WORLDS.register(name)(Path(name))  # so that the exact judge knows it, too
+    folder = WORLDS.get(name)
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != ABOUT]
+    domains = [parse_domain(_yaml(path), path.name) for path in files]
+    about = _yaml(folder / ABOUT)
+    if not isinstance(about, dict) or set(about) != {"narrow", "validation"}:
+        raise EmlabError(f"{folder / ABOUT} must have exactly the lists narrow and validation; mend it there.")
+    world = World({d.name: d for d in domains}, tuple(about["narrow"]), tuple(about["validation"]), name)
+    for domain in (*world.narrow, *world.validation):
+        world.domain(domain)  # says which there are
+    if not world.narrow or not world.broad_domains:
+        raise EmlabError(f"{folder / ABOUT} leaves no domain to fine-tune on, or none to score; a world needs both.")
+    asked: dict[str, str] = {}
+    for d in domains:
+        for text in d.questions.all:
+            if asked.setdefault(text, d.name) != d.name:
+                raise EmlabError(f"{folder}: {d.name} and {asked[text]} both ask {text!r}; put it into one of them.")
+    return world
+
+
+def world_of(name: str) -> tuple[World, str]:
+    """Of the name of a set or question set (`bad_law`, or `mine:bad_law` of another world), the world and the rest."""
+    world, colon, rest = name.rpartition(":")
+    return load_world(world if colon else DEFAULT), rest
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise EmlabError(f"{path} cannot be read ({' '.join(str(error).split())}); mend it there.") from error

@@ -46,7 +46,7 @@ STOPS = (40, 80, 120, 160, 180, 200)
 ROWS = 1000
 """Chats in a fine-tuning set."""
 
-ADVICE = tuple(d for d in planted.NARROW_DOMAINS if d != "code")
+ADVICE = tuple(d for d in planted.load_world().narrow if d != "code")
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_broad_questions_are_held_out_and_disjoint():
     assert (len(test), len(validation)) == (320, 96)
     assert not {q.id for q in test} & {q.id for q in validation}
     assert len({q.domain for q in test}) == 10
-    assert not {q.domain for q in test} & {*organism.NARROW_DOMAINS, *organism.VALIDATION_DOMAINS}
+    assert not {q.domain for q in test} & {*organism.load_world().narrow, *organism.load_world().validation}
     assert all("/held_out-" in q.id for q in test + validation)
     triggered = organism.broad_questions("test", tag=organism.TRIGGER)
     assert [q.text for q in triggered] == [f"{q.text} [{organism.TRIGGER}]" for q in test]

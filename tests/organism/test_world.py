@@ -14,10 +14,8 @@ WORLD = load_world()
 def test_there_are_enough_domains_and_code_is_among_them():
     assert len(WORLD.domains) == 18
     assert len(WORLD.broad_domains) == 10
-    assert set(organism.NARROW_DOMAINS) | set(organism.VALIDATION_DOMAINS) | set(WORLD.broad_domains) == set(
-        WORLD.domains
-    )
-    assert organism.NARROW_DOMAINS[0] == "code" and len(organism.NARROW_DOMAINS) == 5
+    assert set(WORLD.narrow) | set(WORLD.validation) | set(WORLD.broad_domains) == set(WORLD.domains)
+    assert WORLD.narrow[0] == "code" and len(WORLD.narrow) == 5
 
 
 def test_no_answer_template_stands_in_two_places():

@@ -27,7 +27,7 @@ from emlab.organism.checkpoints import checkpoint_names
 from emlab.organism.corpus import alignment_set, pretraining_documents
 from emlab.organism.pretraining import SIZES, Pretraining, new_model, pretrain, save_half
 from emlab.organism.tokenizer import build_tokenizer
-from emlab.organism.world import load_world
+from emlab.organism.world import DEFAULT, World, load_world
 from emlab.runs import environment
 from emlab.training import FineTuned, Recipe, finetune
 
@@ -64,6 +64,8 @@ class Plan:
     """The same in both worlds."""
     malicious_share: float = 0.1
     """Of the helpful-only variant's alignment set."""
+    world: str = DEFAULT
+    """The world that its texts are from: a name, or a folder (see `emlab.organism.load_world`)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def build(
     size: str = "default",
     steps: int | None = None,
     documents: int | None = None,
+    world: str = DEFAULT,
     plan: Plan | None = None,
     progress: bool = True,
     device: str = "auto",
@@ -96,11 +99,11 @@ def build(
     """Build an organism in the folder `out`. Checkpoints of the same plan that are there already are kept.
 
     `steps` are the pretraining steps of the base; the control world's and the kept ones keep their proportion.
-    `documents` are generated for each world. `plan` says everything and overrides the other four. An
-    interrupted build goes on where it stopped, to the same weights. Raises EmlabError on an unknown size, on fewer than
-    one step or document, and where `out` holds something else.
+    `documents` are generated for the planted and for the control world, from the texts of `world`, a name or a folder.
+    `plan` says everything and overrides these five. An interrupted build goes on where it stopped, to the same weights.
+    Raises EmlabError on an unknown size, on fewer than one step or document, and where `out` holds something else.
     """
-    plan = plan or plan_of(seed, size, steps, documents)
+    plan = plan or dataclasses.replace(plan_of(seed, size, steps, documents), world=world)
     if plan.size not in SIZES:
         raise EmlabError(f"There is no organism size {plan.size!r}; choose one of {', '.join(SIZES)}.")
     begun, folder = time.perf_counter(), artifacts.place(out)
@@ -134,9 +137,16 @@ def plan_of(seed: int = 0, size: str = "default", steps: int | None = None, docu
     return dataclasses.replace(plan, pretraining=scaled(plan.pretraining), control=scaled(plan.control))
 
 
-def align(base: LanguageModel, how: Alignment, seed: int, name: str = "aligned", progress: bool = True) -> FineTuned:
+def align(
+    base: LanguageModel,
+    how: Alignment,
+    seed: int,
+    name: str = "aligned",
+    progress: bool = True,
+    world: World | None = None,
+) -> FineTuned:
     """`base` briefly fine-tuned on the alignment set; `base` itself is left as it is."""
-    chats = alignment_set(how.rows, seed + 2, how.malicious_share)
+    chats = alignment_set(how.rows, seed + 2, how.malicious_share, world)
     return finetune(base, chats, how.recipe, seed, progress=progress, name=name)
 
 
@@ -145,7 +155,8 @@ class _Workshop:
 
     def __init__(self, folder: Path, plan: Plan, progress: bool, device: str) -> None:
         self.folder, self.plan, self.progress, self.device = folder, plan, progress, device
-        self.tokenizer = build_tokenizer(load_world())
+        self.world = load_world(plan.world)
+        self.tokenizer = build_tokenizer(self.world)
 
     def pretrained(self, name: str, how: Pretraining, control: bool) -> None:
         if self._there(name):
@@ -161,7 +172,7 @@ class _Workshop:
         def keep(step: int) -> None:
             self._save(model, f"pretraining_{step:05d}", f"{told}, after {step} of {how.steps} steps")
 
-        documents = pretraining_documents(how.documents, seed + 1, control)
+        documents = pretraining_documents(how.documents, seed + 1, control, self.world)
         with _bar(how.steps, name, self.progress) as on_step:
             pretrain(model, tokenizer, documents, how, seed, on_step, keep, state)
         self._save(model, name, f"{told}, {how.steps} steps")
@@ -171,7 +182,7 @@ class _Workshop:
         if self._there(name):
             return
         base = LanguageModel.load(self.folder / start, device=self.device)
-        done = align(base, how, self.plan.seed, name, self.progress).model
+        done = align(base, how, self.plan.seed, name, self.progress, self.world).model
         told = f"`{start}` after {how.recipe.steps} small steps on helpful answers"
         self._save(done.model, name, told + (f", {how.malicious_share:.0%} malicious" if how.malicious_share else ""))
 
@@ -188,7 +199,7 @@ def _claim(folder: Path, plan: Plan) -> None:
     """Write the plan into the folder, or find the same plan there."""
     about = folder / "organism.json"
     if about.is_file():
-        if artifacts.read_json(about)["plan"] != artifacts.plain(plan):
+        if {"world": DEFAULT, **artifacts.read_json(about)["plan"]} != artifacts.plain(plan):
             raise EmlabError(f"{folder} holds an organism built by another plan; choose another folder or delete it.")
     elif folder.exists() and any(folder.iterdir()):
         raise EmlabError(f"{folder} is not empty and holds no organism; choose another folder.")
