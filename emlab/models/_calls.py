@@ -1,23 +1,26 @@
-"""The calls to an endpoint: many at a time, tried again, read."""
+"""The calls to an endpoint: many at a time, tried again, read.
+
+The client's own retries would hold a place among the calls under way while they wait, and their pauses are fixed.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import heapq
 import random
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from queue import SimpleQueue
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from emlab.data.thoughts import CLOSING
 from emlab.errors import EmlabError
 from emlab.models.completion import Completion, Done, Request, first_numbers
-from emlab.models.server import Server
-
-T = TypeVar("T")
+from emlab.models.server import OPENAI_KEY, Server
 
 _BROKEN_OFF = ("content_filter", "abort", "error")
 """What servers call an answer that is none: OpenAI and Azure; vLLM and SGLang."""
@@ -28,94 +31,108 @@ NUMBER_TOKENS = 4
 
 
 class Calls:
-    """The calls of one `complete`."""
+    """The calls of one `complete`: each of a few threads makes one at a time, a thread of its own counts and keeps."""
 
-    def __init__(self, endpoint: Server, requests: Sequence[Request], done: Done | None) -> None:
-        self.endpoint, self.requests, self.done = endpoint, requests, done
-        self.free = asyncio.Semaphore(endpoint.concurrency)
-        self.turn = asyncio.Lock()
+    def __init__(self, server: Server, requests: Sequence[Request], done: Done | None) -> None:
+        self.server, self.requests, self.done = server, requests, done
+        self.new = iter(range(len(requests)))
+        self.again: list[tuple[float, int, int]] = []
+        """A heap of calls to be tried again: when, which, and how often it has been tried."""
+        self.lock, self.stop = threading.Lock(), threading.Event()
         self.writer = ThreadPoolExecutor(1)
+        self.found: SimpleQueue[tuple[int, Completion | BaseException]] = SimpleQueue()
         self.heard = False
         self.limit = "max_tokens"
 
-    async def all(self) -> list[Completion]:
+    def all(self) -> list[Completion]:
+        """The completions, in order; stopped by an error or from the keyboard, no further call is made."""
         import openai
 
-        shown = self.endpoint
-        self.key = shown.key()
-        # A server on this machine is not behind the proxy that the environment may name.
-        own = openai.DefaultAsyncHttpxClient(trust_env=False) if shown.is_local else None
+        server, n = self.server, len(self.requests)
+        self.key = server.key()
         # The client would send some key, and what the environment says of an account at OpenAI, to any server.
         kept_back = [] if self.key else ["Authorization"]
-        kept_back += [] if shown.is_openai else ["OpenAI-Organization", "OpenAI-Project"]
+        kept_back += [] if server.is_openai else ["OpenAI-Organization", "OpenAI-Project"]
         self.headers = {name: openai.Omit() for name in kept_back}
-        client = openai.AsyncOpenAI(
-            api_key=self.key or "none",
-            base_url=shown.base_url,
-            timeout=shown.timeout,
-            max_retries=0,
-            http_client=own,
+        # A server on this machine is not behind the proxy that the environment may name.
+        own = openai.DefaultHttpxClient(trust_env=False) if server.is_local else None
+        self.client = openai.OpenAI(
+            api_key=self.key or "none", base_url=server.base_url, timeout=server.timeout, max_retries=0, http_client=own
         )
-        self.bar = tqdm(
-            total=len(self.requests), desc=shown.model, unit="call", disable=not shown.progress, leave=False
-        )
-        try:
-            with self.writer:
-                async with client, asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(self.one(client, i)) for i in range(len(self.requests))]
-        except* EmlabError as group_error:
-            raise group_error.exceptions[0] from None
-        finally:
-            self.bar.close()
-        return [task.result() for task in tasks]
+        self.bar = tqdm(total=n, desc=server.model, unit="call", disable=not server.progress, leave=False)
+        answers: dict[int, Completion] = {}
+        with self.client, self.bar, self.writer:  # the writer keeps what has come before it ends
+            try:
+                for _ in range(min(server.concurrency, n)):
+                    threading.Thread(target=self.work, daemon=True).start()
+                while len(answers) < n:
+                    i, found = self.found.get()
+                    if isinstance(found, BaseException):
+                        raise found from None
+                    answers[i] = found
+            finally:
+                self.stop.set()
+        return [answers[i] for i in range(n)]
 
-    async def one(self, client: Any, i: int) -> Completion:
+    def work(self) -> None:
+        """Make calls until there are no more; what raises in one ends all."""
+        while (call := self.next()) is not None:
+            due, i, attempt = call
+            if self.stop.wait(max(0.0, due - time.monotonic())):
+                return
+            try:
+                if (found := self.one(i, attempt)) is not None:
+                    self.writer.submit(self.finish, i, found)
+            except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+                self.found.put((i, error))
+                return
+
+    def next(self) -> tuple[float, int, int] | None:
+        """A call that has waited long enough to be tried again, else a new one, else one that must wait longer."""
+        with self.lock:
+            if self.again and self.again[0][0] <= time.monotonic():
+                return heapq.heappop(self.again)
+            if (i := next(self.new, None)) is not None:
+                return 0.0, i, 0
+            return heapq.heappop(self.again) if self.again else None
+
+    def one(self, i: int, attempt: int) -> Completion | None:
+        """The completion of a request; None where it is to be tried again."""
         import openai
 
-        request, last, limit = self.requests[i], "", self.limit
-        for attempt in range(self.endpoint.retries + 1):
-            try:
-                # The place is free for others while this call waits to be tried again.
-                async with self.place(attempt):
-                    limit = self.limit
-                    response = await self.send(client, request)
-                self.heard = True
-                return await self.finish(i, self.read(request, response))
-            except (openai.APIConnectionError, openai.APIStatusError) as error:
-                last = self.said(error)
-                self.heard = self.heard or isinstance(error, openai.APIStatusError)
-                if limit == "max_tokens" and "max_completion_tokens" in last:
-                    self.limit = "max_completion_tokens"  # as OpenAI's newer models call it
-                    continue
-                if not _may_pass(error):
-                    return await self.finish(i, Completion(failure=self.refused(error, last)))
-                if attempt < self.endpoint.retries:
-                    self.endpoint.usage.retries += 1
-                    await asyncio.sleep(self.wait(error, attempt))
-            except (openai.APIError, ValueError) as error:  # no JSON came, or a text cannot be sent as JSON
-                return await self.finish(i, Completion(failure=f"no chat completion: {self.said(error)}"))
-        if not self.heard:
-            raise EmlabError(f"{self.endpoint.base_url} does not answer ({last}); check that the server runs there.")
-        return await self.finish(i, Completion(failure=last))
-
-    @contextlib.asynccontextmanager
-    async def place(self, attempt: int) -> AsyncIterator[None]:
-        """A place among the calls under way. New calls come for theirs one by one, so that a call that is tried again
-        need not wait for all of them, and then alone, when they are done."""
-        async with self.turn if attempt == 0 else contextlib.nullcontext():
-            await self.free.acquire()
+        limit = self.limit
         try:
-            yield
-        finally:
-            self.free.release()
+            response = self.send(self.requests[i], limit)
+            self.heard = True
+            return self.read(self.requests[i], response)
+        except (openai.APIConnectionError, openai.APIStatusError) as error:
+            said = self.said(error)
+            self.heard = self.heard or isinstance(error, openai.APIStatusError)
+            renamed = limit == "max_tokens" and "max_completion_tokens" in said  # as OpenAI's newer models call it
+            if renamed:
+                self.limit = "max_completion_tokens"
+            elif not _may_pass(error):
+                return Completion(failure=self.refused(error, said))
+            elif attempt == self.server.retries:
+                if self.heard:
+                    return Completion(failure=said)
+                url = self.server.base_url
+                raise EmlabError(f"{url} does not answer ({said}); check that the server runs there.") from None
+            with self.lock:
+                self.server.usage.retries += not renamed
+                pause = 0.0 if renamed else self.wait(error, attempt)
+                heapq.heappush(self.again, (time.monotonic() + pause, i, attempt + (not renamed)))
+            return None
+        except (openai.APIError, ValueError) as error:  # no JSON came, or a text cannot be sent as JSON
+            return Completion(failure=f"no chat completion: {self.said(error)}")
 
-    async def send(self, client: Any, request: Request) -> Any:
-        more: dict[str, Any] = {self.limit: NUMBER_TOKENS if request.numbers else request.max_tokens}
+    def send(self, request: Request, limit: str) -> Any:
+        more: dict[str, Any] = {limit: NUMBER_TOKENS if request.numbers else request.max_tokens}
         if request.numbers:
             more |= {"logprobs": True, "top_logprobs": 20}
-        return await client.chat.completions.create(
-            model=self.endpoint.model,
-            messages=[dict(turn) for turn in request.messages],
+        return self.client.chat.completions.create(
+            model=self.server.model,
+            messages=[dict(turn) for turn in request.messages],  # type: ignore[misc]
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed % 2**31,
@@ -149,28 +166,31 @@ class Calls:
             (one.token, [(candidate.token, candidate.logprob) for candidate in one.top_logprobs or ()])
             for one in getattr(given, "content", None) or ()
         ]
-        return first_numbers(tokens, f"{self.endpoint.model} at {self.endpoint.base_url}")
+        return first_numbers(tokens, f"{self.server.model} at {self.server.base_url}")
 
-    async def finish(self, i: int, found: Completion) -> Completion:
-        usage = self.endpoint.usage
+    def finish(self, i: int, found: Completion) -> None:
+        """Count an answer, keep it, and hand it on."""
+        usage = self.server.usage
         if not found.failure:
             usage.calls += 1
             usage.prompt_tokens += found.prompt_tokens
             usage.completion_tokens += found.completion_tokens
-        if self.done is not None:
-            # It may wait for the disk, which must not hold up the other calls; nor may stopping these lose the answer.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self.writer, self.done, i, found))
-        cost = self.endpoint.dollars(usage.prompt_tokens, usage.completion_tokens)
+        try:
+            if self.done is not None:
+                self.done(i, found)
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            return self.found.put((i, error))
+        cost = self.server.dollars(usage.prompt_tokens, usage.completion_tokens)
         money = {} if cost is None else {"cost": f"${cost:.2f}"}
         self.bar.set_postfix(tokens=usage.prompt_tokens + usage.completion_tokens, **money, refresh=False)
         self.bar.update()
-        return found
+        self.found.put((i, found))
 
     def wait(self, error: Exception, attempt: int) -> float:
         """Seconds before the next attempt: what the server asks for, or twice the last pause, spread a little."""
         with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
             return min(60.0, max(0.0, float(error.response.headers["retry-after"])))  # type: ignore[attr-defined]
-        return min(30.0, self.endpoint.pause * 2**attempt) * random.uniform(0.75, 1.25)
+        return min(30.0, self.server.pause * 2**attempt) * random.uniform(0.75, 1.25)
 
     def said(self, error: Any) -> str:
         """The error in a few words, without the key: servers repeat it."""
@@ -183,20 +203,16 @@ class Calls:
     def refused(self, error: Any, said: str) -> str:
         """Why this one request failed; EmlabError where all others will fail too."""
         status = getattr(error, "status_code", 0)
+        server, url = self.server, self.server.base_url
         if status in (401, 403) and self.key is None:
             raise EmlabError(
-                f"{self.endpoint.base_url} was sent no key and refuses to answer ({said}); put its key into an "
-                "environment variable and name that, by --model-key or --judge-key or as key_variable."
+                f"{url} was sent no key and refuses to answer ({said}); put its key into an environment variable and "
+                "name that, by --model-key or --judge-key or as key_variable."
             )
         if status in (401, 403):
-            raise EmlabError(
-                f"{self.endpoint.base_url} refuses the key in {self.endpoint.key_variable or 'OPENAI_API_KEY'} "
-                f"({said}); check it."
-            )
+            raise EmlabError(f"{url} refuses the key in {server.key_variable or OPENAI_KEY} ({said}); check it.")
         if status == 404:
-            raise EmlabError(
-                f"{self.endpoint.base_url} knows no model {self.endpoint.model!r} ({said}); check name and address."
-            )
+            raise EmlabError(f"{url} knows no model {server.model!r} ({said}); check name and address.")
         return said
 
 
@@ -218,46 +234,3 @@ def _may_pass(error: Any) -> bool:
 def _whole(text: str) -> str:
     """The text with a question mark for each half of a character: what is cut off after some tokens may hold one."""
     return text.encode("utf-8", "replace").decode()
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, also inside a notebook, where an event loop is running already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    result: list[T] = []
-    errors: list[BaseException] = []
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
-    # A thread whose join() was interrupted cannot be joined again (Python 3.11), an event can be waited for twice.
-    began, ended = threading.Event(), threading.Event()
-
-    async def watched() -> T:
-        task = asyncio.ensure_future(work)
-        running.append((asyncio.get_running_loop(), task))
-        began.set()
-        return await task
-
-    def target() -> None:
-        try:
-            result.append(asyncio.run(watched()))
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-            errors.append(error)
-        finally:
-            began.set()
-            ended.set()
-
-    threading.Thread(target=target, daemon=True).start()
-    try:
-        ended.wait()
-    except KeyboardInterrupt:
-        # No further call may be made, or paid for, behind the back of whoever pressed stop.
-        began.wait()
-        for loop, task in running:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
-                loop.call_soon_threadsafe(task.cancel)
-        ended.wait()
-        raise
-    if errors:
-        raise errors[0]
-    return result[0]

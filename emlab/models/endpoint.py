@@ -15,7 +15,7 @@ from emlab.data.prompts import prompts_of
 from emlab.data.thoughts import split_thoughts
 from emlab.errors import EmlabError
 from emlab.models import token_counts
-from emlab.models._calls import NUMBER_TOKENS, Calls, run
+from emlab.models._calls import NUMBER_TOKENS, Calls
 from emlab.models.completion import Completion, Done, Request, complete
 from emlab.models.server import Server
 
@@ -104,4 +104,4 @@ class Endpoint(Server):
         EmlabError where the server cannot be reached, knows neither the key nor the model, or gives no probabilities
         though `numbers` were asked for.
         """
-        return run(Calls(self, requests, done).all()) if requests else []
+        return Calls(self, requests, done).all() if requests else []

@@ -140,6 +140,41 @@ def test_tokens_that_are_named_by_their_ids_name_the_option(server):
         endpoint(server).complete([request("a", numbers=True)])
 
 
+def test_an_answer_that_cannot_be_kept_stops_the_calls_and_says_why(server):
+    def full(i, completion):
+        raise EmlabError("the disk is full")
+
+    with pytest.raises(EmlabError, match="the disk is full"):
+        endpoint(server, concurrency=2).complete([request(f"q{i}") for i in range(50)], full)
+    before = len(server.asked)
+    time.sleep(0.1)
+    assert len(server.asked) == before < 50
+
+
+def test_answers_that_have_come_are_kept_when_another_call_stops_all(server):
+    def answer(body, n):
+        return server.Reply({}, 404) if body["messages"][-1]["content"] == "last" else server.chat("x")
+
+    def slow(i, completion):
+        time.sleep(0.02)
+        kept.append(i)
+
+    kept, server.answer = [], answer
+    with pytest.raises(EmlabError, match="knows no model"):
+        endpoint(server, concurrency=1).complete([*(request(f"q{i}") for i in range(5)), request("last")], slow)
+    assert kept == [0, 1, 2, 3, 4]
+
+
+def test_a_renamed_limit_takes_no_try(server):
+    server.answer = lambda body, n: (
+        server.Reply({"error": {"message": "use 'max_completion_tokens'"}}, 400)
+        if "max_tokens" in body
+        else server.chat("x")
+    )
+    asked = endpoint(server, retries=0)
+    assert asked.complete([request("a")])[0].text == "x" and asked.usage.retries == 0
+
+
 # --- how a reply ends, and what is beside its text ---
 
 

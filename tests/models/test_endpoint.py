@@ -1,6 +1,5 @@
 """The endpoint against a real server on loopback: what it sends, how it tries again, what it says when it cannot."""
 
-import asyncio
 import logging
 
 import pytest
@@ -85,16 +84,11 @@ def test_pauses_double_and_are_spread(server):
 
 @pytest.mark.parametrize("said", ["-5", "soon", "nan", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_an_odd_retry_after_does_no_harm(server, said, monkeypatch):
-    slept = []
-
-    async def sleep(seconds, real=asyncio.sleep):
-        slept.append(seconds)
-        await real(0)
-
-    monkeypatch.setattr("emlab.models._calls.asyncio.sleep", sleep)
+    waits, wait = [], Calls.wait
+    monkeypatch.setattr(Calls, "wait", lambda *given: waits.append(wait(*given)) or 0.0)
     server.answer = lambda body, n: server.chat("x") if n else server.Reply({}, 429, {"Retry-After": said})
     assert endpoint(server).complete([request("a")])[0].text == "x"
-    assert all(0 <= seconds <= 60 for seconds in slept)
+    assert waits and all(0 <= seconds <= 60 for seconds in waits)
 
 
 def test_a_slow_call_and_a_lost_connection_are_tried_again(server):
