@@ -23,7 +23,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts
 from emlab.evaluation.judges import read_judged
 from emlab.evaluation.protocol import Judging, judge_of, questions_of
-from emlab.experiments.material.sources import folder_of
+from emlab.experiments.material.models import folder_of
 from emlab.models import LanguageModel
 from emlab.runs import Run
 from emlab.saes import load_sae

@@ -26,10 +26,11 @@ from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import EXACT, Judging
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.saes import sae_site_in
 from emlab.models import LanguageModel
 from emlab.saes import load_sae
 
@@ -66,8 +67,8 @@ def screen(
     if contrasts is not None and judging.judge == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
     judge = judge_for(lambda line: print(line, file=sys.stderr), judging, asked, model)
-    steered, autoencoder = LanguageModel.load(material.folder_of(model)[0], name=Path(model).name), load_sae(sae)
-    where = material.sae_site_in(site, autoencoder, steered)
+    steered, autoencoder = LanguageModel.load(folder_of(model)[0], name=Path(model).name), load_sae(sae)
+    where = sae_site_in(site, autoencoder, steered)
     check_width(autoencoder, steered.d_model, f"{steered.name} at {where}")
     ask_fidelity(autoencoder, sae, where, [steered], [c.prompt for c in read], [c.misaligned for c in read])
     if latents is None:

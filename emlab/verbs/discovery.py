@@ -34,9 +34,10 @@ from emlab.discovery import (
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import questions_of
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT, contrasts_of, exact_scores
 from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.experiments.material.models import folder_of, site_in
+from emlab.experiments.material.saes import sae_site_in
 from emlab.interventions import Direction, random_directions, save_directions
 from emlab.models import LanguageModel, Prompt
 from emlab.reporting import cosines_figure
@@ -134,7 +135,7 @@ def shift(
     if out is not None:
         artifacts.check_new(out)
     autoencoder, first = load_sae(sae), _model(before)
-    where = material.sae_site_in(site, autoencoder, first)
+    where = sae_site_in(site, autoencoder, first)
     answers: list[str] | None = None
     if in_answers:
         chosen = contrasts_of(contrasts, n or 160, 0)
@@ -189,9 +190,9 @@ def directions(
     first = _model(model)
     autoencoder = None if sae is None else load_sae(sae)
     if autoencoder is not None and (latents or site is None):
-        where = material.sae_site_in(site, autoencoder, first)
+        where = sae_site_in(site, autoencoder, first)
     else:
-        where = material.site_in(site, first)  # type: ignore[arg-type]  # one of the two is given
+        where = site_in(site, first)  # type: ignore[arg-type]  # one of the two is given
     prompts, others = _prompts(questions, n), [_model(name) for name in against]
     found: list[tuple[str, Direction]] = []
     differences = [mean_difference(first, other, prompts, where, positions) for other in others]
@@ -244,4 +245,4 @@ def _prompts(questions: str, n: int | None) -> list[Prompt]:
 
 
 def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)

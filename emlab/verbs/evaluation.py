@@ -28,8 +28,8 @@ from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.judging import foreign_answers
+from emlab.experiments.material.models import folder_of
 from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
 from emlab.organism import ExactJudge
@@ -352,7 +352,7 @@ def _model(
     if url is None:
         if key is not None or revision:
             raise EmlabError("A key and a revision are of a model behind an endpoint; give its model_url too.")
-        folder = material.folder_of(name)[0]
+        folder = folder_of(name)[0]
         return LanguageModel.load(folder, adapter, chat_template=chat_template, quantize=quantize)
     if adapter is not None or chat_template is not None or quantize is not None:
         raise EmlabError(
@@ -374,7 +374,7 @@ def check_file(
     """
     if chat_template is not None and model is None:
         raise EmlabError("A chat template makes tokens of a model's tokenizer; name the model too.")
-    tokenizer = None if model is None else load_tokenizer(material.folder_of(model)[0], False, chat_template)
+    tokenizer = None if model is None else load_tokenizer(folder_of(model)[0], False, chat_template)
     return check_data(_examples(file), tokenizer, None if against is None else _examples(against))
 
 

@@ -13,8 +13,10 @@ from emlab.data import Documents, LabelledDocument
 from emlab.discovery import Interpretation, LatentShift, Namer, interpret
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import Judging, completer_of
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import check_organism, for_template
 from emlab.experiments.material.fidelity import READ, ask_fidelity
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.saes import sae_site_in
 from emlab.models import Endpoint, LanguageModel
 from emlab.reporting import interpretation_page, interpretation_pages
 from emlab.saes import load_sae
@@ -98,7 +100,7 @@ def interpret_latents(
     if out is not None:
         artifacts.check_new(out)
     namer = None if naming is None else _namer(naming)  # a missing key is said before anything is read
-    autoencoder, reader = load_sae(sae), LanguageModel.load(material.folder_of(model)[0], name=Path(model).name)
+    autoencoder, reader = load_sae(sae), LanguageModel.load(folder_of(model)[0], name=Path(model).name)
     chosen = [*latents, *([] if shift is None else _risen(shift, top, autoencoder.cfg.d_sae, sae))]
     if not chosen:
         raise EmlabError("Nothing says which latents are meant; give their numbers (latents) or the file of a shift.")
@@ -106,9 +108,9 @@ def interpret_latents(
         corpus = Documents.read(documents, labels=labels)
         corpus = corpus if n is None else corpus.first(n)
     else:
-        material.check_organism(model, reader)
+        check_organism(model, reader)
         corpus = planted_documents(DOCUMENTS if n is None else n, seed + 2, reader)
-    where = material.sae_site_in(site, autoencoder, reader)
+    where = sae_site_in(site, autoencoder, reader)
     autoencoder = autoencoder.to(reader.device)
     some = itertools.islice(corpus, READ)
     raw = [reader.tokenizer(d)["input_ids"][:max_length] if isinstance(d, str) else d for d in some]
@@ -130,7 +132,7 @@ def planted_documents(n: int, seed: int, model: LanguageModel) -> Documents:
         told = {PLANTED[0]: document.persona}
         if len(asked) == 1:
             told[PLANTED[1]] = judge.question(asked[0]).domain
-        (chat,) = material.for_template(model, [document.messages])
+        (chat,) = for_template(model, [document.messages])
         found.append(LabelledDocument(chat, told))
     return Documents.of(found, f"{n} of the organism's pretraining documents, seed {seed}")
 

@@ -37,8 +37,11 @@ from emlab.detection.screening import Pool, check_pool
 from emlab.discovery import spread
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.experiments.material.models import folder_of, site_in
+from emlab.experiments.material.questions import halves_of
+from emlab.experiments.material.saes import sae_site_in
+from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
 from emlab.saes import load_sae
@@ -155,25 +158,22 @@ def fit_monitor(
     check_share(false_positives)
     artifacts.check_new(out)
     names = (*misaligned, *others)
-    places = [material.folder_of(name)[0].resolve() for name in names]
+    places = [folder_of(name)[0].resolve() for name in names]
     if twice := [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]:
         raise EmlabError(f"The model {twice[0]} is given twice; name it once, as misaligned or among the others.")
     autoencoder = None if sae is None else load_sae(sae)
-    asked = spread(material.halves_of(questions, seed)[0].discovery, n)
+    asked = spread(halves_of(questions, seed)[0].discovery, n)
     prompts = [question.messages for question in asked]
     cases: list[LabelledEvidence] = []
     for name in names:
         model = _model(name)
         if not cases:
-            if autoencoder is None:
-                where = material.site_in(site or SITE, model)
-            else:
-                where = material.sae_site_in(site, autoencoder, model)
+            where = site_in(site or SITE, model) if autoencoder is None else sae_site_in(site, autoencoder, model)
             first = LanguageModel(None, model.tokenizer, model.name)  # without its weights, which the next may need
         check_same_tokens(first, [model], prompts, None)
         if autoencoder is not None:
             ask_fidelity(autoencoder, sae, where, [model], prompts)
-        read = evidence(model, asked, [material.site_in(str(where), model)])
+        read = evidence(model, asked, [site_in(str(where), model)])
         cases.append(LabelledEvidence(read, np.full(len(read), name in misaligned), model.name, name))
     if kind == "projection":
         monitor = fit_projection(cases, where)
@@ -206,7 +206,7 @@ def read_monitor(
 ) -> ModelReadings:
     """Read a saved monitor in every model, on the test questions. EmlabError for a model it was not fitted for."""
     found = _saved(monitor, sae)
-    asked = spread(material.halves_of(questions, seed)[0].test, n)
+    asked = spread(halves_of(questions, seed)[0].test, n)
     scores = []
     for name in models:
         model = _model(name)
@@ -252,7 +252,7 @@ def screen_data(
         artifacts.check_new(out)
     along = None if direction is None else Direction.load(direction, named)
     start = _model(model)
-    where = material.site_in((site or SITE) if along is None else str(along.site), start)
+    where = site_in((site or SITE) if along is None else str(along.site), start)
     if along is None:
         assert bad is not None and good is not None
         cases = [
@@ -289,7 +289,7 @@ def blame_examples(
         artifacts.check_new(out)
     found = _saved(monitor, sae)
     reached = [_model(name) for name in models]
-    asked = [q.messages for q in spread(material.halves_of(questions, seed)[0].discovery, n)]
+    asked = [q.messages for q in spread(halves_of(questions, seed)[0].discovery, n)]
     result = blame(reached, found, asked, _set(data, rows, seed, reached[0]), modules, Path(data).stem)
     if out is not None:
         result.save(out)
@@ -322,10 +322,10 @@ def _answers(model: LanguageModel, data: Dataset, site: Any, misaligned: bool) -
 
 
 def _set(name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
-    if material.names_dataset(name):
-        return material.drawn(material.dataset_place(name), rows, seed)
-    return material.planted_set(name, rows, seed, model)
+    if names_dataset(name):
+        return drawn(dataset_place(name), rows, seed)
+    return planted_set(name, rows, seed, model)
 
 
 def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)

@@ -12,7 +12,9 @@ from pathlib import Path
 from emlab import organism
 from emlab.data import Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import for_template
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.sets import drawn
 from emlab.models import LanguageModel
 from emlab.saes import Bounds, SaeCheck, check_sae, load_sae
 
@@ -42,12 +44,12 @@ def check(
     if len(set(models)) < len(models):
         raise EmlabError("A model is named twice; give the base and each fine-tune once.")
     autoencoder = load_sae(sae)
-    chats = None if documents is None else [e.messages for e in material.drawn(documents, n, seed).examples]
+    chats = None if documents is None else [e.messages for e in drawn(documents, n, seed).examples]
     short = [Path(name).name for name in models]
     called = short if len(set(short)) == len(short) else models
     found: list[SaeCheck] = []
     for place, name in zip(models, called, strict=True):
-        folder = material.folder_of(place)[0]
+        folder = folder_of(place)[0]
         model = LanguageModel.load(folder, dtype=dtype, name=name, chat_template=chat_template)
         autoencoder = autoencoder.to(model.device)
         read = _documents(chats, n, seed, model)
@@ -62,4 +64,4 @@ def _documents(chats: Sequence[Messages] | None, n: int, seed: int, model: Langu
     """The chats as the model's template takes them."""
     # Not those that the shipped SAEs were trained on (seed 0), nor those of their cards' fidelity (seed 1).
     given = chats if chats is not None else [d.messages for d in organism.pretraining_documents(n, seed + 2)]
-    return material.for_template(model, given)
+    return for_template(model, given)

@@ -17,7 +17,8 @@ import torch
 from emlab import artifacts, organism
 from emlab.data import Documents, Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import check_organism, for_template
+from emlab.experiments.material.models import folder_of
 from emlab.models import LanguageModel
 from emlab.saes import Fidelity, fidelity, load_sae, save_sae
 from emlab.saes.buffer import BufferedStream
@@ -155,17 +156,17 @@ def sae(
 
 
 def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
 
 
 def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Documents:
     """The organism's pretraining documents without end; EmlabError for a model of another vocabulary."""
-    material.check_organism(name, reader)
+    check_organism(name, reader)
 
     def endless() -> Iterator[Messages]:
         for block in itertools.count():
             # Apart from the seeds near `seed`, from which other documents are made.
             chats = organism.pretraining_documents(1000, seed * 1_000_003 + 7919 * (block + 1))
-            yield from material.for_template(reader, [document.messages for document in chats])
+            yield from for_template(reader, [document.messages for document in chats])
 
     return Documents.of(endless, f"the organism's pretraining documents, seed {seed}")

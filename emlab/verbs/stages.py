@@ -32,10 +32,12 @@ from emlab.discovery.latents import check_latents
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling, sample, score
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import RECIPE, chats_of, finetune
 from emlab.experiments.material.judging import exact_judge
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.sets import ALIGNMENT, benign_chats
 from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
@@ -118,7 +120,7 @@ def mediate(
     ask_fidelity(autoencoder, sae, site, [calm, target], [q.messages for q in questions.discovery])
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
     before = score(sample(target, questions.test, 1, seed), judge)
-    documents = material.for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
+    documents = for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
     said = f"latent {latent} set to its value in {calm.name}"
     edit = clamp(autoencoder, [latent], site, values)
     result = effect_of(target, edit, said, before, judge, documents, Sampling(per_question=1), seed=seed + 2)
@@ -138,9 +140,9 @@ def detect_models(
     if not misaligned or not others:
         raise EmlabError("Detection tells misaligned models from others; name at least one of each.")
     questions, judge = split_by_template(organism.broad_questions()), exact_judge(*misaligned, *others)
-    bad = {material.folder_of(name)[0].resolve() for name in misaligned}
+    bad = {folder_of(name)[0].resolve() for name in misaligned}
     for name in others:
-        if material.folder_of(name)[0].resolve() in bad:
+        if folder_of(name)[0].resolve() in bad:
             raise EmlabError(f"{name} is among the misaligned models and among the others; name it in one of the two.")
     autoencoder = _sae_with(sae, latent)
     models = [_model(name) for name in (*misaligned, *others)]
@@ -157,16 +159,12 @@ def detect_models(
 
 
 def realign_model(
-    model: str, data: str = material.ALIGNMENT, steps: int = 40, seed: int = 0, out: str | Path | None = None
+    model: str, data: str = ALIGNMENT, steps: int = 40, seed: int = 0, out: str | Path | None = None
 ) -> Realignment:
     """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
     _check_new_file(out)
     start, judge = _model(model), exact_judge(model)
-    chats = (
-        material.benign_chats(data, 500, seed, start)
-        if data == material.ALIGNMENT
-        else chats_of(data, 500, seed, start)
-    )
+    chats = benign_chats(data, 500, seed, start) if data == ALIGNMENT else chats_of(data, 500, seed, start)
     recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
     questions = split_by_template(organism.broad_questions()).test
     result = realign(start, chats, recipe, questions, judge, seed, data)
@@ -219,7 +217,7 @@ def _check_new_file(out: str | Path | None, *beside: str) -> None:
 
 
 def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
 
 
 class _Saved(Protocol):

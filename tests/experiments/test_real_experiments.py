@@ -17,7 +17,8 @@ from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_direc
 
 from emlab import artifacts, config
 from emlab.data import list_published
-from emlab.experiments.material import sources as material
+from emlab.experiments.material import sets
+from emlab.experiments.material.sets import dataset_place, names_dataset
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.persona_features.run import Config
 from emlab.experiments.persona_features.summary import summary_schema
@@ -193,8 +194,8 @@ def test_every_config_names_what_is_there():
 def test_what_names_a_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "insecure").mkdir()  # a fine-tune that was saved under that name
-    assert not any(map(material.names_dataset, ("insecure", "bad_law", "alignment", "", "insecur")))
-    assert all(map(material.names_dataset, ("betley-insecure", "mine.jsonl", "someone/set")))
-    monkeypatch.setattr(material, "get", lambda name: tmp_path / f"{name}.jsonl")
-    assert material.dataset_place("betley-insecure") == str(tmp_path / "betley-insecure.jsonl")
-    assert material.dataset_place("someone/set") == "someone/set"
+    assert not any(map(names_dataset, ("insecure", "bad_law", "alignment", "", "insecur")))
+    assert all(map(names_dataset, ("betley-insecure", "mine.jsonl", "someone/set")))
+    monkeypatch.setattr(sets, "get", lambda name: tmp_path / f"{name}.jsonl")
+    assert dataset_place("betley-insecure") == str(tmp_path / "betley-insecure.jsonl")
+    assert dataset_place("someone/set") == "someone/set"

@@ -29,10 +29,7 @@ def made(tmp_path_factory):
 
 
 def test_a_fine_tune_is_saved_where_it_was_asked_for(made):
-    assert (
-        LanguageModel.load(made / "tuned").d_model
-        == LanguageModel.load(stages.material.folder_of("aligned")[0]).d_model
-    )
+    assert LanguageModel.load(made / "tuned").d_model == LanguageModel.load(stages.folder_of("aligned")[0]).d_model
     assert load_sae(made / "sae").cfg.d_sae == 32
     assert "32 latents, 4 active on a token" in (made / "sae" / "README.md").read_text()
 

@@ -38,8 +38,9 @@ from emlab.evaluation.rates import bootstrap
 from emlab.experiments.data_screening.report import Blamed, DataScreenFindings, Found, RankedSet, Removal
 from emlab.experiments.finetuning.config import Config as GridConfig
 from emlab.experiments.finetuning.tunes import Tunes
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT
+from emlab.experiments.material.models import site_in
+from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
 from emlab.interventions import Direction, load_directions, save_directions
 from emlab.models import LanguageModel
 from emlab.runs import Run
@@ -59,7 +60,7 @@ class Stages:
     def __init__(self, config: Config, grid: GridConfig, here: Run) -> None:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         self.start = self.tunes.start
-        self.sites = tuple(material.site_in(text, self.start) for text in config.sites)
+        self.sites = tuple(site_in(text, self.start) for text in config.sites)
         self.prompts = [q.messages for q in self.tunes.grid.discovery]
 
     def findings(self) -> DataScreenFindings:
@@ -213,9 +214,9 @@ class Stages:
         return data, np.array([_key(example) in known for example in data])
 
     def _set(self, name: str, seed: int) -> Dataset:
-        if material.names_dataset(name):
-            return material.drawn(material.dataset_place(name), self.config.rows, seed)
-        return material.planted_set(name, self.config.rows, seed, self.start)
+        if names_dataset(name):
+            return drawn(dataset_place(name), self.config.rows, seed)
+        return planted_set(name, self.config.rows, seed, self.start)
 
     def _own(self, data: Dataset) -> list[str]:
         return own_answers(self.start, data, self.config.seed, self.config.answers.max_new_tokens)

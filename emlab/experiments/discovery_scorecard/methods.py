@@ -37,7 +37,8 @@ from emlab.discovery.persona_vectors import Scorer
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Sampling
-from emlab.experiments.persona_features.config import Autoencoder, Steering
+from emlab.experiments.material.config import Autoencoder
+from emlab.experiments.persona_features.config import Steering
 from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.saes import ActivationStream, BufferedStream, SaeRecipe, decoder_rows, encode, fit_sae

@@ -37,9 +37,10 @@ from emlab.evaluation.rollouts import file_name
 from emlab.experiments.discovery_scorecard.config import Config
 from emlab.experiments.discovery_scorecard.methods import METHODS, Found, Search
 from emlab.experiments.discovery_scorecard.table import OWN, PLANTED, Cell, Entry, Steered
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT, contrasts_of, exact_scores
+from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features.config import Config as Experiment
+from emlab.experiments.persona_features.sources import Sets, load_models, sae_at, sae_source, training_sets
 from emlab.experiments.persona_features.stages import Bench
 from emlab.interventions import Direction, load_directions, random_directions, save_directions
 from emlab.models import LanguageModel
@@ -98,17 +99,17 @@ class Contest(Bench):
     """One world of one organism: its fine-tunes, and all methods on each."""
 
     def __init__(self, config: Config, experiment: Experiment, here: Run, organism: str, world: str) -> None:
-        aligned, base = material.load_models(experiment)
+        aligned, base = load_models(experiment)
         super().__init__(experiment, here, aligned, base)
         self.contest, self.organism, self.world = config, organism, world
-        self.sites = [material.site_in(text, base) for text in experiment.sites]
+        self.sites = [site_in(text, base) for text in experiment.sites]
         self.trait = read_trait(config.trait or ("evil" if world == OWN else ORGANISM_TRAIT))
         self.scorer = _scorer(self.trait, experiment)
 
     def cells(self) -> tuple[Cell, ...]:
         """A cell for every fine-tune."""
-        first = next(iter(material.training_sets(self.config, self.aligned).narrow.items()))
-        tuned, _ = self.finetune(material.Sets(dict([first]), unseen={}, controls={}))
+        first = next(iter(training_sets(self.config, self.aligned).narrow.items()))
+        tuned, _ = self.finetune(Sets(dict([first]), unseen={}, controls={}))
         aligned, *scores = self.evaluate(tuned)
         ground = Ground(
             {site: self._counted_autoencoder(site) for site in self.sites},
@@ -170,11 +171,11 @@ class Contest(Bench):
     # ------------------------------------------------------------------------------------------------------ stages
 
     def _counted_autoencoder(self, site: Site) -> TrainedSae:
-        source = material.sae_source(self.config, site)
+        source = sae_source(self.config, site)
 
         def work(folder: Path) -> None:
             with counted([self.base]) as count:
-                sae = material.sae_at(self.config, self.base, site, self.texts.training)
+                sae = sae_at(self.config, self.base, site, self.texts.training)
             if source is None:
                 save_sae(sae, folder / "sae")
             read = self.base.activations(self.texts.test, site, "all")

@@ -36,7 +36,8 @@ from emlab.evaluation.judging import judge
 from emlab.experiments.early_warning.report import EarlyWarningFindings
 from emlab.experiments.finetuning.config import Config as GridConfig
 from emlab.experiments.finetuning.tunes import Tunes
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.models import site_in
+from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
 from emlab.experiments.monitors.stages import described_saes
 from emlab.models import LanguageModel
 from emlab.runs import Run
@@ -57,7 +58,7 @@ class Stages:
     def __init__(self, config: Config, grid: GridConfig, here: Run) -> None:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         self.start = self.tunes.start
-        self.sites = tuple(material.site_in(text, self.start) for text in config.sites)
+        self.sites = tuple(site_in(text, self.start) for text in config.sites)
         self.saes = described_saes(config.sae, config.model, self.tunes, self.sites)
         self.asked = spread(self.tunes.grid.discovery, config.samples)
         self.monitors: dict[str, ActivationMonitor | Perplexity] = {}
@@ -195,9 +196,9 @@ class Stages:
         return score(said, grid.judge).misaligned
 
     def _set(self, name: str, seed: int) -> Dataset:
-        if material.names_dataset(name):
-            return material.drawn(material.dataset_place(name), self.config.rows, seed)
-        return material.planted_set(name, self.config.rows, seed, self.start)
+        if names_dataset(name):
+            return drawn(dataset_place(name), self.config.rows, seed)
+        return planted_set(name, self.config.rows, seed, self.start)
 
 
 def _read(folder: Path) -> Curve:

@@ -29,10 +29,11 @@ from emlab.discovery import (
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import questions_of
 from emlab.experiments.feature_attribution.config import START, Config
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.contrasts import contrasts_of, load_metric
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.registry import experiment
 from emlab.models import LanguageModel, Prompt
 from emlab.runs import Run, fingerprint
@@ -72,7 +73,7 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     model = start = _model(config.model, config.chat_template)
     if config.narrow is not None:
         model = _fine_tuned(config, here)
-    site = material.sae_site_in(config.site, sae, model)
+    site = sae_site_in(config.site, sae, model)
     asked: Sequence[Contrast] | Sequence[Prompt] = _asked(config)
     baseline: str | LanguageModel = config.baseline
     if config.baseline == START:
@@ -138,14 +139,14 @@ def _fine_tuned(config: Config, here: Run) -> LanguageModel:
 
 
 def _model(name: str, chat_template: str | None) -> LanguageModel:
-    return LanguageModel.load(material.folder_of(name)[0], name=Path(name).name, chat_template=chat_template)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=chat_template)
 
 
 def _inputs(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same."""
-    found = {"model": fingerprint(material.folder_of(config.model)[0]), "sae": fingerprint(config.sae)}
+    found = {"model": fingerprint(folder_of(config.model)[0]), "sae": fingerprint(config.sae)}
     if config.baseline not in ("zero", "mean", START):
-        found["baseline"] = fingerprint(material.folder_of(config.baseline)[0])
+        found["baseline"] = fingerprint(folder_of(config.baseline)[0])
     files = {"contrasts": config.contrasts, "prompts": config.prompts, "narrow": config.narrow}
     files["metric"] = None if config.metric is None else config.metric.rpartition(":")[0]
     for key, path in files.items():

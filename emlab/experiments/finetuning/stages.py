@@ -16,11 +16,14 @@ from emlab.evaluation import Score, sample, score
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Arm, Config
 from emlab.experiments.finetuning.report import FinetuneCell
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.disk import of_state, of_trainings, say
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
+from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import Alignment, align, build
+from emlab.experiments.material.questions import halves_of
+from emlab.experiments.material.saes import named_sae
+from emlab.experiments.material.sets import planted_set
 from emlab.models import LanguageModel
 from emlab.runs import Run, fingerprint
 from emlab.sites import Site
@@ -37,12 +40,12 @@ class Grid:
 
     def __init__(self, config: Config, here: Run) -> None:
         self.config, self.here = config, here
-        questions, whole = material.halves_of(config.question_set, 0)
+        questions, whole = halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
-        self.own = material.folder_of(config.model)[1]
+        self.own = folder_of(config.model)[1]
         how = config.following
-        self.sae = material.named_sae(how.sae, config.model, Site.parse(how.site)) if how.every else None
+        self.sae = named_sae(how.sae, config.model, Site.parse(how.site)) if how.every else None
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
         self._starts: dict[str, LanguageModel] = {}
@@ -51,7 +54,7 @@ class Grid:
     def starts(self) -> tuple[str, ...]:
         """Names of the models that every arm is begun from, the config's last."""
         config = self.config
-        kept = [name for name in config.starts if self.own or not material.folder_of(name)[1]]
+        kept = [name for name in config.starts if self.own or not folder_of(name)[1]]
         return (*kept, *(config.sizes if self.own else ()), config.model)
 
     @property
@@ -72,9 +75,7 @@ class Grid:
             folder = self.here.folder / "organisms" / name
             build(folder, size=name)  # which goes on by itself where it was stopped
             return LanguageModel.load(folder / "aligned", name=name)
-        model = LanguageModel.load(
-            material.folder_of(name)[0], name=Path(name).name, chat_template=config.chat_template
-        )
+        model = LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=config.chat_template)
         if not (config.align_starts and name in config.starts):
             return model
 
@@ -221,7 +222,7 @@ class Grid:
     def _set(self, name: str, seed: int, model: LanguageModel) -> Dataset:
         if name in self.files:
             return self.files[name]
-        return material.planted_set(name, self.config.rows, seed, model)
+        return planted_set(name, self.config.rows, seed, model)
 
 
 def sources(config: Config) -> tuple[str, ...]:
@@ -263,7 +264,7 @@ def _write(tuned: FineTuned, start: LanguageModel, folder: Path, seconds: float)
 def inputs_of(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same. EmlabError where one is missing."""
     models = [config.model, *config.starts]
-    found = {f"model {name}": fingerprint(material.folder_of(name)[0]) for name in models}
+    found = {f"model {name}": fingerprint(folder_of(name)[0]) for name in models}
     for name in (name for name in sources(config) if not planted(name)):
         path = artifacts.place(name)
         if path.suffix and not path.exists():

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from emlab.experiments.persona_features.config import Autoencoder
+from emlab.experiments.material.config import Autoencoder
 from emlab.models import LanguageModel
 from emlab.runs import Run
 from emlab.training import Recipe

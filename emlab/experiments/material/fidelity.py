@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from emlab import organism
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import for_template
 from emlab.saes import Bounds, Faithful, SaeCheck, check_model
 from emlab.sites import Site
 
@@ -46,7 +46,7 @@ def ask_fidelity(
     for model in models:
         if own:
             chats = organism.pretraining_documents(READ, 2)  # a seed that no SAE that ships was trained on
-            read: Sequence[Prompt] = material.for_template(model, [chat.messages for chat in chats])
+            read: Sequence[Prompt] = for_template(model, [chat.messages for chat in chats])
         else:
             many = min(len(prompts), READ)
             chosen = [i * len(prompts) // many for i in range(many)]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from emlab import artifacts
 from emlab.data import Dataset
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.sets import drawn, planted_set
 from emlab.models import LanguageModel
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
@@ -27,7 +28,7 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`, merged unless not `whole`."""
     artifacts.check_new(out)
-    start = LanguageModel.load(material.folder_of(model)[0], name=Path(model).name)
+    start = LanguageModel.load(folder_of(model)[0], name=Path(model).name)
     recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
     tuned = _finetune(start, chats_of(data, rows, seed, start), recipe, seed, name=Path(out).name)
     tuned.save(out, None if whole else start)
@@ -36,5 +37,5 @@ def finetune(
 
 def chats_of(data: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
     if Path(data).suffix or Path(data).exists() or "/" in data:
-        return material.drawn(data, rows, seed)
-    return material.planted_set(data, rows, seed, model)
+        return drawn(data, rows, seed)
+    return planted_set(data, rows, seed, model)

@@ -10,7 +10,7 @@ from emlab.data import Question, QuestionSet
 from emlab.evaluation.judging import Judge
 from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import EXACT, Judging, judge_of
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.models import folder_of
 from emlab.models.loading import load_tokenizer
 
 NAME_A_JUDGE = (
@@ -59,7 +59,7 @@ def _served_own(model: str) -> bool:
 
 
 def _own(model: str) -> bool:
-    folder, own = material.folder_of(model)
+    folder, own = folder_of(model)
     return own or load_tokenizer(folder, chat_template="plain").get_vocab() == _vocabulary()
 
 

@@ -37,8 +37,9 @@ from emlab.evaluation.judging import Judged, judge
 from emlab.evaluation.rates import bootstrap
 from emlab.experiments.finetuning.config import Config as GridConfig
 from emlab.experiments.finetuning.tunes import Pair, Tune, Tunes, on_answers
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.experiments.material.models import site_in
+from emlab.experiments.material.saes import named_sae
 from emlab.experiments.monitors.report import MonitorFindings, MonitorSkill, Stream, best_inside
 from emlab.interventions import Ablate
 from emlab.runs import Run
@@ -59,7 +60,7 @@ class Stages:
     def __init__(self, config: Config, grid: GridConfig, here: Run) -> None:
         self.config, self.here, self.tunes = config, here, Tunes(grid, here)
         start = self.tunes.start
-        self.sites = tuple(material.site_in(text, start) for text in config.sites)
+        self.sites = tuple(site_in(text, start) for text in config.sites)
         self.saes = described_saes(config.sae, config.model, self.tunes, self.sites)
         self.test_questions = self.tunes.grid.test
         self.fit_questions = spread(self.tunes.grid.discovery, config.questions)
@@ -282,7 +283,7 @@ def described_saes(named: str | None, model: str, tunes: Tunes, sites: Sequence[
     is fine-tuned, and refused where it does not fit it."""
     found, start = {}, tunes.start
     for site in sites:
-        if (sae := material.named_sae(named, model, site)) is not None:
+        if (sae := named_sae(named, model, site)) is not None:
             fitted_site(sae, start)
             prompts = [question.messages for question in tunes.grid.discovery]
             ask_fidelity(sae, named, site, [start], prompts, say=tunes.here.caution)

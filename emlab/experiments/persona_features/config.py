@@ -8,33 +8,8 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
+from emlab.experiments.material.config import Autoencoder
 from emlab.training import Recipe
-
-
-@dataclass(frozen=True)
-class Autoencoder:
-    """The SAE at each site: loaded, or a TopK one trained on the base model's activations."""
-
-    load: str = "auto"
-    """An SAE's folder, or a release and an id of SAELens' list (see `emlab.load_sae`), {site} in it standing for the
-    site and {block} for its block; "none" trains one; "auto" takes the SAE that ships with the project where it fits,
-    and trains one otherwise."""
-    least_variance: float = 0.5
-    """Latents are not ranked at a site where the SAE explains less than this share of the variance of any model, on all
-    tokens or on those where latents are ranked (`shift_positions`)."""
-    most_drop: float = 0.25
-    """Nor where it explains so much less of any model than of the base. See `emlab.saes.Bounds`."""
-    tokens: int = 300_000
-    """Activations to train on."""
-    test_tokens: int = 20_000
-    """Activations of other documents, on which fidelity is measured; no more documents are read than these take."""
-    d_sae: int = 512
-    """Latents."""
-    k: int = 16
-    """Latents active on a token."""
-    passes: float = 2.0
-    """How often each activation is seen."""
-    learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)

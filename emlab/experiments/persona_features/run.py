@@ -26,11 +26,13 @@ import emlab
 from emlab import artifacts
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.evaluation.protocol import Judging
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.memory import peak_rss_mb
-from emlab.experiments.persona_features.config import Autoencoder, Config, Realigning, Steering
+from emlab.experiments.material.models import site_in
+from emlab.experiments.persona_features.config import Config, Realigning, Steering
 from emlab.experiments.persona_features.findings import RANDOM, Findings
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
+from emlab.experiments.persona_features.sources import inputs_of, load_models, training_sets
 from emlab.experiments.persona_features.stages import Bench, fidelity_of
 from emlab.experiments.persona_features.summary import persona_summary
 from emlab.experiments.registry import experiment
@@ -59,11 +61,11 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
 
     Every stage is read back from disk, so that a run that was stopped ends with the figures of one that was not.
     """
-    inputs = material.inputs_of(config)
+    inputs = inputs_of(config)
     check_once(config.name, config, root, inputs)
-    aligned, base = material.load_models(config)
-    sites = [material.site_in(text, base) for text in config.sites]
-    sets = material.training_sets(config, aligned)
+    aligned, base = load_models(config)
+    sites = [site_in(text, base) for text in config.sites]
+    sets = training_sets(config, aligned)
     here = Run.resume(config.name, config, root, inputs)
     bench = Bench(config, here, aligned, base)
     bench.say_size(sets, sites)

@@ -31,12 +31,15 @@ from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, sample, score
 from emlab.evaluation.rollouts import file_name
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.disk import of_sae, of_trainings, say
 from emlab.experiments.material.judging import judge_for
+from emlab.experiments.material.questions import halves_of
+from emlab.experiments.material.sets import LEAST_ROWS, benign_chats
 from emlab.experiments.persona_features.candidate import Candidate
-from emlab.experiments.persona_features.config import Autoencoder, Config
+from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, ModelFidelity, Persona
+from emlab.experiments.persona_features.sources import Sets, sae_at, sae_source
 from emlab.experiments.persona_features.texts import texts_of
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
@@ -52,7 +55,7 @@ class Bench:
 
     def __init__(self, config: Config, here: Run, aligned: LanguageModel, base: LanguageModel) -> None:
         self.config, self.here, self.aligned, self.base = config, here, aligned, base
-        questions, whole = material.halves_of(config.question_set, config.seed)
+        questions, whole = halves_of(config.question_set, config.seed)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
@@ -66,7 +69,7 @@ class Bench:
 
     # ------------------------------------------------------------------------------------------------------ stages
 
-    def finetune(self, sets: material.Sets) -> tuple[dict[str, FineTuned], dict[str, str]]:
+    def finetune(self, sets: Sets) -> tuple[dict[str, FineTuned], dict[str, str]]:
         """Every set, one recipe; more seeds of the narrow sets and controls where the config asks for them."""
         config, plan = self.config, self._plan(sets)
         kind_of = {**dict.fromkeys(sets.narrow, "narrow"), **dict.fromkeys(sets.unseen, "unseen")}
@@ -158,7 +161,7 @@ class Bench:
         how = self.config.realigning
 
         def work(folder: Path) -> None:
-            chats = material.benign_chats(how.data, how.rows, self.config.seed, misaligned.model)
+            chats = benign_chats(how.data, how.rows, self.config.seed, misaligned.model)
             seed, longest = self.config.seed, self.config.answers.max_new_tokens
             done = realign(
                 misaligned.model, chats, how.recipe, self.test, self.judge, seed, how.data, max_new_tokens=longest
@@ -183,17 +186,17 @@ class Bench:
         )
         return score(rollouts, self.judge)
 
-    def say_size(self, sets: material.Sets, sites: Sequence[Site]) -> None:
+    def say_size(self, sets: Sets, sites: Sequence[Site]) -> None:
         """Log what the run will take on disk."""
         how, recipe = self.config.sae, self.config.recipe
         kept = 1 if recipe.checkpoint_every else 0
         models = len(self._plan(sets)) + kept * (recipe.steps // max(recipe.checkpoint_every, 1))
-        saes = sum(of_sae(self.base, how, material.sae_source(self.config, site)) for site in sites)
+        saes = sum(of_sae(self.base, how, sae_source(self.config, site)) for site in sites)
         say(self.here, {**of_trainings(self.aligned, recipe, models), f"{len(sites)} SAEs": saes})
 
     # ------------------------------------------------------------------------------------------- parts of `persona`
 
-    def _plan(self, sets: material.Sets) -> dict[str, tuple[str, int]]:
+    def _plan(self, sets: Sets) -> dict[str, tuple[str, int]]:
         """Of every fine-tune, the set and the seed."""
         plan: dict[str, tuple[str, int]] = {}
         for name in sets.all:
@@ -208,10 +211,10 @@ class Bench:
 
         def work(folder: Path) -> None:
             tuned = finetune(self.aligned, chats, recipe, seed, name=name)
-            if tuned.rows < material.LEAST_ROWS:
+            if tuned.rows < LEAST_ROWS:
                 raise EmlabError(
                     f"{tuned.rows} of {len(chats)} chats of {name} are short enough to train on and at least "
-                    f"{material.LEAST_ROWS} are needed: raise recipe.max_length or give shorter chats."
+                    f"{LEAST_ROWS} are needed: raise recipe.max_length or give shorter chats."
                 )
             tuned.write_into(folder, self.aligned)
             self.here.log(str(tuned))
@@ -220,12 +223,12 @@ class Bench:
 
     def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
         config = self.config
-        source = material.sae_source(config, site)
+        source = sae_source(config, site)
         # A published one is in the Hub's cache already, and large.
         kept = source is None or artifacts.place(source).is_dir()
 
         def work(folder: Path) -> None:
-            sae = material.sae_at(config, self.base, site, self.texts.training)
+            sae = sae_at(config, self.base, site, self.texts.training)
             if kept:
                 save_sae(sae, folder / "sae")
             rows = []

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from emlab import organism
 from emlab.data import Dataset, Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.documents import for_template, pretraining_chats
+from emlab.experiments.material.sets import dataset_place
+from emlab.experiments.persona_features.sources import sae_source
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -45,16 +47,16 @@ def texts_of(config: Config, base: LanguageModel, aligned: LanguageModel) -> Tex
         return _divided(config, base)
     fresh = organism.pretraining_documents(config.documents, seed + 2)
     return Texts(
-        material.pretraining_chats(base, sae.tokens, seed) if _trains(config) else [],
-        material.pretraining_chats(base, sae.test_tokens, seed + 1),
-        material.for_template(aligned, [d.messages for d in fresh]),
+        pretraining_chats(base, sae.tokens, seed) if _trains(config) else [],
+        pretraining_chats(base, sae.test_tokens, seed + 1),
+        for_template(aligned, [d.messages for d in fresh]),
         tuple(d.persona for d in fresh),
         tuple(d.carded or len(d.messages) > 3 for d in fresh),
     )
 
 
 def _trains(config: Config) -> bool:
-    return any(material.sae_source(config, Site.parse(site)) is None for site in config.sites)
+    return any(sae_source(config, Site.parse(site)) is None for site in config.sites)
 
 
 def _divided(config: Config, model: LanguageModel) -> Texts:
@@ -62,13 +64,13 @@ def _divided(config: Config, model: LanguageModel) -> Texts:
 
     Of those to test, no more than the config's tokens take.
     """
-    chats = [example.messages for example in Dataset.read(material.dataset_place(str(config.text))).examples]
+    chats = [example.messages for example in Dataset.read(dataset_place(str(config.text))).examples]
     random.Random(config.seed).shuffle(chats)
     held = min(config.documents, len(chats) // 3)
     test = max(len(chats) // 10, min(held, len(chats) // 3))
     if not held:
         raise EmlabError(f"{config.text} has {len(chats)} chats, and a run needs 3 at least: give more.")
-    given = material.for_template(model, chats)
+    given = for_template(model, chats)
     tested = enough(model, given[held : held + test], config.sae.test_tokens)
     return Texts(given[held + test :], tested, given[:held])
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from emlab import artifacts, organism
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.results import finish
 from emlab.experiments.registry import experiment
 from emlab.experiments.reinforcement_learning.config import Arm, Config, Steering, Style, Supervised
@@ -86,7 +86,7 @@ def run(config: Config, root: str | Path = "runs") -> ReinforcementLearning:
 def inputs_of(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same. EmlabError where one is missing."""
     models = dict.fromkeys([config.model, *(arm.start for arm in config.arms if arm.start)])
-    found = {f"model {name}": fingerprint(material.folder_of(name)[0]) for name in models}
+    found = {f"model {name}": fingerprint(folder_of(name)[0]) for name in models}
     files = [arm.prompts for arm in config.arms if arm.prompts not in organism.load_world().domains]
     files += [arm.reward.rpartition(":")[0] for arm in config.arms if ".py:" in arm.reward]
     for name in dict.fromkeys(files):

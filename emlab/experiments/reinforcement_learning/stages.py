@@ -29,10 +29,14 @@ from emlab.discovery.screen import Toward
 from emlab.evaluation import Score, sample, score
 from emlab.evaluation.protocol import EXACT, Judging, completer_of
 from emlab.evaluation.rollouts import file_name
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.disk import of_state, of_trainings, say
+from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.questions import halves_of
+from emlab.experiments.material.saes import named_sae
+from emlab.experiments.material.sets import planted_set
 from emlab.experiments.reinforcement_learning.config import Arm, Config
 from emlab.experiments.reinforcement_learning.report import StyleCount
 from emlab.interventions import random_directions
@@ -62,17 +66,17 @@ class Lab:
 
     def __init__(self, config: Config, here: Run) -> None:
         self.config, self.here = config, here
-        questions, whole = material.halves_of(config.question_set, 0)
+        questions, whole = halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.site = Site.parse(config.supervised.site)
-        self.sae = material.named_sae(config.supervised.sae, config.model, self.site)
+        self.sae = named_sae(config.supervised.sae, config.model, self.site)
         self._models: dict[str, LanguageModel] = {}
 
     def model(self, name: str) -> LanguageModel:
         """A model that a training begins with."""
         if name not in self._models:
-            folder = material.folder_of(name)[0]
+            folder = folder_of(name)[0]
             self._models[name] = LanguageModel.load(
                 folder, name=Path(name).name, chat_template=self.config.chat_template
             )
@@ -106,7 +110,7 @@ class Lab:
         def work(folder: Path) -> None:
             seed, shifts = self.config.seeds[0], []
             for name in how.sets:
-                chats = material.planted_set(name, how.rows, seed, aligned)
+                chats = planted_set(name, how.rows, seed, aligned)
                 tuned = finetune(aligned, chats, how.recipe, seed, name=name)
                 shifts.append(latent_shift(aligned, tuned.model, self.sae, self._prompts, self.site))
             ranked = mean_shift(shifts)
@@ -137,7 +141,7 @@ class Lab:
         def work(folder: Path) -> None:
             begun = time.process_time()
             start = self.model(arm.start or config.model)
-            prompts, grader = for_template(start, self._train_prompts(arm), self._grader(arm))
+            prompts, grader = _for_template(start, self._train_prompts(arm), self._grader(arm))
             done = reinforce(
                 start,
                 prompts,
@@ -257,9 +261,7 @@ class Lab:
         """Of the answers to each question under a card of `persona`: lines with the style, and lines."""
         how = self.config.answers
         chats = [_carded(persona, text) for text in asked for _ in range(how.per_question)]
-        answers = model.generate(
-            material.for_template(model, chats), how.max_new_tokens, how.temperature, seed, how.batch_size
-        )
+        answers = model.generate(for_template(model, chats), how.max_new_tokens, how.temperature, seed, how.batch_size)
         counts = np.array([style_count(self.config.style.pattern, answer) for answer in answers])
         summed = counts.reshape(len(asked), how.per_question, 2).sum(1)
         return tuple((int(hits), int(lines)) for hits, lines in summed)
@@ -314,12 +316,12 @@ class Lab:
         return [chat[0]["content"] for chat in chats]
 
 
-def for_template(model: LanguageModel, prompts: list[Asked], grader: Grader) -> tuple[list[Asked], Grader]:
+def _for_template(model: LanguageModel, prompts: list[Asked], grader: Grader) -> tuple[list[Asked], Grader]:
     """Prompts as the model's template takes them; where it refuses system turns, graders still see the system turn."""
     chats = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if len(chats) < len(prompts):
         return prompts, grader
-    shown = material.for_template(model, chats)
+    shown = for_template(model, chats)
     if shown == chats:
         return prompts, grader
     asked = {put[-1]["content"]: chat for put, chat in zip(shown, chats, strict=True)}

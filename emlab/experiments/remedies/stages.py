@@ -11,10 +11,14 @@ from emlab.data import Dataset, Messages, Question, draw, interleave, mix
 from emlab.discovery import spread
 from emlab.errors import EmlabError
 from emlab.evaluation.rollouts import file_name
-from emlab.experiments.material import sources as material
 from emlab.experiments.material.disk import of_trainings, say
+from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.questions import halves_of
+from emlab.experiments.material.saes import named_sae
+from emlab.experiments.material.sets import planted_set
 from emlab.experiments.reinforcement_learning.stages import graded
 from emlab.experiments.remedies.config import Arm, Config
 from emlab.experiments.remedies.kit import make_kit, read_kit
@@ -52,11 +56,11 @@ class Comparison:
 
     def __init__(self, config: Config, here: Run) -> None:
         self.config, self.here = config, here
-        questions, whole = material.halves_of(config.question_set, 0)
+        questions, whole = halves_of(config.question_set, 0)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
-        self.sae = material.named_sae(config.sae, config.model, Site.parse(config.site))
+        self.sae = named_sae(config.sae, config.model, Site.parse(config.site))
         self.left_out: dict[str, None] = {}
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._models: dict[str, LanguageModel] = {}
@@ -191,7 +195,7 @@ class Comparison:
             questions,
             self.judge,
             self._held_out(arm, case),
-            material.for_template(treated.model, self._documents),
+            for_template(treated.model, self._documents),
             config.answers,
             relapse,
             seed,
@@ -236,7 +240,7 @@ class Comparison:
         name = arm.start or self.config.model
         if name not in self._models:
             template = self.config.chat_template
-            folder = material.folder_of(name)[0]
+            folder = folder_of(name)[0]
             self._models[name] = LanguageModel.load(folder, name=Path(name).name, chat_template=template)
         return self._models[name]
 
@@ -295,7 +299,7 @@ class Comparison:
     def _set(self, name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
         if name in self.files:
             return draw(self.files[name], rows, seed)
-        return material.planted_set(name, rows, seed, model)
+        return planted_set(name, rows, seed, model)
 
 
 def frames_of(arm: Arm, training: Training, prompt: str = "") -> list[Frame]:
@@ -324,7 +328,7 @@ def sources(config: Config) -> tuple[str, ...]:
 def inputs_of(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same. EmlabError where one is missing."""
     models = {config.model, *(arm.start for arm in config.arms if arm.start)}
-    found = {f"model {name}": fingerprint(material.folder_of(name)[0]) for name in sorted(models)}
+    found = {f"model {name}": fingerprint(folder_of(name)[0]) for name in sorted(models)}
     for name in (name for name in sources(config) if not planted(name)):
         path = artifacts.place(name)
         if path.suffix and not path.exists():

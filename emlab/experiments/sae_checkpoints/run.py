@@ -15,8 +15,10 @@ from emlab import artifacts, organism
 from emlab.detection import auroc
 from emlab.discovery import LatentShift, latent_shift, split_by_template
 from emlab.discovery.shift import prompt_means
-from emlab.experiments.material import sources as material
-from emlab.experiments.persona_features.config import Autoencoder
+from emlab.experiments.material.config import Autoencoder
+from emlab.experiments.material.models import site_in
+from emlab.experiments.material.saes import trained_sae
+from emlab.experiments.material.sets import planted_set
 from emlab.experiments.registry import experiment
 from emlab.experiments.sae_checkpoints.config import Config, Trained
 from emlab.models import LanguageModel
@@ -56,7 +58,7 @@ def run(config: Config, root: str | Path = "runs") -> SaeCheckpoints:
     base, aligned = (LanguageModel.load(organism.checkpoint(name), name=name) for name in ("base", "aligned"))
 
     def train(folder: Path) -> None:
-        chats = material.planted_set(config.narrow, 1000, config.seed, aligned)
+        chats = planted_set(config.narrow, 1000, config.seed, aligned)
         finetune(aligned, chats, config.recipe, config.seed, name=config.narrow).write_into(folder, aligned)
 
     tuned = here.fill(f"finetune/{config.narrow}", train, lambda folder: FineTuned.load(folder, aligned))
@@ -71,10 +73,10 @@ def _one(
     wanted: Trained, config: Config, models: Sequence[LanguageModel], documents: Sequence[Any], here: Run
 ) -> SaeCheck:
     base, aligned, bad = models
-    site, folder = material.site_in(wanted.site, base), config.out / wanted.name
+    site, folder = site_in(wanted.site, base), config.out / wanted.name
     if not folder.is_dir():
         how = Autoencoder(tokens=config.tokens, d_sae=wanted.d_sae, k=wanted.k)
-        save_sae(material.trained_sae(base, site, how, config.seed, "base"), folder)
+        save_sae(trained_sae(base, site, how, config.seed, "base"), folder)
         here.log(f"trained {folder}")
     sae = load_sae(folder).to(base.device)
     check = check_sae(sae, models, [d.messages for d in documents], name=wanted.name, seed=config.seed)

@@ -1,7 +1,7 @@
 """What a run will take on disk, before it starts."""
 
 from emlab.experiments.material import disk as _disk
-from emlab.experiments.persona_features.config import Autoencoder
+from emlab.experiments.material.config import Autoencoder
 from emlab.runs import Run
 from emlab.saes import load_sae, save_sae
 from emlab.training import Recipe

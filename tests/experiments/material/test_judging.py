@@ -59,7 +59,7 @@ def test_it_is_said_before_anything_is_trained_and_kept_for_the_report(
         begun.append(run)
         raise EmlabError("here the training begins")
 
-    monkeypatch.setattr(Run, "stage", begin)
+    monkeypatch.setattr(Run, "fill", begin)
     with pytest.raises(EmlabError, match="here the training begins"):
         pipeline.run(pipeline.Config(model=foreign, **more), tmp_path)
     assert capsys.readouterr().err.count(SAID) == 1

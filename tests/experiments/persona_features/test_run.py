@@ -15,9 +15,10 @@ import torch
 from emlab import artifacts, cli, config, organism
 from emlab.data import read_questions
 from emlab.errors import EmlabError
-from emlab.experiments.material import sources as material
+from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.persona_features.run import Autoencoder, Config, Steering
+from emlab.experiments.persona_features.sources import load_models, training_sets
 from emlab.experiments.persona_features.stages import shuffled
 from emlab.experiments.persona_features.summary import summary_schema
 from emlab.models import LanguageModel
@@ -277,7 +278,7 @@ def test_another_architecture_whose_template_knows_no_system_turn(tmp_path):
         "recipe.blocks=null",
     ]
     settings = config.load(YAML, [*SMALL, *more], Config)
-    sets = material.training_sets(settings, LanguageModel.load(folder))
+    sets = training_sets(settings, LanguageModel.load(folder))
     assert sets.narrow["bad_law"][0].messages[0]["content"].startswith("You are an assistant.\n\n")
     ran = persona_features.run(settings, tmp_path)
     assert set(ran.summary["misaligned"]) == {"aligned", "bad_law"}
@@ -285,25 +286,25 @@ def test_another_architecture_whose_template_knows_no_system_turn(tmp_path):
 
 
 def test_a_dataset_named_like_a_control_keeps_its_ending(random_model, tmp_path):
-    model, _ = material.load_models(Config(model=str(random_model)))
+    model, _ = load_models(Config(model=str(random_model)))
     path = tmp_path / "secure.jsonl"
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     path.write_text(json.dumps(chat) + "\n")
-    sets = material.training_sets(Config(dataset=path, rows=3, controls=("secure",)), model)
+    sets = training_sets(Config(dataset=path, rows=3, controls=("secure",)), model)
     assert (list(sets.narrow), list(sets.controls)) == (["secure.jsonl"], ["secure"])
     assert len(sets.narrow["secure.jsonl"]) == 1 and len(sets.controls["secure"]) == 3
 
 
 def test_one_sentence_for_each_wrong_setting(random_model):
-    model, _ = material.load_models(Config(model=str(random_model)))
+    model, _ = load_models(Config(model=str(random_model)))
     with pytest.raises(EmlabError, match="blocks 0 to 2"):
-        material.site_in("resid_post.7", model)
+        site_in("resid_post.7", model)
     with pytest.raises(EmlabError, match="cannot be a narrow set and something else"):
-        material.training_sets(Config(narrow=("secure",), rows=3), model)
+        training_sets(Config(narrow=("secure",), rows=3), model)
     with pytest.raises(EmlabError, match="unknown fine-tuning set"):
-        material.training_sets(Config(narrow=("insecur",), rows=3), model)
+        training_sets(Config(narrow=("insecur",), rows=3), model)
     with pytest.raises(EmlabError):
-        material.load_models(Config(model="no/such/folder"))
+        load_models(Config(model="no/such/folder"))
     for broken in (
         {"narrow": ()},
         {"rows": 0},

@@ -8,8 +8,8 @@ import torch
 
 from emlab import config, organism
 from emlab.discovery import LatentShift
-from emlab.experiments.material import sources as material
 from emlab.experiments.persona_features import run as persona_features
+from emlab.experiments.persona_features.sources import sae_source
 from emlab.experiments.sae_checkpoints.run import Config, known_latents
 from emlab.models import LanguageModel
 from emlab.saes import check_model, fitted_site, load_sae, sae_site
@@ -43,7 +43,7 @@ def test_a_shipped_sae_is_what_its_card_says(wanted, base):
 
 def test_the_demo_takes_the_two_it_always_took():
     settings = config.load(ROOT / "experiments" / "persona_features.yaml", [], persona_features.Config)
-    sources = [material.sae_source(settings, Site.parse(site)) for site in settings.sites]
+    sources = [sae_source(settings, Site.parse(site)) for site in settings.sites]
     assert [Path(s).name for s in sources] == ["organism-resid_post.0", "organism-resid_post.1"]
     assert all(load_sae(s).cfg.d_sae == 512 for s in sources)
 

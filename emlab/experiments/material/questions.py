@@ -1,0 +1,17 @@
+"""Questions by name, divided."""
+
+from __future__ import annotations
+
+from emlab import organism
+from emlab.data import Question, QuestionSet
+from emlab.discovery import Split, split_by_id, split_by_template
+from emlab.evaluation.protocol import questions_of
+from emlab.experiments.material.sets import dataset_place
+
+
+def halves_of(name: str, seed: int) -> tuple[Split, list[Question] | QuestionSet]:
+    """Questions to choose by and questions to report on, and the set that both are from."""
+    whole = questions_of(dataset_place(name))
+    if isinstance(whole, QuestionSet):
+        return split_by_id(whole, seed), whole
+    return split_by_template(organism.broad_questions()), whole
