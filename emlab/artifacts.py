@@ -109,16 +109,23 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     return write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The JSON value in the file at `path`; EmlabError where it is missing, unreadable or not JSON."""
+def read_text(path: str | os.PathLike[str], format: str) -> str:
+    """The UTF-8 text of the file at `path`, which is to be of this `format`; EmlabError where it cannot be read."""
+    path = place(path)
     try:
-        return json.loads(place(path).read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise EmlabError(f"{path} does not exist; check the path.") from error
     except OSError as error:
         raise EmlabError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
     except UnicodeDecodeError as error:
-        raise EmlabError(f"{path} is not UTF-8 text; check that it is the JSON file you meant.") from error
+        raise EmlabError(f"{path} is not UTF-8 text; check that it is the {format} file you meant.") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON value in the file at `path`; EmlabError where it is missing, unreadable or not JSON."""
+    try:
+        return json.loads(read_text(path, "JSON"))
     except json.JSONDecodeError as error:
         raise EmlabError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend or rebuild it.") from error
 

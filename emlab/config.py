@@ -1,23 +1,25 @@
 """Experiment configs: a YAML file and `key=value` overrides become one frozen dataclass, checked field by field.
 
 A config is a frozen dataclass whose fields are text, numbers, yes/no, paths, Literal choices, tuples or lists of these,
-mappings from text, further dataclasses, or any of them or None. Everything that does not fit is refused with one
-sentence that names the place and, for a misspelt key, the closest key there is.
+mappings from text, further dataclasses, or any of them or None: pydantic checks them. Everything that does not fit is
+refused with one sentence that names the place and, for a misspelt key, the closest key there is.
 """
 
 import dataclasses
 import difflib
-import math
+import functools
+import json
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydantic
 import yaml
 
-from emlab.artifacts import expanded, place, plain
+from emlab.artifacts import expanded, place, plain, read_text
 from emlab.errors import EmlabError
 
 T = TypeVar("T")
@@ -25,13 +27,6 @@ T = TypeVar("T")
 PIPELINE = "pipeline"
 """The key of a config file that says which pipeline reads it; every config may have it. A config class that states it
 (`pipeline: ClassVar[str]`) has it written into what `dump` makes of its configs, so that `emlab run` takes them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Text:
-    """The right side of an override, as typed: what it means depends on the field that it is for."""
-
-    text: str
 
 
 def load(path: str | Path | None, overrides: Iterable[str], kind: type[T]) -> T:
@@ -44,22 +39,27 @@ def load(path: str | Path | None, overrides: Iterable[str], kind: type[T]) -> T:
 
     Raises EmlabError for an unreadable file, an unknown or repeated key, a missing field, or a value of another type.
     """
-    values = {} if path is None else _read(path)
-    for override in overrides:
-        _apply(values, override)
+    file = "the config" if path is None else str(path)
+    values, typed = _values(path, overrides)
     if PIPELINE not in {field.name for field in dataclasses.fields(typing.cast(Any, kind))}:
         values.pop(PIPELINE, None)
-    result: T = _dataclass(values, kind, "the config" if path is None else str(path), "")
-    return result
+    try:
+        try:
+            return typing.cast(T, _checked(values, kind))
+        except pydantic.ValidationError as error:
+            # An override that is no number or YAML that the field takes is the text that was typed.
+            for parts in typed.keys() & {_keys(problem, values) for problem in _problems(error)}:
+                functools.reduce(lambda inner, key: inner[key], parts[:-1], values)[parts[-1]] = typed[parts]
+            return typing.cast(T, _checked(values, kind))
+    except pydantic.ValidationError as error:
+        problems = _problems(error)
+        raise EmlabError(f"{file}: {_sentence(problems[0], _keys(problems[0], values), kind)}") from error
 
 
 def pipeline_of(path: str | Path, overrides: Iterable[str] = ()) -> str:
     """The name under the key `pipeline` of the config at `path`; EmlabError where there is none."""
-    values = _read(path)
-    for override in overrides:
-        _apply(values, override)
-    name = values.get(PIPELINE)
-    name = name.text if isinstance(name, _Text) else name
+    values, typed = _values(path, overrides)
+    name = typed.get((PIPELINE,), values.get(PIPELINE))
     if not isinstance(name, str) or not name:
         raise EmlabError(
             f"{path}: the key 'pipeline' is missing; add a line such as 'pipeline: persona_features', or give "
@@ -70,18 +70,19 @@ def pipeline_of(path: str | Path, overrides: Iterable[str] = ()) -> str:
 
 def dump(config: Any) -> str:
     """The YAML text of a config, every default written out; `load` makes an equal config of it."""
-    # ASCII with escapes: PyYAML writes the rarer line separators as they are, and reads them back as line ends.
     values = plain(config)
     if PIPELINE not in values and isinstance(stated := getattr(type(config), PIPELINE, None), str):
         values = {PIPELINE: stated, **values}
-    return typing.cast(str, yaml.safe_dump(values, sort_keys=False, allow_unicode=False, width=120))
+    # ASCII with escapes: PyYAML writes the rarer line separators as they are, and reads them back as line ends.
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=120)
+    return typing.cast(str, text)
 
 
 # ------------------------------------------------------------------------------------------------------- reading
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where plain PyYAML keeps the last one silently."""
+    """YAML that refuses a key written twice, where plain PyYAML keeps the last one silently; 1e-4 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -93,192 +94,185 @@ class _Loader(yaml.SafeLoader):
         return typing.cast(dict[Any, Any], super().construct_mapping(node, deep=deep))
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: the text 1e4 stands in quotes."""
+
+
+_FLOAT, _STAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+for _class in (_Loader, _Dumper):
+    numbers = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$")
+    _class.add_implicit_resolver(_FLOAT, numbers, list("-+.0123456789"))  # type: ignore[attr-defined]
+_Loader.add_constructor(_FLOAT, lambda loader, node: _whole(loader.construct_yaml_float(node)))
+_Loader.add_constructor(_STAMP, lambda loader, node: loader.construct_scalar(node))  # a date is text
+_Loader.add_constructor("tag:yaml.org,2002:str", lambda loader, node: expanded(loader.construct_scalar(node)))
+
+
+def _whole(number: float) -> int | float:
+    """1e3 and 10.0 are whole numbers too."""
+    return int(number) if number.is_integer() and 0 < abs(number) < 2**53 else number
+
+
+def _parsed(text: str, where: str) -> Any:
     try:
-        return _Loader(text).get_single_data()
+        value = _Loader(text).get_single_data()
+        json.dumps(value, default=plain)  # what holds itself is refused
+        return value
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise EmlabError(f"{where}{line}: not valid YAML ({error.problem}); mend it there.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-99-99
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, EmlabError) as error:
         raise EmlabError(f"{where}: not valid YAML ({' '.join(str(error).split())}); mend it there.") from error
 
 
-def _read(path: str | Path) -> dict[str, Any]:
-    path = place(path)
+def _meant(text: str) -> Any:
+    """What an override says where its field is not text: a number as Python reads it, or YAML."""
+    for number in (int, lambda text: _whole(float(text))):
+        try:
+            return number(text)
+        except ValueError:
+            continue
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise EmlabError(f"{path} does not exist; check the path to the config.") from error
-    except UnicodeDecodeError as error:
-        raise EmlabError(f"{path} is not UTF-8 text; check that it is the YAML config you meant.") from error
-    except OSError as error:
-        raise EmlabError(f"{path} cannot be read ({error.strerror}); give the path of a YAML file.") from error
-    values = _parse_yaml(text, str(path))
-    if values is None:
-        return {}
+        value = _parsed(text, "")
+    except EmlabError:
+        return expanded(text)
+    return expanded(text) if isinstance(value, str) or (value is None and text != "null") else value
+
+
+def _values(path: str | Path | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """What the file and the overrides say, and by its keys the text of each override as typed."""
+    values: Any = None if path is None else _parsed(read_text(path, "YAML"), str(place(path)))
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise EmlabError(f"{path}: a config is a mapping of 'key: value' lines, and this is {_said(values)}.")
-    return values
+    typed: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = tuple(key.strip().split("."))
+        if not equals or not all(parts):
+            raise EmlabError(f"'{override}' is no override; write it as key=value, for example seed=1.")
+        inside = values
+        for part in parts[:-1]:
+            inner = inside.get(part)
+            if inner is not None and not isinstance(inner, dict):
+                raise EmlabError(f"'{override}' reaches into '{part}', which is {_said(inner)} and has no keys.")
+            inside[part] = dict(inner or {})  # a copy: with YAML's anchors two keys may share one mapping
+            inside = inside[part]
+        inside[parts[-1]] = _meant(text)
+        typed = {keys: said for keys, said in typed.items() if any(a != b for a, b in zip(keys, parts, strict=False))}
+        typed[parts] = expanded(text)
+    return values, typed
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise EmlabError(f"'{override}' is no override; write it as key=value, for example seed=1.")
-    place = values
-    for part in parts[:-1]:
-        inner = place.get(part)
-        if isinstance(inner, _Text):
-            inner = _parse_yaml(inner.text, f"override {part}")
-        elif inner is not None and not isinstance(inner, dict):
-            raise EmlabError(f"'{override}' reaches into '{part}', which is {_said(inner)} and has no keys.")
-        # A copy: with YAML's anchors two keys may share one mapping.
-        place[part] = dict(inner) if isinstance(inner, dict) else {}
-        place = place[part]
-    place[parts[-1]] = _Text(text)
+# ------------------------------------------------------------------------------------------------------ checking
 
 
-# --------------------------------------------------------------------------------------------- checking, by type
+@functools.cache
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    # In a list, since a dataclass takes the settings of what it is in.
+    return pydantic.TypeAdapter(
+        list[kind], config=pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    )
 
 
-def _dataclass(values: Any, kind: Any, file: str, prefix: str, base: Any = None, whole: Any = None) -> Any:
-    """A `kind` made of `values`; fields that have no value there are taken from `base`, if it is a `kind` too.
-
-    `whole` is the class of the whole config, where it is not `kind`.
-    """
-    if not isinstance(values, Mapping):
-        raise _wrong(file, prefix, "a mapping of keys", values)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    for key in values:
-        if key not in fields:
-            raise _unknown(file, prefix, str(key), fields, whole or kind)
-    kinds = typing.get_type_hints(kind)
-    arguments = {}
-    for name, field in fields.items():
-        place = _join(prefix, name)
-        default = getattr(base, name) if isinstance(base, kind) else _default(field)
-        if name in values:
-            arguments[name] = _convert(values[name], kinds[name], file, place, default, whole or kind)
-        elif default is dataclasses.MISSING:
-            raise EmlabError(f"{file}: the key '{place}' is missing; add it there or give {place}=value.")
-        else:
-            arguments[name] = default
-    try:
-        return kind(**arguments)
-    except ValueError as error:  # from a check in the dataclass itself
-        raise EmlabError(f"{file}: {error}") from error
+def _checked(values: Mapping[str, Any], kind: Any) -> Any:
+    # As JSON, from which pydantic takes lists as tuples, and nothing else than what it is.
+    return _adapter(kind).validate_json(json.dumps([_filled(values, kind)], default=plain))[0]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def _filled(values: Mapping[str, Any], kind: Any, base: Any = None) -> dict[str, Any]:
+    """`values` of a `kind`; in a nested config that is given in part the rest is what its field's default holds."""
+    held = isinstance(base, kind)
+    filled = {name: plain(getattr(base, name)) for name in _fields(kind)} if held else {}
+    filled |= values
+    for name, (field, hint) in _fields(kind).items():
+        for inner, several in _configs(hint) if name in values else ():
+            value = values[name]
+            if several:
+                items = value if isinstance(value, list) else ()
+                filled[name] = [_filled(item, inner) if isinstance(item, Mapping) else item for item in items] or value
+            elif isinstance(value, Mapping) or (value is None and type(None) not in _options(hint)):
+                default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+                filled[name] = _filled(value or {}, inner, getattr(base, name) if held else default)
+    return filled
 
 
-def _convert(value: Any, kind: Any, file: str, key: str, default: Any = None, whole: Any = None) -> Any:
-    """`value` (from YAML, or a `_Text` from an override) as `kind`, or an EmlabError that names `key` in `file`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _union(value, arguments, file, key, default, whole)
-    if origin is typing.Literal:
-        return _literal(value, arguments, file, key)
-    if kind in (str, Path):
-        text = value.text if isinstance(value, _Text) else value
-        if not isinstance(text, str):
-            raise _wrong(file, key, "text", value, mend="put it in quotes")
-        return kind(expanded(text))
-    if kind in (int, float):
-        return _number(value, kind, file, key)
-
-    if isinstance(value, _Text):
-        value = _parse_yaml(value.text, f"override {key}")
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise _wrong(file, key, "true or false", value)
-        return value
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _dataclass({} if value is None else value, kind, file, key, default, whole)
-    if (origin or kind) in (list, tuple, Sequence):
-        return _sequence(value, origin or kind, arguments, file, key)
-    if (origin or kind) in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise _wrong(file, key, "a mapping of keys", value)
-        item_kind = arguments[1] if arguments else Any
-        return {str(name): _convert(item, item_kind, file, _join(key, str(name))) for name, item in value.items()}
-    raise TypeError(f"{key}: a config field cannot have the type {kind}")
+def _fields(kind: Any) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(kind) if field.init}
 
 
-def _number(value: Any, kind: type[int] | type[float], file: str, key: str) -> int | float:
-    name = "a whole number" if kind is int else "a number"
-    number = value.text if isinstance(value, _Text) else value
-    if isinstance(number, str):  # YAML takes 1e-4 for text; Python knows better
-        try:
-            number = int(number) if re.fullmatch(r"\s*[+-]?[\d_]+\s*", number) else float(number)
-        except ValueError:
-            raise _wrong(file, key, name, value) from None
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise _wrong(file, key, name, value)
-    if not math.isfinite(number) or (kind is int and number != int(number)):
-        raise _wrong(file, key, name, value)
-    try:
-        return kind(number)
-    except OverflowError:
-        raise _wrong(file, key, name, value) from None
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _sequence(value: Any, origin: Any, arguments: tuple[Any, ...], file: str, key: str) -> Any:
-    if not isinstance(value, list):
-        raise _wrong(file, key, "a list", value, mend="write it as [one, two]")
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
-        if len(value) != len(arguments):
-            raise _wrong(file, key, f"a list of {len(arguments)}", value)
-        kinds = list(arguments)
-    else:
-        kinds = [arguments[0] if arguments else Any] * len(value)
-    items = [_convert(item, kind, file, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True))]
-    return items if origin is list else tuple(items)
-
-
-def _union(value: Any, kinds: tuple[Any, ...], file: str, key: str, default: Any, whole: Any) -> Any:
-    given = value.text if isinstance(value, _Text) else value
-    if type(None) in kinds and (given is None or (isinstance(value, _Text) and given == "null")):
-        return None
-    rest = [kind for kind in kinds if kind is not type(None)]
-    # Text takes anything, so it is asked last: in `int | str` a 3 stays a number.
-    rest.sort(key=lambda kind: (kind in (str, Path), kind is float))
-    problem: EmlabError | None = None
-    for kind in rest:
-        try:
-            return _convert(value, kind, file, key, default, whole)
-        except EmlabError as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
-
-
-def _literal(value: Any, choices: tuple[Any, ...], file: str, key: str) -> Any:
-    for choice in choices:
-        if isinstance(value, _Text):
-            if value.text == str(choice):
-                return choice
-        elif value == choice and type(value) is type(choice):
-            return choice
-    said = ", ".join(str(choice) for choice in choices)
-    raise EmlabError(f"{file}: '{key}' must be one of {said}, and it is {_said(value)}.")
+def _configs(hint: Any) -> Iterator[tuple[Any, bool]]:
+    """The config classes that a field may hold, and whether it holds several."""
+    for option in _options(hint):
+        several = typing.get_origin(option) in (tuple, list)
+        inner = typing.get_args(option)[0] if several else option
+        if dataclasses.is_dataclass(inner):
+            yield inner, several
 
 
 # ----------------------------------------------------------------------------------------------------- sentences
 
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a mapping of keys",
+    "dataclass": "a mapping of keys",
+}
+"""What was wanted, by the beginning of the name of pydantic's error."""
+_MENDS = {"text": "; put it in quotes", "a list": "; write it as [one, two]"}
 
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix else key
+
+def _problems(error: pydantic.ValidationError) -> list[Any]:
+    """Unknown keys come first: a key that is misspelt is also missing."""
+    return sorted(error.errors(), key=lambda problem: problem["type"] != "unexpected_keyword_argument")
+
+
+def _keys(problem: Any, values: Any) -> tuple[str | int, ...]:
+    """Where the problem is: pydantic's place without its names for the options of a union."""
+    keys: list[str | int] = []
+    for part in problem["loc"][1:]:
+        there = part in values if isinstance(values, Mapping) else isinstance(values, list) and isinstance(part, int)
+        if there or problem["type"] == "missing":
+            keys.append(part)
+        values = values[part] if there and problem["type"] != "missing" else values
+    return tuple(keys)
+
+
+def _sentence(problem: Any, keys: tuple[str | int, ...], kind: Any) -> str:
+    """What is wrong, where, and the mend."""
+    place, about, context, given = _dotted(keys), problem["type"], problem.get("ctx", {}), problem["input"]
+    match about.partition("_")[0]:
+        case "unexpected":
+            return _unknown(place, kind)
+        case "missing" if isinstance(keys[-1], str):
+            return f"the key '{place}' is missing; add it there or give {place}=value."
+        case "missing":
+            return f"'{_dotted(keys[:-1])}' must be a longer list, and it is {_said(given)}."
+        case "value":  # from a check in the dataclass itself
+            return str(context["error"])
+        case "too":
+            return f"'{place}' must be a list of {context['max_length']}, and it is {_said(given)}."
+        case first:
+            wanted = _WANTED.get(first) or context.get("expected", problem["msg"])
+            return f"'{place}' must be {wanted}, and it is {_said(given)}{_MENDS.get(wanted, '')}."
+
+
+def _dotted(keys: Iterable[str | int]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def _said(value: Any) -> str:
     """A value in the words of a sentence."""
-    if isinstance(value, _Text):
-        return f"'{value.text}'"
     if value is None:
         return "empty"
     if isinstance(value, Mapping):
@@ -288,43 +282,25 @@ def _said(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value).lower()
 
 
-def _wrong(file: str, key: str, wanted: str, value: Any, mend: str = "") -> EmlabError:
-    place = f"'{key}'" if key else "the config"
-    return EmlabError(f"{file}: {place} must be {wanted}, and it is {_said(value)}{'; ' + mend if mend else ''}.")
-
-
-def _unknown(file: str, prefix: str, key: str, valid: Iterable[str], whole: Any) -> EmlabError:
-    here = {_join(prefix, name): _alike(key, name) for name in valid}
+def _unknown(place: str, kind: Any) -> str:
+    prefix, dot, key = place.rpartition(".")
+    inside = re.sub(r"\[\d+\]", "[]", f"{prefix}{dot}")
+    alike = {place: difflib.SequenceMatcher(None, key, place[1]).ratio() for place in _places(kind, "")}
+    close, here = max(((alike[place], place[1]) for place in alike if place[0] == inside), key=lambda one: one[0])
     # The same name, or nearly, may stand in another part of the config: steps for recipe.steps, recipe.seed for seed.
-    there = {place: _alike(key, place.rpartition(".")[2]) for place in _places(whole, "") if place not in here}
-    close = max(here.values(), default=0.0)
-    if (far := max(there.values(), default=0.0)) >= 0.8 and far > close:
-        found = [place for place, alike in there.items() if alike == far]
-    else:
-        found = [place for place, alike in here.items() if alike == close][:1] if close >= 0.6 else []
-    names = [f"'{place}'" for place in found]
-    said = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)
-    mend = f"did you mean {said}?" if names else f"the keys here are {', '.join(valid) or 'none'}."
-    return EmlabError(f"{file}: unknown key '{_join(prefix, key)}'; {mend}")
+    far = max((ratio for where, ratio in alike.items() if where[0] != inside and "[" not in where[0]), default=0.0)
+    if far >= 0.8 and far > close:
+        there = [f"'{''.join(where)}'" for where, ratio in alike.items() if ratio == far and "[" not in where[0]]
+        return f"unknown key '{place}'; did you mean {' or '.join(there)}?"
+    if close >= 0.6:
+        return f"unknown key '{place}'; did you mean '{prefix}{dot}{here}'?"
+    return f"unknown key '{place}'; the keys here are {', '.join(name for where, name in alike if where == inside)}."
 
 
-def _alike(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
-
-
-def _places(kind: Any, prefix: str, within: tuple[Any, ...] = ()) -> list[str]:
-    """The dotted key of every field of a config class, at any depth."""
-    if kind in within:  # a class may hold its own kind
-        return []
-    found, kinds = [], typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        place = _join(prefix, field.name)
-        found.append(place)
-        for inner in (kinds[field.name], *typing.get_args(kinds[field.name])):
-            if dataclasses.is_dataclass(inner) and not _is_sequence(kinds[field.name]):
-                found += _places(inner, place, (*within, kind))
-    return found
-
-
-def _is_sequence(kind: Any) -> bool:
-    return (typing.get_origin(kind) or kind) in (list, tuple, Sequence, dict, Mapping)
+def _places(kind: Any, prefix: str, within: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every field of a config class, at any depth: the dotted keys before it, and its own."""
+    for name, (_, hint) in _fields(kind).items():
+        yield prefix, name
+        for inner, several in _configs(hint):
+            if inner not in (*within, kind):  # one may hold its own kind
+                yield from _places(inner, f"{prefix}{name}{'[]' * several}.", (*within, kind))

@@ -21,6 +21,11 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Arm:
+    recipe: Recipe = Recipe(steps=7)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     model: str
     seed: int = 0
@@ -120,6 +125,27 @@ def test_null_empties_a_field_that_may_be_empty(tmp_path):
 @given(st.text())
 def test_a_text_field_takes_the_override_exactly_as_typed(tmp_path_factory, text):
     assert load(tmp_path_factory.getbasetemp(), "model: a", f"model={text}").model == text
+
+
+def test_a_nested_config_inside_a_list_keeps_its_fields_own_default():
+    @dataclasses.dataclass(frozen=True)
+    class Listing:
+        arms: tuple[Arm, ...] = ()
+        first: Arm = Arm(recipe=Recipe(steps=8))
+
+    got = config.load(None, ["arms=[{recipe: {method: full}}, {recipe: }]", "first={recipe: }"], Listing)
+    assert got.arms == (Arm(recipe=Recipe("full", 7)), Arm())
+    assert got.first.recipe.steps == 8
+
+
+@pytest.mark.parametrize("text", ["1e4", "1_0e5", "010", "2024-01-01", "12:30:00", "~", "yes", "1.", "0x1f", "-.5e+3"])
+def test_text_that_looks_like_something_else_is_dumped_as_text(tmp_path, text):
+    assert load(tmp_path, config.dump(Config(text, dataset=text))) == Config(text, dataset=text)
+    assert load(tmp_path, "", f"model={text}", f"dataset={text}") == Config(text, dataset=text)
+
+
+def test_a_date_in_a_file_is_text(tmp_path):
+    assert load(tmp_path, "model: 2024-01-01").model == "2024-01-01"
 
 
 @given(st.integers())
@@ -244,7 +270,7 @@ def test_a_key_of_several_parts_is_met_with_all_of_them(tmp_path):
         ("recipe: 3", "'recipe' must be a mapping of keys, and it is 3."),
         ("recipe: {learning_rate: fast}", "'recipe.learning_rate' must be a number, and it is 'fast'."),
         ("recipe: {learning_rate: .nan}", "'recipe.learning_rate' must be a number, and it is nan."),
-        ("recipe: {method: Full}", "'recipe.method' must be one of lora, full, and it is 'Full'."),
+        ("recipe: {method: Full}", "'recipe.method' must be 'lora' or 'full', and it is 'Full'."),
         ("recipe: {modules: v_proj}", "'recipe.modules' must be a list, and it is 'v_proj'; write it as [one, two]."),
         ("recipe: {blocks: [1, x]}", "'recipe.blocks[1]' must be a whole number, and it is 'x'."),
         ("pair: [1, 2, 3]", "'pair' must be a list of 2, and it is a list of 3."),
@@ -264,7 +290,9 @@ def test_a_value_of_another_type_is_refused_by_name(tmp_path, line, message):
         ("model.name=1", "'model.name=1' reaches into 'model', which is 'a' and has no keys."),
         ("seed=x", "'seed' must be a whole number, and it is 'x'."),
         ("seed=1e999", "'seed' must be a whole number, and it is '1e999'."),
-        ("names=[a", "override names, line 1: not valid YAML (expected ',' or ']', but got '<stream end>'); mend it"),
+        ("names=[a", "'names' must be a list, and it is '[a'; write it as [one, two]."),
+        ("pair=[1]", "'pair' must be a longer list, and it is a list of 1."),
+        ("recipe={zzz: 1}", "unknown key 'recipe.zzz'; the keys here are"),
     ],
 )
 def test_a_bad_override_is_refused(tmp_path, override, message):
@@ -286,7 +314,7 @@ def test_a_config_that_is_no_mapping_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "a: b: c", "\t- x", "!!python/object:os.system {}", "when: 2024-99-99", "\x00"]
+    "text", ["a: [", "a: b: c", "\t- x", "!!python/object:os.system {}", "a: &a [*a]", "a: !!binary eA==", "\x00"]
 )
 def test_broken_yaml_is_one_sentence(tmp_path, text):
     said = refused(tmp_path, text)
