@@ -15,10 +15,11 @@ from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, read_chat_jsonl, read_examples
 from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
+from emlab.records import Saved
 
 
 @dataclass(frozen=True)
-class DatasetCard:
+class DatasetCard(Saved):
     """How a set was made: one operation, its settings, and the cards of the sets it was made from.
 
     A card is the root of a tree whose leaves are what was read. Who has the sources and the card can make the set
@@ -48,24 +49,6 @@ class DatasetCard:
             if source not in found:
                 found.append(source)
         return tuple(found)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the card as JSON."""
-        return artifacts.write_json(path, self)
-
-    @classmethod
-    def load(cls, path: str | Path) -> DatasetCard:
-        """Read what `save` wrote; EmlabError where the file is missing or holds no card."""
-        try:
-            return cls._of(artifacts.read_json(path))
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise EmlabError(f"{path} holds no dataset card ({error!r}); write it with DatasetCard.save.") from error
-
-    @classmethod
-    def _of(cls, raw: Mapping[str, Any]) -> DatasetCard:
-        inputs = tuple(cls._of(card) for card in raw["inputs"])
-        settings = dict(raw["settings"].items())
-        return cls(raw["operation"], settings, inputs, raw["rows"], raw["prompts"], raw["content"])
 
     def __str__(self) -> str:
         """The card in Markdown: the result, a table of the sources, and the operations in order."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from emlab import artifacts
 from emlab.data.chat import Messages
 from emlab.errors import EmlabError
+from emlab.records import restored
 from emlab.store import Store
 
 Done = Callable[[int, "Completion"], None]
@@ -54,12 +55,8 @@ class Completion:
     @classmethod
     def of(cls, raw: Mapping[str, Any], request: Request) -> Completion:
         """What was written as JSON, of the answer to `request`."""
-        numbers = raw["numbers"]
-        given = None if numbers is None else {int(n): p for n, p in numbers.items()}
-        written = raw["completion_tokens"]
         # What earlier versions stored does not say whether the limit ended it; an answer of so many tokens may be cut.
-        cut = raw.get("cut", written >= request.max_tokens)
-        return cls(raw["text"], given, raw["prompt_tokens"], written, cut=cut)
+        return restored({"cut": raw["completion_tokens"] >= request.max_tokens, **raw}, cls, "The store")
 
 
 def first_numbers(tokens: Sequence[tuple[str, Sequence[tuple[str, float]]]], who: str) -> dict[int, float]:

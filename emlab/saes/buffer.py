@@ -15,6 +15,7 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.records import restored
 from emlab.saes.sources import About, State, Statistics
 from emlab.saes.stream import ActivationStream, Position, Reader
 
@@ -129,7 +130,7 @@ class ShuffleBuffer:
         self._generator.set_state(state.tensors["generator"])
         self._at, self._pulled = int(state.values["at"]), int(state.values["pulled"])
         self._draining = bool(state.values["draining"])
-        self._reader = Reader(self._stream, Position.of(state.values["place"]), repeat=True)
+        self._reader = Reader(self._stream, restored(state.values["place"], Position), repeat=True)
 
     def _shuffle(self, slots: Tensor) -> None:
         self._order = slots[torch.randperm(len(slots), generator=self._generator)]

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.records import restored
 from emlab.saes.sources import About, ShuffledBatches, State, Statistics
 from emlab.saes.stream import ActivationStream, Position, Reader
 from emlab.saes.token_rows import Counts
@@ -78,14 +79,14 @@ class ActivationCache:
 
     @classmethod
     def _of_index(cls, folder: Path, device: torch.device) -> ActivationCache:
-        raw = artifacts.read_json(folder / INDEX)
+        raw, where = artifacts.read_json(folder / INDEX), str(folder / INDEX)
         try:
             if raw["format"] != FORMAT:
                 raise EmlabError(f"{folder} is a cache of another version of emlab; write it anew.")
-            shards = tuple(Shard(**{**s, "after": Position.of(s["after"])}) for s in raw["shards"])
+            shards = restored(raw["shards"], tuple[Shard, ...], where)
             sums = torch.tensor(raw["sum"], dtype=torch.float64), tuple(raw["norms"])
-            counts = Counts(**raw["counts"])
-            return cls(folder, About.of(raw["about"]), raw["stream"], shards, sums, counts, raw["whole"], device)
+            about, counts = restored(raw["about"], About, where), restored(raw["counts"], Counts, where)
+            return cls(folder, about, raw["stream"], shards, sums, counts, raw["whole"], device)
         except (KeyError, TypeError, AttributeError) as error:
             raise EmlabError(f"{folder / INDEX} is no index of a cache ({error!r}); write the cache anew.") from error
 

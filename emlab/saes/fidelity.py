@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -35,12 +35,6 @@ class Fidelity:
     """Latents that are active on none of these tokens."""
     d_sae: int
     tokens: int
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Fidelity:
-        """The fidelity that was written as JSON, where nan is null."""
-        values: dict[str, Any] = {k: float("nan") if v is None else v for k, v in raw.items()}
-        return cls(**values)
 
     def __str__(self) -> str:
         explained = f"{self.explained_variance:.3f}"

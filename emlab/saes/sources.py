@@ -40,14 +40,8 @@ class About:
         return sum(self.widths)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it; `of` reads it."""
+        """As JSON has it."""
         return {**asdict(self), "site": str(self.site)}
-
-    @classmethod
-    def of(cls, raw: dict[str, Any]) -> About:
-        """What `plain` gave."""
-        tuples = {name: tuple(raw[name]) for name in ("models", "widths")}
-        return cls(**{**raw, **tuples, "site": Site.parse(raw["site"])})
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ Of two models a stream gives either the *difference* of their activations at the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -50,12 +50,6 @@ class Position:
     """What became of all tokens before the batch."""
     median: tuple[float, ...] | None = None
     """The norm (of each model) by which attention sinks are told; None where none has been measured yet."""
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Position:
-        """The position that was written as JSON."""
-        median = None if raw["median"] is None else tuple(raw["median"])
-        return cls(**{**raw, "counts": Counts(**raw["counts"]), "median": median})
 
 
 class Chunk(NamedTuple):

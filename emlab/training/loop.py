@@ -20,6 +20,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
 from emlab.models.backends.hooks import Editor, edited
+from emlab.records import restored
 from emlab.training.adapters import lora_config, put_weights, trained_weights, with_adapter
 from emlab.training.batches import batches, passes
 from emlab.training.generators import generators_state, put_generators
@@ -238,7 +239,7 @@ class Loop:
         put_optimizer(optimizer, begun.optimizer)
         put_generators(begun.about["generators"])
         self.losses, self.norms = list(begun.about["losses"]), list(begun.about["gradient_norms"])
-        self.points = [ReadOut.read(raw) for raw in begun.about["points"]]
+        self.points = restored(begun.about["points"], list[ReadOut])
         self._ended = begun.about["ended"]
         if self.reader is not None:
             self.reader.past = [dict(past) for past in begun.past]

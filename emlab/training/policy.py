@@ -20,6 +20,7 @@ from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.models.generation import generate_ids
+from emlab.records import restored
 from emlab.training.adapters import put_weights, trained_weights
 from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
 from emlab.training.masters import half_precision, hold_in_float32
@@ -69,7 +70,7 @@ class Policy:
         if begun is not None:
             self.step = begun.step
             self.records = [StepRecord(**raw) for raw in begun.about["records"]]
-            self.points = [ReadOut.read(raw) for raw in begun.about["points"]]
+            self.points = restored(begun.about["points"], list[ReadOut])
             if self.reader is not None:
                 self.reader.past = [dict(past) for past in begun.past]
         if folder is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Rate, StepRates, sample, score
+from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import LanguageModel
 from emlab.saes import check_site, encode
@@ -75,23 +75,6 @@ class ReadOut(StepRates):
     """Cosine between the last two changes of the adapter's product (or of all weights), from read-out to read-out."""
     angle: float = math.nan
     """Largest principal angle, in degrees, between what the adapter writes to now and before; adapters only."""
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> ReadOut:
-        """What was written as JSON, where nan is null and keys are text."""
-
-        def number(name: str) -> float:
-            return math.nan if raw[name] is None else float(raw[name])
-
-        return cls(
-            step=raw["step"],
-            misaligned=Rate.of(raw["misaligned"]),
-            incoherent=Rate.of(raw["incoherent"]),
-            latents={int(latent): value for latent, value in raw["latents"].items()},
-            gradient_norm=number("gradient_norm"),
-            turn=number("turn"),
-            angle=number("angle"),
-        )
 
 
 class Reader:

@@ -19,12 +19,12 @@ from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.models.wrapping import as_language_model
+from emlab.records import restored
 from emlab.training.adapters import Adapter, lora_config, model_of
 from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
 from emlab.training.policy import Policy
 from emlab.training.progress import Progress
 from emlab.training.readouts import ReadOut, Watch
-from emlab.training.recipe import Recipe
 from emlab.training.rewards import Asked, Grader, grader_name
 from emlab.training.trained_models import read_models, write_adapters, write_models
 
@@ -101,18 +101,17 @@ class Reinforced:
         folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "training.json")
         try:
-            name, how = raw["name"], dict(raw["how"])
-            model, checkpoints = read_models(folder, base, name)
+            model, checkpoints = read_models(folder, base, raw["name"])
             return cls(
                 model=model,
-                steps=tuple(StepRecord(**step) for step in raw["steps"]),
+                steps=restored(raw["steps"], tuple[StepRecord, ...]),
                 prompts=raw["prompts"],
                 dropped_for_length=raw["dropped_for_length"],
-                how=Reinforcement(**{**how, "recipe": Recipe(**how["recipe"])}),
+                how=restored(raw["how"], Reinforcement),
                 seed=raw["seed"],
                 grader=raw["grader"],
                 adapter=None,
-                points=tuple(ReadOut.read(point) for point in raw["points"]),
+                points=restored(raw["points"], tuple[ReadOut, ...]),
                 checkpoints=checkpoints,
                 log=folder / REWARDS if (folder / REWARDS).is_file() else None,
             )

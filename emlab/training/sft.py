@@ -23,6 +23,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
 from emlab.models.wrapping import as_language_model
+from emlab.records import restored
 from emlab.sites import Site
 from emlab.training.adapters import Adapter, model_of
 from emlab.training.loop import Keeping, Loop, OnStep
@@ -129,7 +130,7 @@ class FineTuned:
                 card=DatasetCard.load(folder / DATA_CARD) if (folder / DATA_CARD).is_file() else None,
                 checkpoints=checkpoints,
                 gradient_norms=tuple(about.get("gradient_norms", ())),
-                points=tuple(ReadOut.read(point) for point in about.get("points", ())),
+                points=restored(about.get("points", ()), tuple[ReadOut, ...]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{folder} holds no fine-tune ({error}); write it with FineTuned.save.") from error

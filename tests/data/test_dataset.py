@@ -129,7 +129,7 @@ def test_a_set_that_is_no_longer_its_cards(files):
 @pytest.mark.parametrize("text", ["[]", "3", "{}", '{"operation": "read", "settings": 3, "inputs": []}'])
 def test_what_is_no_card(tmp_path, text):
     (tmp_path / "card.json").write_text(text)
-    with pytest.raises(EmlabError, match="holds no dataset card"):
+    with pytest.raises(EmlabError, match="holds no DatasetCard"):
         DatasetCard.load(tmp_path / "card.json")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emlab.errors import EmlabError
-from emlab.saes import Fidelity, fidelity, loss_recovered
+from emlab.saes import fidelity, loss_recovered
 from emlab.sites import Site
 
 
@@ -66,9 +66,3 @@ def test_loss_recovered_is_one_for_a_perfect_sae_and_nothing_for_the_mean(tiny):
         assert torch.isnan(torch.tensor(nothing))
     else:
         assert perfect == pytest.approx(1.0, abs=1e-4) and nothing == pytest.approx(0.0, abs=1e-4)
-
-
-def test_fidelity_comes_back_from_json():
-    assert Fidelity.of({"explained_variance": 0.9, "l0": 4.0, "dead": 1, "d_sae": 8, "tokens": 3}) == Fidelity(
-        0.9, 4.0, 1, 8, 3
-    )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from emlab.data import Documents
 from emlab.errors import EmlabError
+from emlab.records import restored
 from emlab.saes import stream as stream_module
 from emlab.saes.stream import ActivationStream, Position, Reader
 from emlab.saes.token_rows import Exclusions
@@ -97,7 +98,7 @@ def test_it_can_be_taken_up_anywhere(tiny, n):
     whole = rows(stream)
     reader = Reader(stream)
     before = torch.cat([torch.zeros(0, 32), *reader.take(n)])
-    place = Position.of(dataclasses.asdict(reader.place))
+    place = restored(dataclasses.asdict(reader.place), Position)
     after = torch.cat([torch.zeros(0, 32), *Reader(stream, place).take(10_000)])
     assert torch.equal(torch.cat([before, after]), whole)
     assert list(stream.chunks(place))[-1].after == list(stream.chunks())[-1].after if len(after) else True

@@ -74,7 +74,7 @@ def test_a_reader_asks_and_remembers(tiny):
 
 
 def test_a_read_out_survives_json():
-    from emlab import artifacts
+    from emlab import artifacts, records
 
     point = ReadOut(
         step=3,
@@ -84,7 +84,7 @@ def test_a_read_out_survives_json():
         gradient_norm=1.5,
         turn=0.5,
     )
-    again = ReadOut.read(artifacts.plain(point))
+    again = records.restored(artifacts.plain(point), ReadOut)
     assert (again.step, again.misaligned, again.latents, again.gradient_norm, again.turn) == (
         3,
         point.misaligned,

@@ -25,6 +25,7 @@ from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import named_sae
 from emlab.experiments.material.sets import planted_set
 from emlab.models import LanguageModel
+from emlab.records import restored
 from emlab.runs import Run, fingerprint
 from emlab.sites import Site
 from emlab.training import FineTuned, ReadOut, Watch, finetune
@@ -150,7 +151,7 @@ class Grid:
 
         def read(folder: Path) -> list[FinetuneCell]:
             raw = artifacts.read_json(folder / OUTCOME)
-            points = tuple(ReadOut.read(point) for point in raw.pop("points"))
+            points = restored(raw.pop("points"), tuple[ReadOut, ...])
             plain = {**raw, **{key: tuple(raw[key]) for key in ("losses", "gradient_norms")}}
             at: dict[str, Any] = {
                 "arm": arm.name,

@@ -44,6 +44,7 @@ from emlab.experiments.persona_features.texts import texts_of
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
+from emlab.records import restored
 from emlab.runs import Run
 from emlab.saes import Fidelity, document_activations, fidelity, load_sae, loss_recovered, save_sae
 from emlab.sites import Site
@@ -252,7 +253,11 @@ class Bench:
             rows = artifacts.read_json(folder / "fidelity.json")
             measured = [
                 ModelFidelity(
-                    site, r["model"], Fidelity.of(r["fidelity"]), r["loss_recovered"], Fidelity.of(r["ranked"])
+                    site,
+                    r["model"],
+                    restored(r["fidelity"], Fidelity),
+                    r["loss_recovered"],
+                    restored(r["ranked"], Fidelity),
                 )
                 for r in rows
             ]
