@@ -101,13 +101,14 @@ class Reinforced:
         folder = artifacts.place(folder)
         raw = artifacts.read_json(folder / "training.json")
         try:
+            how = restored(raw["how"], Reinforcement)
             model, checkpoints = read_models(folder, base, raw["name"])
             return cls(
                 model=model,
                 steps=restored(raw["steps"], tuple[StepRecord, ...]),
                 prompts=raw["prompts"],
                 dropped_for_length=raw["dropped_for_length"],
-                how=restored(raw["how"], Reinforcement),
+                how=how,
                 seed=raw["seed"],
                 grader=raw["grader"],
                 adapter=None,
