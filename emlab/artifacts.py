@@ -178,23 +178,23 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around long work whose result goes to `path`: the second process that means to make it is refused at its start.
 
     Raises EmlabError where another process, or another claim of this one, holds `path`. A claim ends with its block or
-    its process, however that dies; nothing is written beside `path`. Claims see those of the same user on this machine;
-    on Windows there are none.
+    its process, however that dies; nothing is written beside `path`. Claims see those of the same user on this machine.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
+    import filelock  # here, or each `emlab --help` would wait for it
+
+    user = os.getuid() if hasattr(os, "getuid") else ""  # Windows: the temporary folder is the user's own
     name = hashlib.sha256(os.fsencode(place(path).resolve())).hexdigest()[:16]
-    with open(Path(tempfile.gettempdir()) / f"emlab-{os.getuid()}-{name}.lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EmlabError(
-                f"{path} is being made by another process now; wait until it is there, or choose another name."
-            ) from None
+    lock = filelock.FileLock(Path(tempfile.gettempdir()) / f"emlab-{user}-{name}.lock", blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise EmlabError(
+            f"{path} is being made by another process now; wait until it is there, or choose another name."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

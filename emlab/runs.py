@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import filelock
+
 from emlab import artifacts, config, records
 from emlab.errors import EmlabError
 
@@ -47,7 +49,7 @@ class Run:
     """What each stage took, in the order in which they were asked for."""
     cautions: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
     """What must head its report (see `caution`)."""
-    _lock: Any = dataclasses.field(default=None, compare=False, repr=False)
+    _lock: filelock.BaseFileLock | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def resume(
@@ -135,9 +137,8 @@ class Run:
     def finish(self) -> None:
         """Mark the run as done: it will not be gone on with."""
         artifacts.write_json(self.folder / STATE, {"key": self.key, "finished": True})
-        if hasattr(self._lock, "close"):
-            _HELD.pop(self.folder.resolve(), None)
-            self._lock.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def caution(self, line: str) -> None:
         """Log what must also stand at the head of the report; the same line once."""
@@ -238,12 +239,12 @@ def _key(name: str, settings: Any, inputs: Mapping[str, str] | None) -> str:
     return artifacts.content_hash({"name": name, "config": settings, "inputs": inputs or {}, "emlab": __version__})
 
 
-_HELD: dict[Path, tuple["weakref.ref[Any]", threading.Thread]] = {}
+_HELD: dict[Path, tuple["weakref.ref[filelock.BaseFileLock]", threading.Thread]] = {}
 """The folders that this process holds, and the thread that does."""
 
 
-def _locked(folder: Path) -> Any:
-    """Something true that holds the folder until this process ends or closes it; None where another run does.
+def _locked(folder: Path) -> filelock.BaseFileLock | None:
+    """What holds the folder until this process ends or lets it go; None where another run does.
 
     A run that was stopped by an exception is held for as long as somebody keeps its traceback, as a notebook does with
     the last one: the thread that held it is here again, and takes it over.
@@ -252,22 +253,16 @@ def _locked(folder: Path) -> Any:
     if place in _HELD:
         reference, thread = _HELD[place]
         held = reference()
-        if held is not None and not held.closed and (thread is me or not thread.is_alive()):
+        if held is not None and held.is_locked and (thread is me or not thread.is_alive()):
             _HELD[place] = reference, me
             return held
+    lock = filelock.FileLock(place / LOCK, blocking=False, thread_local=False)
     try:
-        import fcntl
-    except ImportError:  # Windows: runs there are not guarded from each other
-        return True
-    file = open(folder / LOCK, "w")  # noqa: SIM115  # held open for as long as the run lasts
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        with contextlib.suppress(OSError):
-            file.close()
+        lock.acquire()
+    except filelock.Timeout:
         return None
-    _HELD[place] = weakref.ref(file), me
-    return file
+    _HELD[place] = weakref.ref(lock), me
+    return lock
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:

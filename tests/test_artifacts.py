@@ -315,7 +315,6 @@ CLAIMING = (
 )
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there are no claims on Windows")
 def test_what_another_process_is_making_is_refused_until_it_ends_or_dies(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", CLAIMING, str(tmp_path / "out")]

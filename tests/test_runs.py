@@ -72,7 +72,7 @@ def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
 
 def let_go(run):
     """As if the run's process had ended."""
-    run._lock.close()
+    run._lock.release()
 
 
 def test_an_unfinished_run_of_the_same_config_and_inputs_goes_on(tmp_path):
