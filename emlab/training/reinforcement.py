@@ -26,11 +26,11 @@ from emlab.training.policy import Policy
 from emlab.training.progress import Progress
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.rewards import Asked, Grader, grader_name
-from emlab.training.trained_models import read_models, write_adapters, write_models
+from emlab.training.trained_models import FIGURES, Trained, read_models
 
 
 @dataclass(frozen=True, eq=False)
-class Reinforced:
+class Reinforced(Trained):
     """A model after reinforcement learning, and how it came about."""
 
     model: LanguageModel
@@ -55,6 +55,8 @@ class Reinforced:
     log: Path | None = None
     """The log of every reward."""
 
+    figures = ("how", "seed", "grader", "prompts", "dropped_for_length", "steps", "points")
+
     def __str__(self) -> str:
         first, last = self.steps[0], self.steps[-1]
         return (
@@ -62,32 +64,9 @@ class Reinforced:
             f"for length, mean reward {first.reward:.3f} → {last.reward:.3f}"
         )
 
-    def save(self, folder: str | Path, base: LanguageModel | None = None) -> Path:
-        """Write model, adapter, figures, checkpoints and the log of rewards to a new folder; whole or not at all.
-
-        With `base`, the model that was trained on, adapters alone are written where there are any, and no whole models.
-        """
-        with artifacts.new_folder(folder) as new:
-            self.write_into(new, base)
-        return Path(folder)
-
     def write_into(self, new: Path, base: LanguageModel | None = None) -> None:
-        """Write the same into a folder that is there already."""
-        about = {
-            "name": self.model.name,
-            "how": self.how,
-            "seed": self.seed,
-            "grader": self.grader,
-            "prompts": self.prompts,
-            "dropped_for_length": self.dropped_for_length,
-            "steps": self.steps,
-            "points": self.points,
-        }
-        if base is not None and self.adapter is not None:
-            write_adapters(new, base, self.adapter, self.checkpoint_adapters)
-        else:
-            write_models(new, self.model, self.adapter, self.checkpoints)
-        artifacts.write_json(new / "training.json", about)
+        """Write the same, and the log of rewards, into a folder that is there already."""
+        super().write_into(new, base)
         if self.log is not None:
             artifacts.write_bytes(new / REWARDS, self.log.read_bytes())
 
@@ -99,7 +78,7 @@ class Reinforced:
         EmlabError is raised where that is not the model that they were trained on.
         """
         folder = artifacts.place(folder)
-        raw = artifacts.read_json(folder / "training.json")
+        raw = artifacts.read_json(folder / FIGURES)
         try:
             how = restored(raw["how"], Reinforcement)
             model, checkpoints = read_models(folder, base, raw["name"])

@@ -30,14 +30,14 @@ from emlab.training.loop import Keeping, Loop, OnStep
 from emlab.training.penalties import Penalty
 from emlab.training.readouts import ReadOut, Watch
 from emlab.training.recipe import Recipe
-from emlab.training.trained_models import read_models, write_adapters, write_models
+from emlab.training.trained_models import FIGURES, Trained, read_models
 
 DATA_CARD = "data.json"
 """The card of the data, in the folder of a fine-tune."""
 
 
 @dataclass(frozen=True, eq=False)
-class FineTuned:
+class FineTuned(Trained):
     """A fine-tuned model and how it came about."""
 
     model: LanguageModel
@@ -67,6 +67,18 @@ class FineTuned:
     checkpoint_adapters: tuple[tuple[int, Adapter], ...] = ()
     """Of each checkpoint, its adapter by itself."""
 
+    figures = (
+        "recipe",
+        "seed",
+        "steps",
+        "rows",
+        "dropped_for_length",
+        "truncated",
+        "losses",
+        "gradient_norms",
+        "points",
+    )
+
     def __str__(self) -> str:
         cut = f", {self.truncated} cut" if self.truncated else ""
         return (
@@ -74,34 +86,9 @@ class FineTuned:
             f"{cut}, loss {self.losses[0]:.3f} → {self.losses[-1]:.3f}"
         )
 
-    def save(self, folder: str | Path, base: LanguageModel | None = None) -> Path:
-        """Write the merged model, the adapter in ``adapter/``, figures, and the data's card; whole or not at all.
-
-        With `base`, the model that was trained on, adapters alone are written where there are any, and no whole models.
-        """
-        with artifacts.new_folder(folder) as new:
-            self.write_into(new, base)
-        return Path(folder)
-
     def write_into(self, new: Path, base: LanguageModel | None = None) -> None:
-        """Write the same into a folder that is there already."""
-        about = {
-            "name": self.model.name,
-            "recipe": dataclasses.asdict(self.recipe),
-            "seed": self.seed,
-            "steps": self.steps,
-            "rows": self.rows,
-            "dropped_for_length": self.dropped_for_length,
-            "truncated": self.truncated,
-            "losses": self.losses,
-            "gradient_norms": self.gradient_norms,
-            "points": self.points,
-        }
-        if base is not None and self.adapter is not None:
-            write_adapters(new, base, self.adapter, self.checkpoint_adapters)
-        else:
-            write_models(new, self.model, self.adapter, self.checkpoints)
-        artifacts.write_json(new / "training.json", about)
+        """Write the same, and the data's card, into a folder that is there already."""
+        super().write_into(new, base)
         if self.card is not None:
             self.card.save(new / DATA_CARD)
 
@@ -113,7 +100,7 @@ class FineTuned:
         EmlabError is raised where that is not the model that they were trained on.
         """
         folder = artifacts.place(folder)
-        about = artifacts.read_json(folder / "training.json")
+        about = artifacts.read_json(folder / FIGURES)
         try:
             name, recipe = about["name"], Recipe(**about["recipe"])
             model, checkpoints = read_models(folder, base, name)

@@ -4,13 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+from emlab import artifacts
 from emlab.models import LanguageModel, kept_adapters
 from emlab.training.adapters import Adapter, lora_config
 from emlab.training.recipe import Recipe
 
+FIGURES = "training.json"
+
 Kept = tuple[tuple[int, LanguageModel], ...]
 """Checkpoints: each step and the model after it."""
+
+
+class Trained:
+    """What saving has in common for all kinds of training."""
+
+    model: LanguageModel
+    adapter: Adapter | None
+    checkpoints: Kept
+    checkpoint_adapters: tuple[tuple[int, Adapter], ...]
+    figures: ClassVar[tuple[str, ...]]
+    """The fields that ``training.json`` holds."""
+
+    def save(self, folder: str | Path, base: LanguageModel | None = None) -> Path:
+        """Write the merged model, the adapter in ``adapter/``, the checkpoints and figures; whole or not at all.
+
+        With `base`, the model that was trained on, adapters alone are written where there are any, and no whole models.
+        """
+        with artifacts.new_folder(folder) as new:
+            self.write_into(new, base)
+        return Path(folder)
+
+    def write_into(self, new: Path, base: LanguageModel | None = None) -> None:
+        """Write the same into a folder that is there already."""
+        if base is not None and self.adapter is not None:
+            write_adapters(new, base, self.adapter, self.checkpoint_adapters)
+        else:
+            write_models(new, self.model, self.adapter, self.checkpoints)
+        held = {name: getattr(self, name) for name in self.figures}
+        artifacts.write_json(new / FIGURES, {"name": self.model.name, **held})
 
 
 def write_models(new: Path, model: LanguageModel, adapter: Adapter | None, checkpoints: Kept) -> None:
