@@ -3,12 +3,12 @@
 import importlib
 import importlib.metadata
 import sys
-import textwrap
 
 import pytest
 
 from emlab.errors import EmlabError
 from emlab.registry import Registry
+from tests import packages
 
 
 @pytest.fixture
@@ -76,12 +76,8 @@ def test_a_registry_without_things_says_so(tmp_path, monkeypatch):
 
 
 def install(folder, monkeypatch, text):
-    """A distribution `more-tools` as pip would leave it, with an entry point of emlab's group."""
-    (folder / "more_tools.py").write_text(textwrap.dedent(text))
-    about = folder / "more_tools-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: more-tools\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[emlab]\nmore = more_tools\n")
+    """A distribution `more-tools`, seen by this process."""
+    packages.install(folder, "more_tools", text)
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "more_tools", raising=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from emlab.evaluation import Sampling
-from emlab.experiments.discovery_scorecard.methods import METHODS
+from emlab.experiments.discovery_scorecard.method import method_names
 from emlab.experiments.material.organism_build import Plan
 from emlab.experiments.persona_features import config as persona
 from emlab.training import Recipe
@@ -53,8 +53,8 @@ class Config:
     model: str | None = None
     """A model of your own in place of the organisms: a Hugging Face folder, or a name on the Hub. What is planted in it
     nobody knows, and it has no control world."""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """Some or all of the methods."""
+    methods: tuple[str, ...] = field(default_factory=method_names)
+    """Some or all of the methods, emlab's own and other packages'."""
     contrasts: Path | None = None
     """Misaligned and aligned answers, from which attribution and the probe learn: a JSONL file; by default the
     organism's own. A model of your own needs one for these methods."""
@@ -69,12 +69,13 @@ class Config:
 
     def __post_init__(self) -> None:
         # The sign of multiplication is not on a keyboard.
-        spelt = {name.replace("×", "x"): name for name in METHODS}
+        known = method_names()
+        spelt = {name.replace("×", "x"): name for name in known}
         object.__setattr__(self, "methods", tuple(spelt.get(name, name) for name in self.methods))
-        unknown = sorted(set(self.methods) - set(METHODS))
+        unknown = sorted(set(self.methods) - set(known))
         if unknown or not self.methods:
             said = f"'{unknown[0]}', which is none" if unknown else "no method"
-            raise ValueError(f"'methods' has {said}; choose some of {', '.join(METHODS)}.")
+            raise ValueError(f"'methods' has {said}; choose some of {', '.join(known)}.")
         if not self.organisms and self.model is None:
             raise ValueError("'organisms' is empty and there is no 'model'; name at least one.")
         if len(set(self.organisms)) < len(self.organisms):

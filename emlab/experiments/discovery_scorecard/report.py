@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emlab.discovery.passes import Passes
 from emlab.evaluation.unjudged import cautions
+from emlab.experiments.discovery_scorecard.method import METHODS
 from emlab.experiments.discovery_scorecard.table import CONTROL, PLANTED, Entry, Row, Scorecard, Spread
 from emlab.reporting.discovery_figures import cosines_figure
 from emlab.reporting.page import Plot, Section, Table
@@ -136,7 +137,8 @@ def scorecard_sections(card: Scorecard) -> list[Section]:
             "What it cost",
             "Rows that went through models: those of a search at all sites, on average, and those of the training of "
             "the SAEs it uses, which serve many searches. The screens that prove a direction are the same for all and "
-            "are not counted, but the one that chooses among latents is.",
+            "are not counted, but the one that chooses among latents is. Before it, what the method looks at besides the "
+            "aligned model and the questions.",
             tables=(_costs(card),),
         ),
         Section(
@@ -205,8 +207,15 @@ def _costs(card: Scorecard) -> Table:
     def cells(passes: Passes) -> tuple[str, ...]:
         return tuple(f"{n:,}" for n in (passes.forwards, passes.backwards, passes.tokens))
 
-    header = ("method", "rows forward", "backward", "tokens", "SAEs: rows forward", "backward", "tokens")
-    return Table(header, tuple((row.method, *cells(row.search), *cells(row.sae)) for row in card.rows()))
+    header = ("method", "looks at", "rows forward", "backward", "tokens", "SAEs: rows forward", "backward", "tokens")
+    return Table(
+        header, tuple((row.method, _needs(row.method), *cells(row.search), *cells(row.sae)) for row in card.rows())
+    )
+
+
+def _needs(method: str) -> str:
+    known = method in METHODS.names()  # a scorecard may be older than the methods that are installed
+    return (", ".join(METHODS.get(method).needs) or "nothing") if known else "–"
 
 
 def _merits(row: Row, card: Scorecard) -> Sequence[float]:

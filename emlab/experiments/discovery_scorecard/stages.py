@@ -35,7 +35,7 @@ from emlab.evaluation import Score, text_loss
 from emlab.evaluation.protocol import EXACT, completer_of
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.discovery_scorecard.config import Config
-from emlab.experiments.discovery_scorecard.methods import METHODS, Found, Search
+from emlab.experiments.discovery_scorecard.method import METHODS, Found, Search, method_names
 from emlab.experiments.discovery_scorecard.table import OWN, PLANTED, Cell, Entry, Steered
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT, contrasts_of, exact_scores
 from emlab.experiments.material.models import site_in
@@ -165,8 +165,8 @@ class Contest(Bench):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those that the config asks for, in the order of METHODS."""
-        return tuple(name for name in METHODS if name in self.contest.methods)
+        """Those that the config asks for, in the order of tables."""
+        return tuple(name for name in method_names() if name in self.contest.methods)
 
     # ------------------------------------------------------------------------------------------------------ stages
 
@@ -199,7 +199,7 @@ class Contest(Bench):
             with counted([self.aligned, model, self.base]) as count:
                 for site in self.sites:
                     try:
-                        found[site] = METHODS[method](self._given(model, site, ground))
+                        found[site] = METHODS.get(method)(self._given(model, site, ground))
                     except EmlabError as error:
                         reason = str(error)
             if found:
@@ -221,24 +221,19 @@ class Contest(Bench):
         return self.here.fill(f"search/{model.name}/{file_name(method)}", work, read)
 
     def _given(self, model: LanguageModel, site: Site, ground: Ground) -> Search:
-        config = self.config
         return Search(
             self.aligned,
             model,
             site,
-            config.shift_positions,
             self.discovery,
             ground.saes[site].sae,
-            config.sae,
             self.texts.training or self.texts.test,
             self._contrasts(),
             self.trait,
             self.scorer,
             self.judge,
             ground.scales[site],
-            config.steering,
-            config.answers,
-            config.seed,
+            self.config,
         )
 
     def _contrasts(self) -> list[Contrast]:

@@ -11,7 +11,7 @@ import torch
 from emlab import artifacts, cli, config
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
-from emlab.experiments.discovery_scorecard.methods import METHODS
+from emlab.experiments.discovery_scorecard.method import METHODS, method_names
 from emlab.experiments.discovery_scorecard.run import Config
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
@@ -70,7 +70,7 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
     summary = artifacts.read_json(folder / "summary.json")
     assert [row["method"] for row in summary["rows"]] == [
         *("latent shift", "causal screen", "mean difference", "persona vector", "crosscoder", "random"),
-    ], "in the order of METHODS"
+    ], "in the order of tables"
     assert all((row["both"], row["false_both"], row["controls"]) == (0, 0, 1) for row in summary["rows"])
     planted, control = (cell["methods"] for cell in summary["cells"])
     # A model that knows nothing cannot follow instructions, and what it says is nobody's.
@@ -132,10 +132,10 @@ def test_any_model_with_a_judge_where_nobody_knows_what_is_planted(qwen2, new_ch
     (cell,) = ran.card.cells
     assert cell.world == "own model" and cell.organism == "qwen2"
     found_by = {entry.method for entry in cell.entries if entry.steered is not None}
-    assert found_by >= set(METHODS) - {"persona vector", "causal screen"}
+    assert found_by >= set(method_names()) - {"persona vector", "causal screen"}
     for row in ran.card.rows():
         assert row.auroc is None and row.false_adds is None and row.false_both is None
-    assert str(ran).count("not known") == 2 * len(METHODS)
+    assert str(ran).count("not known") == 2 * len(method_names())
     prompts = [body["messages"][0]["content"] for body in server.asked]
     assert any("The trait is evil" in text for text in prompts), "answers for the trait are judged by its own prompt"
 
@@ -162,7 +162,7 @@ def test_organisms_that_are_lacking_are_built_in_the_runs_folder(tmp_path):
 
 def test_the_shipped_config_is_the_default_but_for_the_length_of_pretraining():
     shipped, default = config.load(YAML, [], Config), Config()
-    assert shipped.methods == tuple(METHODS) == default.methods
+    assert shipped.methods == method_names() == default.methods
     assert shipped.experiment == default.experiment and shipped.organisms == default.organisms
 
 
