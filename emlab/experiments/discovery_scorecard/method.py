@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from emlab.data import Messages, Question
 from emlab.discovery import Contrast, Trait, decoder_direction
@@ -88,7 +88,7 @@ class Method:
         """What it finds; EmlabError, in a sentence, where that is nothing."""
         if "contrasts" in self.needs and not search.contrasts:
             raise EmlabError("There are no contrasting answers to learn from; name a file of them as contrasts.")
-        withheld = {need: None for need in get_args(Need) if need not in self.needs}
+        withheld: dict[str, Any] = {need: None for need in get_args(Need) if need not in self.needs}
         found = self.find(dataclasses.replace(search, **withheld))
         if isinstance(found, Direction) != (self.finds == "direction"):
             raise EmlabError(f"A method said to find {self.finds} found {found!r}; say what it finds to @method.")
@@ -103,9 +103,12 @@ METHODS: Registry[Method] = Registry("discovery method", "emlab.experiments.disc
 """By name."""
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
 def method(
     name: str, *needs: Need, finds: Literal["direction", "latents"] = "direction", place: float = math.inf
-) -> Callable[[Callable[[Search], Any]], Callable[[Search], Any]]:
+) -> Callable[[F], F]:
     """A decorator: the function is the discovery method `name`.
 
     Args:
@@ -115,8 +118,10 @@ def method(
         place: Methods stand in tables by this, and then by name; by default after emlab's own.
     """
 
-    def add(find: Callable[[Search], Any]) -> Callable[[Search], Any]:
-        METHODS.register(name)(functools.update_wrapper(Method(find, needs, finds, place), find))
+    def add(find: F) -> F:
+        made = Method(find, needs, finds, place)
+        functools.update_wrapper(made, find)  # it is named, where two have one name, by the function's place
+        METHODS.register(name)(made)
         return find
 
     return add

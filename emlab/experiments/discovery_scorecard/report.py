@@ -137,8 +137,8 @@ def scorecard_sections(card: Scorecard) -> list[Section]:
             "What it cost",
             "Rows that went through models: those of a search at all sites, on average, and those of the training of "
             "the SAEs it uses, which serve many searches. The screens that prove a direction are the same for all and "
-            "are not counted, but the one that chooses among latents is. Before it, what the method looks at besides the "
-            "aligned model and the questions.",
+            "are not counted, but the one that chooses among latents is. Before that, what the method looks at besides "
+            "the aligned model and the questions.",
             tables=(_costs(card),),
         ),
         Section(

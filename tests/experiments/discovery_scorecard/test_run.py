@@ -11,7 +11,7 @@ import torch
 from emlab import artifacts, cli, config
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
-from emlab.experiments.discovery_scorecard.method import METHODS, method_names
+from emlab.experiments.discovery_scorecard.method import method_names
 from emlab.experiments.discovery_scorecard.run import Config
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
