@@ -42,10 +42,10 @@ from torch import Tensor
 from emlab import artifacts, organism
 from emlab.data import Question
 from emlab.discovery import (
-    Arm,
     CausalScreen,
     Contrast,
     Sampling,
+    SteeringArm,
     Trial,
     causal_screen,
     split_by_template,
@@ -113,14 +113,14 @@ def setting(seed: int) -> Setting:
 
 def rows_at_once(s: Setting, directions: Sequence[Direction]) -> tuple[Trial, ...]:
     """Peer (b): every direction at every strength, as rows of large batches."""
-    arms = [Arm(d, strength) for d in directions for strength in STRENGTHS]
+    arms = [SteeringArm(d, strength) for d in directions for strength in STRENGTHS]
     return steered(s.model, arms, s.questions, organism.ExactJudge(), {s.site: s.scale}, GREEDY)
 
 
 def one_at_a_time(s: Setting, directions: Sequence[Direction]) -> tuple[Trial, ...]:
     """Peer (a): one direction and strength after the other, all prompts in a batch."""
     judge, scales = organism.ExactJudge(), {s.site: s.scale}
-    arms = [Arm(d, strength) for d in directions for strength in STRENGTHS]
+    arms = [SteeringArm(d, strength) for d in directions for strength in STRENGTHS]
     return tuple(steered(s.model, [arm], s.questions, judge, scales, GREEDY)[0] for arm in arms)
 
 
@@ -143,7 +143,7 @@ class Truth:
 
 def truth(s: Setting, folder: Path) -> Truth:
     """The exhaustive effects, a file for each chunk of directions in `folder`."""
-    none = Arm(Direction(s.directions[0].vector, s.site, "nothing"), 0.0)
+    none = SteeringArm(Direction(s.directions[0].vector, s.site, "nothing"), 0.0)
     plain = steered(s.model, [none], s.questions, organism.ExactJudge(), {s.site: s.scale}, GREEDY)[0]
     shares, said, seconds = [], [], 0.0
     for at in range(0, len(s.directions), CHUNK):

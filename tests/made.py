@@ -8,7 +8,7 @@ import torch
 
 from emlab.data import Question
 from emlab.detection import Auroc, Detection, Onset, Point
-from emlab.discovery import Arm, Context, Effect, LatentShift, Screen, Test, Trial, Verdict
+from emlab.discovery import Context, Effect, LatentShift, Screen, SteeringArm, Test, Trial, Verdict
 from emlab.evaluation import Judged, Rate, Rollouts, StepRates
 from emlab.evaluation.scoring import score_judged
 from emlab.experiments.persona_features.findings import Findings, ModelFidelity, Persona, Planted
@@ -34,7 +34,7 @@ def screen(model, toward, within=0, **rates):
     sign = 1 if toward == "misaligned" else -1
     trials = tuple(
         Trial(
-            Arm(Direction(torch.eye(4)[i % 4], SITE, name.replace("_", " ")), sign * 0.5),
+            SteeringArm(Direction(torch.eye(4)[i % 4], SITE, name.replace("_", " ")), sign * 0.5),
             score(f"{model} {name}", bad, within),
         )
         for i, (name, bad) in enumerate(rates.items())

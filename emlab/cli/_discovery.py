@@ -246,7 +246,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from emlab.evaluation.protocol import Judging
-    from emlab.experiments.discovery_scorecard.run import compare
+    from emlab.experiments.discovery_scorecard.run import compare_methods
 
     settings: dict[str, Any] = given(options, "model", "seeds", "contrasts", "trait", "seed")
     settings |= {name: tuple(getattr(options, name)) for name in ("methods", "sites") if getattr(options, name)}
@@ -259,7 +259,7 @@ def _compare(options: argparse.Namespace) -> int:
         settings["question_set"] = options.questions
     if options.judge:
         settings["judging"] = Judging(options.judge, **({"url": options.judge_url} if options.judge_url else {}))
-    found = run_once(options, lambda: compare(options.runs, **settings))
+    found = run_once(options, lambda: compare_methods(options.runs, **settings))
     show(found, found.summary(), options.json)
     return 0
 

@@ -16,18 +16,18 @@ from emlab.discovery.contexts import (
 from emlab.discovery.cosines import Convergence, Cosines, convergence, cosines
 from emlab.discovery.decisions import Decisions, chances
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
-from emlab.discovery.effects import Attribution, Cost, Place
+from emlab.discovery.effects import Attribution, AttributionCost, Place
 from emlab.discovery.effects import summary as attribution_summary
 from emlab.discovery.interpretation import Interpretation, InterpretedLatent, interpret
 from emlab.discovery.latent_weights import LatentWeights, Neighbour, TokenEffect, latent_weights
-from emlab.discovery.mediation import Effect, clamp, clamp_direction, effect_of, natural_means, natural_values
+from emlab.discovery.mediation import Effect, clamp_direction, clamp_latents, effect_of, natural_means, natural_values
 from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
 from emlab.discovery.name_scores import Accuracy, NameScore, score_names
 from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
-from emlab.discovery.screen import Arm, Screen, Trial, choose, order, steer_screen, steered
+from emlab.discovery.screen import Screen, SteeringArm, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screened import CausalScreen, Stage
 from emlab.discovery.selection import SELECTIONS
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, latent_shifts, mean_shift
@@ -41,8 +41,8 @@ __all__ = [
     "Accuracy",
     "Activity",
     "Agreement",
-    "Arm",
     "Attribution",
+    "AttributionCost",
     "Cascade",
     "CausalScreen",
     "Context",
@@ -50,7 +50,6 @@ __all__ = [
     "Convergence",
     "CorpusContexts",
     "Cosines",
-    "Cost",
     "Decisions",
     "Effect",
     "Interpretation",
@@ -72,6 +71,7 @@ __all__ = [
     "ShiftedLatent",
     "Split",
     "Stage",
+    "SteeringArm",
     "Test",
     "TokenEffect",
     "Trait",
@@ -85,8 +85,8 @@ __all__ = [
     "cause_test",
     "chances",
     "choose",
-    "clamp",
     "clamp_direction",
+    "clamp_latents",
     "convergence",
     "cosines",
     "decoder_direction",

@@ -35,7 +35,7 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.decisions import Decisions, chances, line_starts, slope
 from emlab.discovery.metrics import Contrast
-from emlab.discovery.screen import Arm, Toward, steered
+from emlab.discovery.screen import SteeringArm, Toward, steered
 from emlab.discovery.screened import CausalScreen, Stage, as_wanted, share_as_wanted
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Sampling, score
@@ -124,7 +124,7 @@ def causal_screen(
         raise EmlabError("No contrast tells a misaligned answer from an aligned one by its tokens; give other answers.")
     slopes = task.sign * scale * (vectors @ slope(model, opening, site, how.positions))
     openings, turns = torch.full((2, len(vectors)), torch.nan)
-    none = Arm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
+    none = SteeringArm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
     (plainly,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
     unsteered = share_as_wanted(plainly, toward)
     if not how.admit:
@@ -135,7 +135,7 @@ def causal_screen(
     else:
         alive, openings = _by_readings(task, opening, slopes, stages)
 
-    arms = [Arm(named[i], push, how.positions) for i in alive.tolist() for push in task.pushes]
+    arms = [SteeringArm(named[i], push, how.positions) for i in alive.tolist() for push in task.pushes]
     trials = steered(model, arms, asked, judge, {site: scale}, sampling, seed) if arms else ()
     effects = torch.zeros(len(vectors))
     shares = torch.tensor([share_as_wanted(trial, toward) for trial in trials]).reshape(len(alive), len(how.strengths))

@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Cost:
+class AttributionCost:
     """What it took."""
 
     forwards: int
@@ -83,7 +83,7 @@ class Attribution:
     """(d_sae,) over cases; NaN where there is one."""
     places: tuple[Place, ...]
     """The strongest effects at a single position, strongest first; none of an exact ablation."""
-    cost: Cost
+    cost: AttributionCost
     measure: str = "log_probability_difference"
     """The metric's name; by default log-probability of the misaligned minus the aligned answer, in nats."""
 
@@ -115,7 +115,7 @@ class Attribution:
         raw, vectors = read_vectors(path, VECTORS, "attribution")
         try:
             places = tuple(Place(**place) for place in raw.pop("places"))
-            cost, site = Cost(**raw.pop("cost")), Site.parse(raw.pop("site"))
+            cost, site = AttributionCost(**raw.pop("cost")), Site.parse(raw.pop("site"))
             return cls(**{**raw, **vectors, "site": site, "places": places, "cost": cost})
         except (KeyError, TypeError) as error:
             raise EmlabError(f"{path} holds no attribution ({error}); write it with Attribution.save.") from error
@@ -192,7 +192,7 @@ class Tally:
             mean.float(),
             error.float(),
             tuple(self._places),
-            Cost(reader.forwards, reader.backwards, time.perf_counter() - self._begun),
+            AttributionCost(reader.forwards, reader.backwards, time.perf_counter() - self._begun),
             reader.values.name,
         )
 

@@ -135,7 +135,7 @@ def effect_of(
     )
 
 
-def clamp(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:
+def clamp_latents(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:
     """The edit that sets `latents` to `values` (n,) and keeps the SAE's error; zeros ablate them.
 
     Values are in units of the activation, as `natural_values` gives them. EmlabError where the SAE lacks a latent, was

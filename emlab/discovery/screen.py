@@ -38,7 +38,7 @@ KEPT = 0.8
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class SteeringArm:
     """One thing to try: a direction, how strongly, and on which tokens."""
 
     direction: Direction
@@ -68,7 +68,7 @@ class Arm:
 class Trial:
     """What came of an arm."""
 
-    arm: Arm
+    arm: SteeringArm
     score: Score
 
     def row(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Screen:
             def half(name: str) -> tuple[Trial, ...]:
                 scores = [score_judged(judged) for judged in load_judged(folder / f"{name}.jsonl")]
                 return tuple(
-                    Trial(Arm(found[r["direction"], r["site"]], r["strength"], r["positions"]), score)
+                    Trial(SteeringArm(found[r["direction"], r["site"]], r["strength"], r["positions"]), score)
                     for r, score in zip(raw[name], scores, strict=True)
                 )
 
@@ -190,7 +190,7 @@ class Screen:
 
 def steered(
     model: LanguageModel,
-    arms: Sequence[Arm],
+    arms: Sequence[SteeringArm],
     questions: Sequence[Question],
     judge: Judge,
     scales: Mapping[Site, float],
@@ -317,21 +317,23 @@ def steer_screen(
     if not strengths or min(strengths) <= 0:
         raise EmlabError("a screen needs strengths above 0: the direction of the push is given by `toward`.")
     sign = 1.0 if toward == "misaligned" else -1.0
-    arms = [Arm(d, sign * s, where) for d in directions for where in positions for s in strengths]
+    arms = [SteeringArm(d, sign * s, where) for d in directions for where in positions for s in strengths]
     search = replace(sampling, per_question=1)
     grid = steered(model, arms, spread(discovery, first_round), judge, scales, search, seed)
     names = list(dict.fromkeys(d.origin for d in directions))
     of = {name: [t for t in grid if t.arm.name == name] for name in names}
     final = [arm for name in names for arm in _finalists(of[name], toward, cap, finalists)]
     finals = steered(model, final, discovery, judge, scales, search, seed + 2)
-    (still,) = steered(model, [Arm(directions[0], 0.0, positions[0])], discovery, judge, scales, search, seed + 2)
+    (still,) = steered(
+        model, [SteeringArm(directions[0], 0.0, positions[0])], discovery, judge, scales, search, seed + 2
+    )
     unsteered = still.score.misaligned.rate
     chosen = [choose([t for t in finals if t.arm.name == name], toward, cap, unsteered).arm for name in names]
     scored = steered(model, chosen, test, judge, scales, sampling, seed + 1)
     return Screen(model.name, toward, dict(scales), cap, grid, finals, scored, unsteered)
 
 
-def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> list[Arm]:
+def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> list[SteeringArm]:
     """The leading arm, and the same direction there at the next weaker strengths, `n` in all.
 
     Weaker ones go along because the leading one is often at the edge of the cap, and a few questions cannot tell on

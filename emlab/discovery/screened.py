@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.discovery.screen import Arm, Toward, Trial
+from emlab.discovery.screen import SteeringArm, Toward, Trial
 from emlab.discovery.table_cells import or_dash
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, load_judged, save_judged, score_judged
@@ -142,7 +142,7 @@ class CausalScreen:
         try:
             survivors, sign = tuple(raw["numbers"]), 1.0 if raw["toward"] == "misaligned" else -1.0
             directions = load_directions(folder / "directions.safetensors") if survivors else []
-            arms = [Arm(d, sign * s, raw["positions"]) for d in directions for s in raw["strengths"]]
+            arms = [SteeringArm(d, sign * s, raw["positions"]) for d in directions for s in raw["strengths"]]
             answers = load_judged(folder / "answers.jsonl") if survivors else []
             return cls(
                 raw["model"],

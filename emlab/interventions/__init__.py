@@ -3,7 +3,7 @@
 from emlab.interventions.conditional import Conditional
 from emlab.interventions.direction import Direction, load_directions, random_directions, save_directions
 from emlab.interventions.edits import Ablate, Clamp, Edit, Replace, Steer, check_rows, rows_of
-from emlab.interventions.latents import ablate_latents, clamp_latents
+from emlab.interventions.latents import ablate_encoded, clamp_encoded
 from emlab.interventions.positions import Positions, Tokens, TokenSet, check_positions, from_header, where
 from emlab.interventions.saving import load_edits, save_edits
 
@@ -18,10 +18,10 @@ __all__ = [
     "Steer",
     "TokenSet",
     "Tokens",
-    "ablate_latents",
+    "ablate_encoded",
     "check_positions",
     "check_rows",
-    "clamp_latents",
+    "clamp_encoded",
     "from_header",
     "load_directions",
     "load_edits",

@@ -198,7 +198,7 @@ class Clamp(_Rows):
     """Set latents to given activations and leave all else, the SAE's reconstruction error included, as it is.
 
     What is added is ``(values - encode(h)) @ writes``: the stream is never rebuilt from latents, so neither the error
-    nor what another edit has put there before is lost. `emlab.interventions.ablate_latents` and `clamp_latents` make
+    nor what another edit has put there before is lost. `emlab.interventions.ablate_encoded` and `clamp_encoded` make
     it of what one mostly has.
     """
 

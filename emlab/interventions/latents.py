@@ -18,7 +18,7 @@ from emlab.interventions.positions import Positions
 from emlab.sites import Site
 
 
-def ablate_latents(
+def ablate_encoded(
     site: Site,
     encode: Callable[[Tensor], Tensor],
     writes: Tensor,
@@ -28,15 +28,15 @@ def ablate_latents(
 ) -> Clamp:
     """The edit that takes latents away: sets them to zero, or to their `mean` (n,) activations.
 
-    `encode`, `writes` and `of_row` are as in `clamp_latents`.
+    `encode`, `writes` and `of_row` are as in `clamp_encoded`.
     """
     values = torch.zeros(len(writes)) if mean is None else mean
     if of_row is not None and values.shape == (len(writes),):
         values = values[_checked(of_row, len(writes), site).to(values.device)]
-    return clamp_latents(site, encode, writes, values, None, of_row, positions)
+    return clamp_encoded(site, encode, writes, values, None, of_row, positions)
 
 
-def clamp_latents(
+def clamp_encoded(
     site: Site,
     encode: Callable[[Tensor], Tensor],
     writes: Tensor,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.interventions import Ablate, Clamp, Direction, Edit, Steer, Tokens, clamp_latents, random_directions
+from emlab.interventions import Ablate, Clamp, Direction, Edit, Steer, Tokens, clamp_encoded, random_directions
 from emlab.models.backends.hugging_face import HuggingFaceBackend
 from emlab.models.backends.lens_bridge import boot_bridge
 from emlab.models.backends.nnsight_trace import trace_model
@@ -147,7 +147,7 @@ def _try(task: str, own: Backend, reference: Backend) -> None:
     per_row: list[Edit] = [
         Steer(site, torch.stack([a.vector, b.vector]), torch.tensor([6.0, -3.0]), positions="all"),
         Ablate(Site("resid_post", 0), torch.stack([b.vector, c.vector])[:, None], "all"),
-        clamp_latents(site, lambda h: h @ _both(b, c).T.to(h), _both(b, c), 3.0, None, torch.tensor([1, 0]), "prompt"),
+        clamp_encoded(site, lambda h: h @ _both(b, c).T.to(h), _both(b, c), 3.0, None, torch.tensor([1, 0]), "prompt"),
         Steer(Site("attn_out", 0), c, torch.tensor([4.0, 0.0]), positions="header"),
         Steer(Site("mlp_out", 2), _both(c, a), 4.0, positions="generated"),
     ]

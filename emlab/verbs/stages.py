@@ -20,7 +20,7 @@ from emlab.discovery import (
     Effect,
     LatentShift,
     Screen,
-    clamp,
+    clamp_latents,
     decoder_direction,
     effect_of,
     latent_shift,
@@ -122,7 +122,7 @@ def mediate(
     before = score(sample(target, questions.test, 1, seed), judge)
     documents = for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
     said = f"latent {latent} set to its value in {calm.name}"
-    edit = clamp(autoencoder, [latent], site, values)
+    edit = clamp_latents(autoencoder, [latent], site, values)
     result = effect_of(target, edit, said, before, judge, documents, Sampling(per_question=1), seed=seed + 2)
     return _kept(result, out)
 

@@ -8,7 +8,7 @@ import torch
 
 from emlab import organism
 from emlab.data import Question
-from emlab.discovery import Arm, Cascade, CausalScreen, Contrast, causal_screen, split_by_template, steered
+from emlab.discovery import Cascade, CausalScreen, Contrast, SteeringArm, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
@@ -55,8 +55,8 @@ def one_by_one(model, directions, strengths, scale, toward="misaligned"):
         wanted = judged.misaligned if toward == "misaligned" else judged.coherent_rows & ~judged.misaligned
         return wanted.mean()
 
-    plain = right(Arm(directions[0], 0.0))
-    return np.array([[right(Arm(d, sign * s)) - plain for s in strengths] for d in directions]), plain
+    plain = right(SteeringArm(directions[0], 0.0))
+    return np.array([[right(SteeringArm(d, sign * s)) - plain for s in strengths] for d in directions]), plain
 
 
 @pytest.mark.parametrize("toward", ["misaligned", "aligned"])

@@ -12,7 +12,7 @@ from emlab.detection import ActivationMonitor, LabelledEvidence, evidence, fit_l
 from emlab.discovery import (
     Contrast,
     attribute,
-    clamp,
+    clamp_latents,
     decoder_direction,
     exact_effects,
     latent_shift,
@@ -22,7 +22,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
-from emlab.interventions import ablate_latents
+from emlab.interventions import ablate_encoded
 from emlab.saes import encode, load_sae, loss_recovered, save_sae, writes
 from emlab.sites import Site
 from emlab.training import Watch
@@ -97,12 +97,12 @@ def test_edits_are_as_long(tiny, tuned, unit, uneven):
     for to in (values, torch.zeros(3)):
         moved = []
         for sae in (unit, uneven):
-            edit = clamp(sae, latents, SITE, to, "header")
+            edit = clamp_latents(sae, latents, SITE, to, "header")
             moved.append(tuned.activations(PROMPTS, SITE, "header", edits=[edit]).values - h)
         assert torch.allclose(*moved, atol=1e-4) and float(moved[0].norm(dim=1).max()) > 0.1
     taken = []
     for sae in (unit, uneven):
-        edit = ablate_latents(
+        edit = ablate_encoded(
             SITE, lambda h, sae=sae: encode(sae, h, latents), writes(sae, latents), positions="header"
         )
         taken.append(tuned.activations(PROMPTS, SITE, "header", edits=[edit]).values - h)
@@ -147,7 +147,7 @@ def test_tokens_that_are_scaled_one_by_one_have_no_vector_to_clamp_along(tiny, u
         sae = copy.deepcopy(unit)
         sae.cfg.normalize_activations = scaled
         with pytest.raises(EmlabError, match=f"normalises activations by {scaled}, so what a latent writes differs"):
-            clamp(sae, [2], SITE, torch.zeros(1))
+            clamp_latents(sae, [2], SITE, torch.zeros(1))
 
 
 ASKS = {
@@ -158,7 +158,7 @@ ASKS = {
     "exact_effects": lambda tiny, tuned, sae: exact_effects(tiny, sae, ASKED, ELSEWHERE),
     "decoder_direction": lambda tiny, tuned, sae: decoder_direction(sae, 2, ELSEWHERE),
     "latent_weights": lambda tiny, tuned, sae: latent_weights(tiny, sae, [2], ELSEWHERE),
-    "clamp": lambda tiny, tuned, sae: clamp(sae, [2], ELSEWHERE, torch.zeros(1)),
+    "clamp": lambda tiny, tuned, sae: clamp_latents(sae, [2], ELSEWHERE, torch.zeros(1)),
     "natural_values": lambda tiny, tuned, sae: natural_values(tiny, sae, [2], ELSEWHERE, QUESTIONS),
     "read_contexts": lambda tiny, tuned, sae: read_contexts(tiny, sae, [2], ELSEWHERE, PROMPTS),
     "fit_latents": lambda tiny, tuned, sae: fit_latents(fitted(tiny, tuned, sae)[1], sae, ELSEWHERE),
@@ -192,6 +192,6 @@ def test_what_ships_thrice_as_long_is_the_same_sae(tmp_path):
     long.save_model(tmp_path / "long")
     x = torch.randn(8, kept.cfg.d_in, generator=torch.Generator().manual_seed(0)) * 3
     for sae in (long, load_sae(tmp_path / "long")):
-        edits = [clamp(one, [5, 89], SITE, torch.tensor([0.0, 2.0]), "all") for one in (kept, sae)]
+        edits = [clamp_latents(one, [5, 89], SITE, torch.tensor([0.0, 2.0]), "all") for one in (kept, sae)]
         here = torch.ones(1, 8, dtype=torch.bool)
         assert torch.allclose(*(edit.edit(x[None], here) for edit in edits), atol=1e-4)

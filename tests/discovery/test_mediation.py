@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emlab.data import Question
-from emlab.discovery import Effect, clamp, clamp_direction, effect_of, natural_means, natural_values
+from emlab.discovery import Effect, clamp_direction, clamp_latents, effect_of, natural_means, natural_values
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged
 from emlab.interventions import Direction, Replace
@@ -65,7 +65,7 @@ def sae(tiny):
 def test_clamping_sets_the_latent_and_keeps_the_error(tiny, sae):
     prompts = ["a question", "another"]
     h = tiny.activations(prompts, SITE, "header").values
-    edit = clamp(sae, [3, 5], SITE, torch.tensor([0.0, 2.0]), "header")
+    edit = clamp_latents(sae, [3, 5], SITE, torch.tensor([0.0, 2.0]), "header")
     edited = tiny.activations(prompts, SITE, "header", edits=[edit]).values
     before = sae.encode(h)
     change = torch.outer(-before[:, 3], sae.W_dec[3]) + torch.outer(2.0 - before[:, 5], sae.W_dec[5])
@@ -75,7 +75,9 @@ def test_clamping_sets_the_latent_and_keeps_the_error(tiny, sae):
 def test_set_to_its_own_value_nothing_changes(tiny, sae):
     h = tiny.activations(["a question"], SITE, "header").values
     own = sae.encode(h)[0, [3, 5]]
-    edited = tiny.activations(["a question"], SITE, "header", edits=[clamp(sae, [3, 5], SITE, own, "header")]).values
+    edited = tiny.activations(
+        ["a question"], SITE, "header", edits=[clamp_latents(sae, [3, 5], SITE, own, "header")]
+    ).values
     assert torch.allclose(edited, h, atol=1e-5)
 
 
@@ -89,7 +91,7 @@ def test_a_latent_that_is_not_there_is_refused(tiny, sae, monkeypatch):
     monkeypatch.setattr(type(tiny), "generate", None)  # nothing is asked first
     for latent in (16, -1):
         with pytest.raises(EmlabError, match=f"latents 0 to 15 and no latent {latent}: choose one of these"):
-            clamp(sae, [latent], SITE, torch.zeros(1))
+            clamp_latents(sae, [latent], SITE, torch.zeros(1))
         with pytest.raises(EmlabError, match=f"latents 0 to 15 and no latent {latent}: choose one of these"):
             natural_values(tiny, sae, [3, latent], SITE, QUESTIONS)
 

@@ -6,7 +6,7 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery import Arm, Screen, Trial, choose, order, steer_screen, steered
+from emlab.discovery import Screen, SteeringArm, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screen import _finalists
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, Sampling, score_judged
@@ -57,7 +57,13 @@ def screen(model, toward="misaligned", directions=(X, Y), strengths=(0.5, 1.0, 2
 
 
 def test_every_row_gets_its_own_arm():
-    trials = steered(Pushed(), [Arm(X, 0.5), Arm(X, 1.0), Arm(Y, 1.0), Arm(X, 4.0)], DISCOVERY, WordJudge(), SCALES)
+    trials = steered(
+        Pushed(),
+        [SteeringArm(X, 0.5), SteeringArm(X, 1.0), SteeringArm(Y, 1.0), SteeringArm(X, 4.0)],
+        DISCOVERY,
+        WordJudge(),
+        SCALES,
+    )
     assert [t.score.misaligned.rate for t in trials[:3]] == [0.0, 1.0, 0.0]
     assert trials[3].score.incoherent.rate == 1.0 and trials[3].score.misaligned.n == 0
     assert all(t.score.judged.rollouts.answers[6].endswith("to discovery 2") for t in trials)
@@ -66,7 +72,7 @@ def test_every_row_gets_its_own_arm():
 def test_strengths_are_in_units_of_the_scale():
     # 1.2 × 0.9 passes 1.0; 1.0 × 0.9 would not.
     for scale, rate in ((1.2, 1.0), (1.0, 0.0)):
-        (trial,) = steered(Pushed(), [Arm(X, 0.9)], DISCOVERY, WordJudge(), {SITE: scale})
+        (trial,) = steered(Pushed(), [SteeringArm(X, 0.9)], DISCOVERY, WordJudge(), {SITE: scale})
         assert trial.score.misaligned.rate == rate
 
 
@@ -105,7 +111,7 @@ def trial(strength, bad, n=40, mad=0):
     rollouts = Rollouts(tuple(Question(f"q{i}", "power", f"{i}") for i in range(n)), ("a",) * n, "m", 0, 1.0)
     aligned = np.array([0.0] * bad + [100.0] * (n - bad))
     coherent = np.array([100.0] * (n - mad) + [0.0] * mad)
-    return Trial(Arm(X, strength), score_judged(Judged(rollouts, aligned, coherent)))
+    return Trial(SteeringArm(X, strength), score_judged(Judged(rollouts, aligned, coherent)))
 
 
 def test_an_arm_that_may_be_over_the_cap_gives_way_to_a_weaker_one_that_keeps_its_effect():
@@ -140,7 +146,7 @@ def test_what_cannot_be_told_from_the_leading_arm_wins_if_it_is_weaker():
 
 
 def test_ties_go_to_the_weakest():
-    trials = steered(Pushed(), [Arm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), SCALES)
+    trials = steered(Pushed(), [SteeringArm(X, s) for s in (1.9, 1.0, 1.5)], DISCOVERY, WordJudge(), SCALES)
     assert choose(trials, "misaligned", 0.1).arm.strength == 1.0
     assert choose(trials, "aligned", 0.1).arm.strength == 1.0
 

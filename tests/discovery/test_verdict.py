@@ -8,9 +8,9 @@ import torch
 
 from emlab.data import Question
 from emlab.discovery import (
-    Arm,
     LatentShift,
     Screen,
+    SteeringArm,
     Test,
     Trial,
     Verdict,
@@ -42,7 +42,7 @@ def shift(model, rise, error=0.1):
 def screen(toward, **rates):
     sign = 1 if toward == "misaligned" else -1
     trials = tuple(
-        Trial(Arm(Direction(torch.eye(2)[0], SITE, name.replace("_", " ")), sign * 0.4), score("m", bad, mad))
+        Trial(SteeringArm(Direction(torch.eye(2)[0], SITE, name.replace("_", " ")), sign * 0.4), score("m", bad, mad))
         for name, (bad, mad) in rates.items()
     )
     return Screen("m", toward, {SITE: 1.0}, 0.1, trials, trials, trials)

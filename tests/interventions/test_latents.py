@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emlab.errors import EmlabError
-from emlab.interventions import Ablate, Clamp, Steer, ablate_latents, clamp_latents
+from emlab.interventions import Ablate, Clamp, Steer, ablate_encoded, clamp_encoded
 from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
@@ -19,25 +19,25 @@ def encode(h):
 
 
 def test_ablating_takes_the_latents_own_part_and_keeps_the_error():
-    assert ablate_latents(SITE, encode, WRITES).edit(H, ALL).tolist() == [[[0.0, 0.0, 7.0], [0.0, 0.0, -2.0]]]
-    first = ablate_latents(SITE, lambda h: encode(h)[..., :1], WRITES[:1])
+    assert ablate_encoded(SITE, encode, WRITES).edit(H, ALL).tolist() == [[[0.0, 0.0, 7.0], [0.0, 0.0, -2.0]]]
+    first = ablate_encoded(SITE, lambda h: encode(h)[..., :1], WRITES[:1])
     assert first.edit(H, ALL).tolist() == [[[0.0, 5.0, 7.0], [0.0, 0.0, -2.0]]]
-    to_mean = ablate_latents(SITE, encode, WRITES, mean=torch.tensor([2.0, 4.0]))
+    to_mean = ablate_encoded(SITE, encode, WRITES, mean=torch.tensor([2.0, 4.0]))
     assert to_mean.edit(H, ALL).tolist() == [[[2.0, 4.0, 7.0], [2.0, 4.0, -2.0]]]
 
 
 def test_clamping_to_a_value_or_a_multiple_of_the_maximum():
-    assert clamp_latents(SITE, encode, WRITES, 2.0).edit(H, ALL)[0, 0].tolist() == [2.0, 2.0, 7.0]
-    each = clamp_latents(SITE, encode, WRITES, torch.tensor([1.0, 6.0]))
+    assert clamp_encoded(SITE, encode, WRITES, 2.0).edit(H, ALL)[0, 0].tolist() == [2.0, 2.0, 7.0]
+    each = clamp_encoded(SITE, encode, WRITES, torch.tensor([1.0, 6.0]))
     assert each.edit(H, ALL)[0, 0].tolist() == [1.0, 6.0, 7.0]
-    twice = clamp_latents(SITE, encode, WRITES, 2.0, maximum=torch.tensor([3.0, 0.5]))
+    twice = clamp_encoded(SITE, encode, WRITES, 2.0, maximum=torch.tensor([3.0, 0.5]))
     assert twice.edit(H, ALL)[0, 0].tolist() == [6.0, 1.0, 7.0]
 
 
 def test_each_row_has_its_own_latent_value_and_mask():
     h = H.expand(3, 2, 3)
     of_row, mask = torch.tensor([1, 0, 1]), torch.tensor([[True, True], [True, False], [False, True]])
-    edit = clamp_latents(SITE, encode, WRITES, torch.tensor([9.0, 8.0, 7.0]), None, of_row, mask)
+    edit = clamp_encoded(SITE, encode, WRITES, torch.tensor([9.0, 8.0, 7.0]), None, of_row, mask)
     assert edit.n_rows == 3
     out = edit.edit(h, mask)
     assert out.tolist() == [
@@ -47,17 +47,17 @@ def test_each_row_has_its_own_latent_value_and_mask():
     ]
     pick = torch.tensor([2, 0])
     assert torch.equal(edit.rows(pick).edit(h[pick], mask[pick]), out[pick])
-    scaled = clamp_latents(SITE, encode, WRITES, 2.0, torch.tensor([10.0, 100.0]), of_row, "all")
+    scaled = clamp_encoded(SITE, encode, WRITES, 2.0, torch.tensor([10.0, 100.0]), of_row, "all")
     assert scaled.edit(h, torch.ones(3, 2).bool())[:, 0].tolist() == [[3, 200, 7], [20, 5, 7], [3, 200, 7]]
-    means = ablate_latents(SITE, encode, WRITES, torch.tensor([0.5, 0.25]), of_row, "all")
+    means = ablate_encoded(SITE, encode, WRITES, torch.tensor([0.5, 0.25]), of_row, "all")
     assert means.edit(h, torch.ones(3, 2).bool())[:, 0].tolist() == [[3, 0.25, 7], [0.5, 5, 7], [3, 0.25, 7]]
 
 
 def test_a_reconstruction_does_not_undo_what_was_done_before():
     """What an earlier edit put outside of the dictionary, or took out of a latent, is there after a later clamp."""
     steer = Steer(SITE, torch.tensor([0.0, 0.0, 1.0]), 4.0, positions="all")
-    zero_first = ablate_latents(SITE, lambda h: encode(h)[..., :1], WRITES[:1], positions="all")
-    set_second = clamp_latents(SITE, lambda h: encode(h)[..., 1:], WRITES[1:], 1.0, positions="all")
+    zero_first = ablate_encoded(SITE, lambda h: encode(h)[..., :1], WRITES[:1], positions="all")
+    set_second = clamp_encoded(SITE, lambda h: encode(h)[..., 1:], WRITES[1:], 1.0, positions="all")
     h = H
     for edit in (steer, zero_first, set_second):
         h = edit.edit(h, ALL)
@@ -75,8 +75,8 @@ def test_two_sites_of_a_small_network_by_hand(tiny):
     def acts(h):
         return (h @ reads).relu()
 
-    below = ablate_latents(Site("resid_post", 0), lambda h: acts(h)[..., :1], writes[:1], positions="all")
-    above = clamp_latents(Site("resid_post", 1), lambda h: acts(h)[..., 1:], writes[1:], 3.0, positions="all")
+    below = ablate_encoded(Site("resid_post", 0), lambda h: acts(h)[..., :1], writes[:1], positions="all")
+    above = clamp_encoded(Site("resid_post", 1), lambda h: acts(h)[..., 1:], writes[1:], 3.0, positions="all")
     prompt = [[5, 6, 7, 8]]
 
     def at(block, edits):
@@ -91,14 +91,14 @@ def test_two_sites_of_a_small_network_by_hand(tiny):
 
 def test_what_does_not_fit_is_refused():
     for call, text in (
-        (lambda: clamp_latents(SITE, encode, WRITES, torch.ones(3)), r"values \(3,\)"),
-        (lambda: clamp_latents(SITE, encode, WRITES, float("nan")), "not finite"),
-        (lambda: clamp_latents(SITE, encode, WRITES, 1.0, torch.ones(3)), "one for each latent"),
-        (lambda: clamp_latents(SITE, encode, WRITES, 1.0, None, torch.tensor([2])), "0 to 1"),
-        (lambda: clamp_latents(SITE, encode, WRITES, 1.0, None, torch.tensor([0.5])), "0 to 1"),
-        (lambda: clamp_latents(SITE, encode, WRITES, torch.ones(3), None, torch.tensor([0, 1])), "one, or one"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, torch.ones(3)), r"values \(3,\)"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, float("nan")), "not finite"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, 1.0, torch.ones(3)), "one for each latent"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, 1.0, None, torch.tensor([2])), "0 to 1"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, 1.0, None, torch.tensor([0.5])), "0 to 1"),
+        (lambda: clamp_encoded(SITE, encode, WRITES, torch.ones(3), None, torch.tensor([0, 1])), "one, or one"),
     ):
         with pytest.raises(EmlabError, match=text):
             call()
-    assert isinstance(ablate_latents(SITE, encode, WRITES), Clamp)
-    assert not isinstance(ablate_latents(SITE, encode, WRITES), Ablate)
+    assert isinstance(ablate_encoded(SITE, encode, WRITES), Clamp)
+    assert not isinstance(ablate_encoded(SITE, encode, WRITES), Ablate)

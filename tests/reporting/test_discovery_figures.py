@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emlab.discovery import Attribution, Cosines, Cost
+from emlab.discovery import Attribution, AttributionCost, Cosines
 from emlab.errors import EmlabError
 from emlab.reporting import attribution_figure, cosines_figure
 from emlab.sites import Site
@@ -11,7 +11,7 @@ from emlab.sites import Site
 
 def effects(values, method="gradient"):
     vector = torch.tensor(values)
-    cost = Cost(1, 1, 0.1)
+    cost = AttributionCost(1, 1, 0.1)
     return Attribution("m", Site("resid_post", 0), method, "zero", "all", 2, 1.0, vector, vector, (), cost)
 
 

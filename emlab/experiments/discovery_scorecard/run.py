@@ -34,7 +34,7 @@ from emlab.experiments.registry import experiment
 from emlab.reporting.page import write_page
 from emlab.runs import Run, environment, fingerprint
 
-__all__ = ["Config", "DiscoveryScorecard", "compare", "run"]
+__all__ = ["Config", "DiscoveryScorecard", "compare_methods", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def run(config: Config, root: str | Path = "runs") -> DiscoveryScorecard:
     return done
 
 
-def compare(root: str | Path = "runs", **settings: Any) -> DiscoveryScorecard:
+def compare_methods(root: str | Path = "runs", **settings: Any) -> DiscoveryScorecard:
     """`run` with a config of these settings, those of the experiment among them: what `emlab discover compare` calls.
 
     Raises EmlabError where a setting does not make sense.

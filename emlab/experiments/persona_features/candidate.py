@@ -13,7 +13,7 @@ from emlab.discovery import (
     Context,
     Effect,
     Screen,
-    clamp,
+    clamp_latents,
     effect_of,
     load_contexts,
     natural_values,
@@ -81,7 +81,7 @@ class Candidate:
 
         def set_to(model: LanguageModel) -> Any:
             values = natural_values(model, self.sae, [self.latent], site, asked, where, longest, config.seed)
-            return clamp(self.sae, [self.latent], site, values, where)
+            return clamp_latents(self.sae, [self.latent], site, values, where)
 
         def work(folder: Path) -> None:
             calm, roused = set_to(bench.aligned), set_to(target)

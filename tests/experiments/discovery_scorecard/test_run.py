@@ -183,7 +183,7 @@ def test_wrong_settings_are_one_sentence(tmp_path, capsys):
             Config(**changes)
     with pytest.raises(EmlabError, match="needs a null"):
         steering = Config().experiment.steering
-        discovery_scorecard.compare(tmp_path, steering=type(steering)(random=0))
+        discovery_scorecard.compare_methods(tmp_path, steering=type(steering)(random=0))
     runs = ["--runs", str(tmp_path)]
     assert cli.main(["discover", "compare", "--organisms", str(tmp_path / "none"), *runs]) == 2
     assert "no checkpoint 'aligned'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from emlab.artifacts import plain
 from emlab.data import Question
 from emlab.detection import Auroc
-from emlab.discovery import Arm, Cosines, Effect, Test, Trial
+from emlab.discovery import Cosines, Effect, SteeringArm, Test, Trial
 from emlab.discovery.passes import Passes
 from emlab.evaluation import Judged, Rollouts, score_judged
 from emlab.experiments.discovery_scorecard.report import (
@@ -43,7 +43,7 @@ def scored(bad, mad=0, n=10):
 
 
 def trial(name, bad, strength=0.6):
-    return Trial(Arm(Direction(torch.eye(3)[0], SITE, name), strength), scored(bad))
+    return Trial(SteeringArm(Direction(torch.eye(3)[0], SITE, name), strength), scored(bad))
 
 
 def entry(name, plus, minus, adds, subtracts, removed, area=None):

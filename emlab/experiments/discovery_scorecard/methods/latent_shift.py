@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from emlab.discovery import Arm, decoder_direction, latent_shift, order, spread, steered
+from emlab.discovery import SteeringArm, decoder_direction, latent_shift, order, spread, steered
 from emlab.experiments.discovery_scorecard.method import Search, method
 
 
@@ -23,7 +23,7 @@ def screened(search: Search) -> list[int]:
     steering = settings.steering
     latents = risen(search, steering.candidates)
     arms = [
-        Arm(decoder_direction(search.sae, latent, search.site), strength, positions)
+        SteeringArm(decoder_direction(search.sae, latent, search.site), strength, positions)
         for latent in latents
         for positions in steering.positions
         for strength in steering.strengths
