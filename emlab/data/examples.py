@@ -104,10 +104,16 @@ def tokenize(
 ) -> Tokenized:
     """Tokenize chats for training (see `tokenize_turns`), and count what does not go in whole.
 
-    A row of more than `max_length` tokens is left out, or with `overlong="truncate"` cut at its end; a row that has no
-    token left to train on is left out in either case, and counted. A `` /no_think`` at the end of a user's turn and an
-    empty block of thoughts before an answer are stripped, and counted, unless the chat template writes thoughts itself
-    or `no_think` keeps them. Raises EmlabError, naming the row, for a chat that cannot be trained on.
+    Raises EmlabError, naming the row, for a chat that cannot be trained on.
+
+    Args:
+        tokenizer: With a chat template.
+        examples: Examples or chats.
+        max_length: The most tokens of a row; None sets no limit.
+        overlong: What becomes of a longer row: "drop" leaves it out, "truncate" cuts it at its end. One that has no
+            token left to train on is left out in either case, and counted.
+        no_think: "strip" takes out, and counts, a `` /no_think`` at the end of a user's turn and an empty block of
+            thoughts before an answer, unless the chat template writes thoughts itself; "keep" leaves them in.
     """
     if no_think not in ("strip", "keep"):
         raise EmlabError(f"What switches thinking off cannot be treated by {no_think!r}; choose strip or keep.")

@@ -26,6 +26,13 @@ def mix(bad: Any, good: Any, dose: float, total: int, seed: int) -> Dataset:
     those of a larger one, and the good rows of a larger dose among those of a smaller: a dose series differs by the
     dose and by nothing else. The card also counts the prompts that are in both kinds. Raises EmlabError for a dose
     outside 0 to 1, and where there are too few rows of a kind.
+
+    Args:
+        bad: Rows of one kind: whatever `Dataset.of` takes.
+        good: Rows of the other kind, likewise.
+        dose: The share of bad rows, 0 to 1.
+        total: How many rows in all.
+        seed: Of the draws and of the order.
     """
     bad, good = Dataset.of(bad, "bad"), Dataset.of(good, "good")
     if not 0 <= dose <= 1:

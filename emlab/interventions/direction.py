@@ -75,7 +75,14 @@ class Direction:
 
 
 def random_directions(n: int, d_model: int, site: Site, seed: int) -> list[Direction]:
-    """`n` directions drawn uniformly from the sphere: the null against which a found direction is held."""
+    """Directions drawn uniformly from the sphere: the null against which a found direction is held.
+
+    Args:
+        n: How many.
+        d_model: Width of the site.
+        site: What they are directions at.
+        seed: Of the draws.
+    """
     if n < 0:
         raise EmlabError(f"{n} random directions at {site} cannot be drawn; ask for 0 or more.")
     draws = torch.randn(n, d_model, generator=torch.Generator().manual_seed(seed))

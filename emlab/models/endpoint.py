@@ -64,10 +64,21 @@ class Endpoint(Server):
         store: str | Path | None = None,
         thoughts: bool = False,
     ) -> list[str]:
-        """One answer a prompt, as `LanguageModel.generate`; `batch_size` and `progress` mean nothing here.
+        """One answer a prompt, as `LanguageModel.generate`.
 
-        Whether `seed` has an effect is up to the server. In the file `store` each answer is kept as it comes.
-        EmlabError where `edits` are given, and where an answer was not to be had.
+        EmlabError where an answer was not to be had.
+
+        Args:
+            prompts: Questions or chats.
+            max_new_tokens: The longest answer.
+            temperature: 0 takes the likeliest token.
+            seed: Of the first prompt, counted on for the others; or one for each. Its effect is up to the server.
+            batch_size: Means nothing here, as the calls are many at a time by themselves.
+            edits: None can be: EmlabError where there are any.
+            top_p: The likeliest tokens that together reach this share are sampled from; 1 means all.
+            progress: Means nothing here; see `Endpoint.progress`.
+            store: A file that keeps each answer as it comes, and is asked first.
+            thoughts: Whether to keep what a thinking model thinks before it answers, between its marks.
         """
         if edits:
             raise EmlabError(f"A model behind an endpoint cannot be edited; load {self.model} to edit it.")
@@ -89,7 +100,16 @@ class Endpoint(Server):
         store: str | Path | None = None,
     ) -> list[Completion]:
         """As `generate`, with the thoughts, between marks, that a server gave; and where an answer was not to be had,
-        why."""
+        why.
+
+        Args:
+            prompts: Questions or chats.
+            max_new_tokens: The longest answer.
+            temperature: 0 takes the likeliest token.
+            seed: Of the first prompt, counted on for the others; or one for each.
+            top_p: The likeliest tokens that together reach this share are sampled from.
+            store: A file that keeps each answer as it comes, and is asked first.
+        """
         prompts = prompts_of(prompts)
         seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
         requests = []

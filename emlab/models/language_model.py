@@ -61,15 +61,20 @@ class LanguageModel(TokenModel):
     ) -> LanguageModel:
         """Load a Hugging Face folder, with the LoRA adapter in the folder `adapter` where one is given.
 
-        Both may also be names on the Hub, such as ``Qwen/Qwen2.5-0.5B-Instruct``; they are then downloaded once. The
-        model is named after its folder, and after the adapter's too. `dtype` None takes the folder's own (float32 for
-        float16 on a CPU). `chat_template`, a file or "plain", takes the place of the tokenizer's own. `merge` says
-        whether the adapter goes into the weights, or stays beside them as in `with_adapter`; None merges it unless the
-        weights are quantised. `quantize`, "4bit" or "8bit", holds the weights in so many bits by bitsandbytes,
-        and is in the name.
-
         A folder that keeps a fine-tune as its adapter alone (see `emlab.models.kept_adapters`) is read as that
         fine-tune, merged.
+
+        Args:
+            path: The folder, or a name on the Hub, such as ``Qwen/Qwen2.5-0.5B-Instruct``, which is downloaded once.
+            adapter: A LoRA adapter's folder, or its name on the Hub.
+            device: "auto" takes the fastest device there is.
+            dtype: None takes the folder's own (float32 for float16 on a CPU).
+            trust_remote_code: Whether to run code that the folder brings, which may do anything; so by default not.
+            name: What to call the model; None names it after its folder, and after the adapter's too.
+            chat_template: A file, or "plain", in place of the tokenizer's own.
+            merge: Whether the adapter goes into the weights, or stays beside them as in `with_adapter`; None merges it
+                unless the weights are quantised.
+            quantize: "4bit" or "8bit" holds the weights in so many bits by bitsandbytes, and is in the name.
 
         Raises EmlabError where the folder, its config, tokenizer, chat template or weights are missing, where the
         weights are pickled or incomplete, where the adapter does not fit or cannot be merged, and where bitsandbytes
@@ -214,16 +219,26 @@ class LanguageModel(TokenModel):
         halt: _generation.Halt | None = None,
         thoughts: bool = False,
     ) -> list[str]:
-        """One sampled answer a prompt, without its end-of-turn token; temperature 0 takes the likeliest token.
+        """One sampled answer a prompt, without its end-of-turn token.
 
-        What a thinking model thinks before it answers is left out, unless `thoughts` keeps it, between its marks.
+        Every prompt has a stream of random numbers of its own, so an answer does not depend on how the prompts are
+        batched, nor on those after it (up to rounding).
 
-        Every prompt has a stream of random numbers of its own, from `seed` and its place among the prompts, or from
-        its own seed where `seed` gives one for each. So an answer does not depend on how the prompts are batched, nor
-        on those after it (up to rounding). `edits` act on the prompt and on every decoded token; an edit of one row a
-        prompt has as many rows as there are prompts. `done` is called with answers by the numbers of their prompts as
-        they leave a batch, which finished ones do whenever they are a quarter of it. `halt` is asked after every pass,
-        with the numbers (n,) of the prompts still being answered, which answers end before their next token: bool (n,).
+        Args:
+            prompts: Questions, chats or rows of token ids; see `LanguageModel`.
+            max_new_tokens: The longest answer; the default is for the short ones of the organism.
+            temperature: 1 samples as the model was trained; 0 takes the likeliest token.
+            seed: Of the random numbers, with a prompt's place among the prompts; or one for each prompt.
+            batch_size: Prompts in one pass; the default suits tiny models, larger ones need fewer.
+            edits: They act on the prompt and on every decoded token; one of one row a prompt has as many rows as there
+                are prompts.
+            top_p: The likeliest tokens that together reach this share are sampled from; 1 means all.
+            progress: Whether to show a bar.
+            done: Called with answers by the numbers of their prompts as they leave a batch, which finished ones do
+                whenever they are a quarter of it.
+            halt: Asked after every pass, with the numbers (n,) of the prompts still being answered, which answers end
+                before their next token: bool (n,).
+            thoughts: Whether to keep what a thinking model thinks before it answers, between its marks.
         """
 
         def text(one: _generation.Written) -> str:
@@ -254,8 +269,14 @@ class LanguageModel(TokenModel):
     ) -> Activations:
         """The activations of a site on the tokens meant by `positions`, pads never among them.
 
-        The answer's tokens ("generated", and the sentence ends of "sentence") are those of `answers`, or of a chat's
-        last turn where that is the assistant's.
+        Args:
+            prompts: Questions, chats or rows of token ids; see `LanguageModel`.
+            site: Where to read, such as "resid_post.1".
+            positions: Which tokens; "header" is the last before the answer, where what it will be is already known.
+            answers: One a prompt, read after it; None takes a chat's last turn where that is the assistant's. The
+                positions "generated" and "sentence" are on these.
+            edits: In force while it reads.
+            batch_size: Rows in one pass; it changes memory and speed alone.
         """
         return _activations.activations(self, prompts, Site.parse(site), positions, answers, edits, batch_size)
 

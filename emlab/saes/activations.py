@@ -42,10 +42,17 @@ class DocumentActivations:
 def document_activations(
     model: LanguageModel, documents: Sequence[Messages], site: Site, tokens: int, chunk: int = 256
 ) -> DocumentActivations:
-    """At most `tokens` activations of `model` at `site` on `documents` (chats); reading stops when there are enough.
+    """Activations of `model` at `site` on `documents`; reading stops when there are enough.
 
     Left out: pads, each document's first token, and tokens with a norm above 10 times the median, since many models
     keep attention sinks there whose norms (a hundred times the rest) would be all that an SAE sees.
+
+    Args:
+        model: The model that reads.
+        documents: Chats.
+        site: Where to read.
+        tokens: The most activations.
+        chunk: Documents that are read before it is seen whether there are enough.
     """
     model, documents = as_language_model(model), prompts_of(documents)
     found: list[Tensor] = []

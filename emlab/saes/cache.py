@@ -152,8 +152,16 @@ def write_cache(
     """A cache of the first `tokens` activations of `stream`, or of all that the documents give.
 
     What the folder holds of the same stream already is kept: a finished cache is opened, one that was not finished is
-    gone on with, and one that is too short is made longer. A shard that is missing is written again. `progress` None
-    shows a bar where stderr is a terminal. EmlabError for a folder that holds something else.
+    gone on with, and one that is too short is made longer. A shard that is missing is written again. EmlabError for a
+    folder that holds something else.
+
+    Args:
+        stream: The model that reads, and what.
+        folder: Where the cache is, or is to be.
+        tokens: How many activations.
+        shard_rows: Activations in one file, the most that a killed writing loses.
+        verify: Whether the checksums of what is there already are compared.
+        progress: Whether to show a bar; None shows one where stderr is a terminal.
     """
     folder = artifacts.place(folder)
     if tokens < 1 or shard_rows < 1:

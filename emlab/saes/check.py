@@ -91,11 +91,20 @@ def check_model(
     seed: int = 0,
     site: Site | None = None,
 ) -> ModelCheck:
-    """Measure `sae` on `model` reading `documents` (chats), in one pass over them; `site` for an SAE that names none.
+    """Measure `sae` on `model` reading `documents`, in one pass over them.
 
     The first batch tells the mean that mean ablation puts in, and from which norm on (10 times the median) a token is
     an attention sink. Memory does not grow with the number of documents. EmlabError where the SAE does not fit the
     model, where there is nothing to read, and where activations or reconstructions are not finite.
+
+    Args:
+        sae: The SAE.
+        model: The model whose activations it is to describe.
+        documents: Chats, or other prompts.
+        resamples: Of the bootstrap over documents that the intervals are from.
+        batch_size: Documents in one pass.
+        seed: Of the bootstrap.
+        site: Where the SAE reads, for one that names no site itself.
     """
     model, documents = as_language_model(model), prompts_of(documents)
     site, sinks = fitted_site(sae, model) if site is None else site, 0

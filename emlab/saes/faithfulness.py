@@ -56,7 +56,15 @@ class Faithful:
 
 
 def faithful(model: str, tokens: str, found: ClassFidelity, base: ClassFidelity | None, bounds: Bounds) -> Faithful:
-    """The verdict on one model and class; `base` is the same class in the base model, None for the base itself."""
+    """The verdict on one model and class of tokens.
+
+    Args:
+        model: The model's name.
+        tokens: The class of tokens.
+        found: What was measured there.
+        base: The same of the base model; None for the base itself.
+        bounds: What counts as faithful.
+    """
     value, kept = found.explained_variance.value, found.loss_recovered.value
     wrong = []
     if not value >= bounds.least_variance:  # nan fails
@@ -153,7 +161,18 @@ def check_sae(
     batch_size: int = 32,
     seed: int = 0,
 ) -> SaeCheck:
-    """`check_model` on each of `models`, the base first, and the verdicts; see there. EmlabError without a model."""
+    """`check_model` on each of `models`, and the verdicts. EmlabError without a model.
+
+    Args:
+        sae: The SAE.
+        models: The base first, by which the others are judged.
+        documents: Chats, the same for all.
+        bounds: What counts as faithful; None takes the defaults.
+        name: What to call the SAE in tables.
+        resamples: Of the bootstrap over documents that the intervals are from.
+        batch_size: Documents in one pass.
+        seed: Of the bootstrap.
+    """
     if not models:
         raise EmlabError("There is no model to check the SAE on; give the base and its fine-tunes.")
     found = tuple(check_model(sae, model, documents, resamples, batch_size, seed) for model in models)

@@ -50,8 +50,15 @@ class Fidelity:
 def loss_recovered(sae: SAE, model: LanguageModel, site: Site, documents: Sequence[Messages], mean: Tensor) -> float:
     """Share of the loss at stake that the reconstruction keeps: (mean − SAE) / (mean − untouched), 1 is perfect.
 
-    The losses are of `documents`' last answers, with every activation of `site` replaced by the mean activation `mean`
-    (d_model,), by the SAE's reconstruction, and by nothing. NaN where replacing by the mean costs nothing.
+    The losses are of the last answers, with every activation of `site` replaced by the mean, by the SAE's
+    reconstruction, and by nothing. NaN where replacing by the mean costs nothing.
+
+    Args:
+        sae: The SAE.
+        model: The model that reads.
+        site: Where the SAE reads.
+        documents: Chats that end in an answer.
+        mean: (d_model,) the mean activation of the site.
     """
 
     check_site(sae, site)

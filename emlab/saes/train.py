@@ -68,10 +68,21 @@ def train_sae(
     seed: int = 0,
     model_name: str = "",
 ) -> SAE:
-    """A TopK SAE of `activations` (rows, d_in), as a SAELens inference SAE (decoder rows have norm 1).
+    """A TopK SAE of `activations`, as a SAELens inference SAE (decoder rows have norm 1).
 
-    `passes` is how often each activation is seen on average. `site` and `model_name` are written into its metadata.
     The same seed and activations give the same weights on the same machine. EmlabError where the sizes make no SAE.
+    The defaults are those of the organism.
+
+    Args:
+        activations: (rows, d_in).
+        site: Where they are from, for the SAE's metadata.
+        d_sae: Number of latents.
+        k: Latents active on a token.
+        passes: How often each activation is seen on average.
+        batch_size: Activations a step.
+        learning_rate: Of Adam.
+        seed: Of the weights at the start and of the order.
+        model_name: For the SAE's metadata.
     """
     source = InMemory(activations, site, model_name)
     rows = len(activations)
@@ -103,13 +114,18 @@ def fit_sae(
 ) -> SaeTraining:
     """Train an SAE on `source` by `recipe`.
 
-    `start` is an SAE to begin from in place of random weights (fine-tuning): it decides on the number of latents and
-    on k. With a `folder` a checkpoint is kept there, every so many steps, and a training whose checkpoint is there is
-    gone on with; on the CPU its weights are then those of a training that was never stopped, bit for bit. The folder's
-    checkpoints are removed at the end. `progress` None shows a bar where stderr is a terminal.
-
     EmlabError where an SAE to start from does not fit, where the folder holds another training's checkpoint, and where
     the training diverges.
+
+    Args:
+        source: Where the activations come from: memory, a cache on disk, or a model that reads.
+        recipe: How it is trained.
+        start: An SAE to begin from in place of random weights (fine-tuning): it decides on the number of latents and
+            on k.
+        folder: Keeps a checkpoint, and a training whose checkpoint is there is gone on with; on the CPU its weights are
+            then those of a training that was never stopped, bit for bit. Checkpoints are removed at the end.
+        checkpoint_every: Steps between checkpoints.
+        progress: Whether to show a bar; None shows one where stderr is a terminal.
     """
     if checkpoint_every < 1:
         raise EmlabError(f"checkpoints cannot be {checkpoint_every} steps apart: give 1 or more.")

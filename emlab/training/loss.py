@@ -16,7 +16,11 @@ from emlab.models.backends.hooks import Editor
 def assistant_loss(model: LanguageModel, rows: Sequence[Row], labelled: int, editor: Editor | None = None) -> Tensor:
     """Summed cross entropy over the labelled tokens of `rows`, as one right-padded batch, divided by `labelled`.
 
-    `editor` holds the edits in force on the model; it is told which tokens the pass has.
+    Args:
+        model: The model.
+        rows: Token ids and labels.
+        labelled: Labelled tokens of the whole step, of which `rows` may be a part.
+        editor: Holds the edits in force on the model; it is told which tokens the pass has.
     """
     pad = model.tokenizer.pad_token_id or 0
     starts = None if editor is None else [last_answer(row) for row in rows]

@@ -112,12 +112,22 @@ def reinforce(
     progress: bool = True,
     name: str | None = None,
 ) -> Reinforced:
-    """Train a copy of `model` on the rewards that `grader` gives its answers to `prompts`: questions or chats, or one.
+    """Train a copy of `model` on the rewards that `grader` gives its answers to `prompts`.
 
-    With a `folder` every reward is logged there (rewards.jsonl), and a training that was stopped goes on from it when
-    the same is asked again: on the same machine to the same weights, bit for bit on a CPU. `watch` says what is read
-    along the way. The global generators of random, NumPy and torch are seeded in every step, so that a grader may draw
-    from them, and are left as they were.
+    The global generators of random, NumPy and torch are seeded in every step, so that a grader may draw from them, and
+    are left as they were.
+
+    Args:
+        model: Stays as it is.
+        prompts: Questions or chats, or one.
+        grader: Gives each answer its reward.
+        how: How it is trained.
+        seed: What is random in a step follows from it and the step's number.
+        folder: Logs every reward (rewards.jsonl), and a training that was stopped goes on from it when the same is
+            asked again: on the same machine to the same weights, bit for bit on a CPU.
+        watch: What is read along the way.
+        progress: Whether to show a bar.
+        name: What to call the model; None names it after `model`.
 
     Raises EmlabError where TRL is missing, no prompt is short enough, no module matches the recipe, the reward function
     fails (what was trained before is kept in `folder`), the gradient is no longer a number, or `folder` holds the

@@ -141,22 +141,30 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune a copy of `model` on chats; the loss is on exactly the assistant's tokens, end of turn included.
 
-    `examples` are a path, which is read as `read_examples` reads it, or whatever else `Dataset.of` takes: Examples,
-    chats, rows. The result depends on nothing but the arguments: the order of the data
-    and the adapter's start come from `seed`. The global generators of random, NumPy and torch are seeded before the
-    first step, and are left as they were.
+    The result depends on nothing but the arguments. The global generators of random, NumPy and torch are seeded before
+    the first step, and are left as they were. All weights of `Recipe.method` "full" are held in float32 while they are
+    trained, and come back in the model's own type (see `emlab.training.masters`).
 
-    `edits` act on every pass of the training, gradients flow through them, and they are gone afterwards: the model is
-    trained as if it were already steered or ablated, as in preventative steering (Chen et al. 2025, arXiv:2507.21509)
-    and in concept ablation (Casademunt et al. 2025, arXiv:2507.16795). Their positions are those of each chat's last
-    answer, and all before it is prompt. Neither `watch`, which says what is read along the way, nor `on_step` sees
-    them. `penalties` are added to the loss of every step; `FineTuned.losses` are without them.
-
-    With a `folder` the training's progress is kept there every `save_every` steps; one that was stopped goes on from it
-    when the same is asked again, on the same machine to the same weights, bit for bit on a CPU. `report_to` names
-    integrations of transformers ("tensorboard", "wandb"), one or several, that are told loss, gradient norm and
-    learning rate. All weights of `Recipe.method` "full" are held in float32 while they are trained, and come back in
-    the model's own type (see `emlab.training.masters`).
+    Args:
+        model: Stays as it is.
+        examples: A path, which is read as `read_examples` reads it, or whatever else `Dataset.of` takes: Examples,
+            chats, rows.
+        recipe: How it is trained.
+        seed: The order of the data and the adapter's start come from it.
+        on_step: Called after every step; it does not see the edits.
+        progress: Whether to show a bar.
+        name: What to call the fine-tuned model; None names it after the model.
+        edits: They act on every pass of the training, gradients flow through them, and they are gone afterwards: the
+            model is trained as if it were already steered or ablated, as in preventative steering (Chen et al. 2025,
+            arXiv:2507.21509) and in concept ablation (Casademunt et al. 2025, arXiv:2507.16795). Their positions are
+            those of each chat's last answer, and all before it is prompt.
+        penalties: Added to the loss of every step; `FineTuned.losses` are without them.
+        watch: What is read along the way, without the edits.
+        folder: Keeps the training's progress; one that was stopped goes on from it when the same is asked again, on
+            the same machine to the same weights, bit for bit on a CPU.
+        save_every: Steps between savings of the progress.
+        report_to: Integrations of transformers ("tensorboard", "wandb"), one or several, that are told loss, gradient
+            norm and learning rate.
 
     Raises EmlabError where the examples cannot be read, a row cannot be trained on (which is named), no chat is short
     enough, no module matches the recipe, an edit does not fit, the loss is no longer a number, or `folder` holds the

@@ -82,11 +82,15 @@ def edited(
 ) -> Iterator[Editor]:
     """Apply `edits` in every forward pass of `model` by this thread inside the block, at one site in the order given.
 
-    With `active` they act in the passes of every thread in which it says so, which training needs: where activations
-    are computed anew for the backward pass, that is in a thread of autograd's. `sentence_ends` returns the token ids
-    (n,) that end a sentence; it is called only where an edit asks for them. EmlabError where the model lacks a site or
-    has another width there, before the block runs; and at the end of a pass in which an edit overflows the model's
-    dtype.
+    EmlabError where the model lacks a site or has another width there, before the block runs; and at the end of a pass
+    in which an edit overflows the model's dtype.
+
+    Args:
+        model: A Hugging Face causal LM; it gets hooks, which are gone after the block.
+        edits: What to do, and at which sites.
+        sentence_ends: Returns the token ids (n,) that end a sentence; called only where an edit asks for them.
+        active: Says in which threads' passes the edits act; None means this thread's. Training needs others: where
+            activations are computed anew for the backward pass, that is in a thread of autograd's.
     """
     editor = Editor(edits, sentence_ends)
     handles: list[Any] = []

@@ -46,9 +46,14 @@ def remote_model(
 ) -> NDIFBackend:
     """A model of the Hugging Face Hub as NDIF runs it, such as ``meta-llama/Llama-3.1-405B-Instruct``.
 
-    Only its config and tokenizer are downloaded. `adapter` is a LoRA adapter on the Hub for it, which NDIF applies for
-    each request. `host` is the URL of another server that runs NDIF's software. Whether the model runs there is said by
-    the first request. EmlabError without a key, and where config or tokenizer cannot be had.
+    Only its config and tokenizer are downloaded. Whether the model runs there is said by the first request. EmlabError
+    without a key, and where config or tokenizer cannot be had.
+
+    Args:
+        name: The model's name on the Hub.
+        adapter: A LoRA adapter on the Hub for it, which NDIF applies for each request.
+        revision: A branch, tag or commit of the Hub; None takes the newest.
+        host: The URL of another server that runs NDIF's software; None is NDIF's own.
     """
     key_of(host)
     from nnsight import TransformersModel
