@@ -26,9 +26,15 @@ def ablate_encoded(
     of_row: Tensor | None = None,
     positions: Positions = "sentence",
 ) -> Clamp:
-    """The edit that takes latents away: sets them to zero, or to their `mean` (n,) activations.
+    """The edit that takes latents away.
 
-    `encode`, `writes` and `of_row` are as in `clamp_encoded`.
+    Args:
+        site: Where they are read and written.
+        encode: Gives the activations (…, n) of n latents; see `clamp_encoded`.
+        writes: (n, d_model) what one unit of each adds to the stream.
+        mean: (n,) the activations to set them to; None sets them to zero.
+        of_row: int64 (batch,) the one latent that is each row's own; None sets all in every row.
+        positions: The tokens to edit.
     """
     values = torch.zeros(len(writes)) if mean is None else mean
     if of_row is not None and values.shape == (len(writes),):
@@ -45,15 +51,20 @@ def clamp_encoded(
     of_row: Tensor | None = None,
     positions: Positions = "sentence",
 ) -> Clamp:
-    """The edit that sets latents to `to`, or to that multiple of their `maximum` (n,) activations.
+    """The edit that sets latents to a value.
 
-    `encode` gives the activations (…, n) of n latents, and `writes` (n, d_model) is what one unit of each adds to the
-    stream. Of an SAE these are ``lambda h: emlab.saes.encode(sae, h, latents)`` and ``emlab.saes.writes(sae,
-    latents)``; its decoder rows as they stand may be in other units than its activations. `to` is one number, or (n,).
+    Of an SAE `encode` and `writes` are ``lambda h: emlab.saes.encode(sae, h, latents)`` and ``emlab.saes.writes(sae,
+    latents)``; its decoder rows as they stand may be in other units than its activations. All rows are encoded at once.
+    EmlabError where shapes do not agree or a number is not finite.
 
-    With `of_row`, int64 (batch,), each row of a batch sets one latent of its own, that of this number, and leaves the
-    others; `to` is then one number, or (batch,). All rows are encoded at once. EmlabError where shapes do not agree or
-    a number is not finite.
+    Args:
+        site: Where they are read and written.
+        encode: Gives the activations (…, n) of n latents.
+        writes: (n, d_model) what one unit of each adds to the stream.
+        to: The activation to set them to: one number, or (n,); with `of_row` one number, or (batch,).
+        maximum: (n,) their largest activations, of which `to` is then a multiple; None takes `to` as it stands.
+        of_row: int64 (batch,) the one latent that each row sets, leaving the others; None sets all in every row.
+        positions: The tokens to edit.
     """
     n = len(writes)
     if of_row is None:

@@ -52,7 +52,7 @@ def document_activations(
         documents: Chats.
         site: Where to read.
         tokens: The most activations.
-        chunk: Documents that are read before it is seen whether there are enough.
+        chunk: Documents that are read before it is seen whether there are enough; their tokens share a median.
     """
     model, documents = as_language_model(model), prompts_of(documents)
     found: list[Tensor] = []
