@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from emlab.errors import EmlabError
+from emlab.evaluation.rates import times_drawn
+
 RESAMPLES = 500
 
 
@@ -56,27 +59,37 @@ def auroc(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], seed: int
     NaN where all labels are the same. The interval is the 2.5th to 97.5th percentile of 500 resamples, those with one
     label only left out.
     """
-    from scipy.stats import rankdata
-
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
+    n, ones = len(values), int(positive.sum())
+    if ones in (0, n):
+        return Auroc(math.nan, math.nan, math.nan, n, ones)
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    times = times_drawn(len(number), seed, RESAMPLES)[:, [number[group] for group in groups]]
+    both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
+    recall, false = roc(values, positive, np.vstack([np.ones(n), times[both]]))
+    whole, *areas = np.trapezoid(recall, false, axis=1)
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return Auroc(float(whole), float(low), float(high), n, ones)
 
-    def area(s: np.ndarray, p: np.ndarray) -> float:
-        ones, zeros = int(p.sum()), int((~p).sum())
-        if not ones or not zeros:
-            return math.nan
-        return float((rankdata(s)[p].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
-    whole = area(values, positive)
-    if math.isnan(whole):
-        return Auroc(math.nan, math.nan, math.nan, len(values), int(positive.sum()))
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    index = [np.array(m) for m in members.values()]
-    rng = np.random.default_rng(seed)
-    areas = []
-    for _ in range(RESAMPLES):
-        drawn = np.concatenate([index[i] for i in rng.integers(len(index), size=len(index))])
-        areas.append(area(values[drawn], positive[drawn]))
-    low, high = np.nanpercentile(areas, [2.5, 97.5])
-    return Auroc(whole, float(low), float(high), len(values), int(positive.sum()))
+def roc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curves of many resamples at once, which scikit-learn draws one by one.
+
+    Args:
+        scores: (n,), larger for what is more likely positive.
+        positive: (n,) bool.
+        weights: (resamples, n), how often each row was drawn; each resample has rows of both kinds.
+
+    Returns:
+        The true and the false positive rates, (resamples, thresholds + 1) each, from 0 to 1.
+    """
+    if np.isnan(scores).any():
+        raise EmlabError("A score is not a number, so rows cannot be ranked by it; leave the row out.")
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(scores[order][1:] != scores[order][:-1]), len(scores) - 1)  # of equal scores
+    start = np.zeros((len(weights), 1))
+    ones, zeros = (
+        np.hstack([start, np.cumsum(weights[:, order] * kind[order], axis=1)[:, last]])
+        for kind in (positive, ~positive)
+    )
+    return ones / ones[:, -1:], zeros / zeros[:, -1:]

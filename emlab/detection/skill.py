@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emlab.detection.auroc import Auroc
+from emlab.detection.auroc import Auroc, roc
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate
 from emlab.evaluation.rates import NO_RATE
@@ -91,14 +91,8 @@ def skill(
 
 def _curve(values: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
     """(resamples,) each: the area under the curve, and the false positives at 95% and 99% recall."""
-    order = np.argsort(-values, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)  # of each stretch of equal scores
-    ones = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last]
-    zeros = np.cumsum(weights[:, order] * ~positive[order], axis=1)[:, last]
-    recall, false = ones / ones[:, -1:], zeros / zeros[:, -1:]
-    start = np.zeros((len(weights), 1))
-    areas = np.trapezoid(np.hstack([start, recall]), np.hstack([start, false]), axis=1)
-    found = [areas]
+    recall, false = roc(values, positive, weights)
+    found = [np.trapezoid(recall, false, axis=1)]
     for least in (0.95, 0.99):
         first = (recall >= least - 1e-12).argmax(1)
         found.append(false[np.arange(len(weights)), first])

@@ -132,7 +132,7 @@ def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
     n = int(total.sum())
     if n == 0:
         return NO_RATE
-    times = _times_drawn(len(hit), seed)
+    times = times_drawn(len(hit), seed)
     hit_sums, total_sums = times @ hit, times @ total
     kept = total_sums > 0
     low, high = np.percentile(hit_sums[kept] / total_sums[kept], [2.5, 97.5])
@@ -140,11 +140,11 @@ def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
 
 
 @functools.lru_cache(maxsize=16)
-def _times_drawn(groups: int, seed: int) -> np.ndarray:
-    """(RESAMPLES, groups) float64: how often each group was drawn. Kept, since screens ask for the same again."""
-    drawn = np.random.default_rng(seed).integers(groups, size=(RESAMPLES, groups))
-    flat = (np.arange(RESAMPLES)[:, None] * groups + drawn).ravel()
-    return np.bincount(flat, minlength=RESAMPLES * groups).reshape(RESAMPLES, groups).astype(float)
+def times_drawn(groups: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """(resamples, groups) float64: how often each group was drawn. Kept, since screens ask for the same again."""
+    drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
+    flat = (np.arange(resamples)[:, None] * groups + drawn).ravel()
+    return np.bincount(flat, minlength=resamples * groups).reshape(resamples, groups).astype(float)
 
 
 def wilson(hits: int, total: int, z: float = 1.959964) -> Rate:
@@ -154,10 +154,11 @@ def wilson(hits: int, total: int, z: float = 1.959964) -> Rate:
     """
     if total == 0:
         return NO_RATE
-    p = hits / total
-    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return Rate(p, max(0.0, middle - half), min(1.0, middle + half), total)
+    from scipy.special import ndtr
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, total).proportion_ci(2 * ndtr(z) - 1, method="wilson")
+    return Rate(hits / total, float(found.low), float(found.high), total)
 
 
 def paired_difference(
@@ -170,7 +171,7 @@ def paired_difference(
     arrays = [np.asarray(a, dtype=float) for a in (first_hits, first_totals, second_hits, second_totals)]
     if arrays[1].sum() == 0 or arrays[3].sum() == 0:
         return NO_RATE
-    times = _times_drawn(len(arrays[0]), seed)
+    times = times_drawn(len(arrays[0]), seed)
     a, n, b, m = (times @ array for array in arrays)
     kept = (n > 0) & (m > 0)
     low, high = np.percentile(b[kept] / m[kept] - a[kept] / n[kept], [2.5, 97.5])
@@ -189,7 +190,7 @@ def share_removed(
     arrays = [np.asarray(a, dtype=float) for a in (first_hits, first_totals, second_hits, second_totals)]
     if arrays[0].sum() == 0 or arrays[3].sum() == 0:
         return NO_RATE
-    times = _times_drawn(len(arrays[0]), seed)
+    times = times_drawn(len(arrays[0]), seed)
     a, n, b, m = (times @ array for array in arrays)
     kept = (a > 0) & (m > 0)
     low, high = np.percentile(1 - (b[kept] / m[kept]) / (a[kept] / n[kept]), [2.5, 97.5])

@@ -3,12 +3,16 @@
 import itertools
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from emlab.detection import Auroc, auroc
+from emlab.detection.auroc import roc
+from emlab.errors import EmlabError
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
@@ -32,6 +36,19 @@ def test_its_interval_resamples_questions():
     chance = auroc(rng.normal(size=400), rng.random(400) < 0.5, [str(i) for i in range(400)])
     assert chance.low < 0.5 < chance.high
     assert 0.08 < chance.high - chance.low < 0.16  # the standard error of 200 against 200 is about 0.029
+
+
+@given(st.lists(st.tuples(st.floats(-2, 2), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
+def test_each_resample_has_scikit_learns_area(rows):
+    scores, positive, times = (np.array(column) for column in zip(*rows, strict=True))
+    hypothesis.assume(0 < (times * positive).sum() < times.sum())
+    recall, false = roc(scores, positive, times[None])
+    assert np.trapezoid(recall, false)[0] == pytest.approx(roc_auc_score(positive, scores, sample_weight=times))
+
+
+def test_a_score_that_is_no_number_is_refused():
+    with pytest.raises(EmlabError, match="leave the row out"):
+        auroc([math.nan, 1.0, 2.0], [True, False, True], ["a", "b", "c"])
 
 
 def test_it_comes_back_from_json():

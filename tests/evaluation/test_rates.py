@@ -62,6 +62,8 @@ def test_wilson_by_hand():
     assert (rate.low, rate.high) == pytest.approx((0.0179, 0.4042), abs=1e-4)
     assert wilson(0, 10).low == 0.0
     assert wilson(10, 10).high == pytest.approx(1.0)
+    # Nothing of 9, one standard error around it: the formula's own rounding must not leave 0 outside.
+    assert wilson(0, 9, z=1.0).low == 0.0 and wilson(9, 9, z=1.0).high == 1.0
     assert str(wilson(5, 10)) == "50.0% [23.7%, 76.3%] of 10"
 
 
