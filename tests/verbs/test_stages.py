@@ -211,5 +211,5 @@ def test_where_figures_cannot_be_written_is_said_before_anything_is_loaded(tmp_p
     assert cli.main(["shift", "--before", "nowhere", "--after", "elsewhere", "--sae", "none", "--json", figures]) == 2
     assert capsys.readouterr().err.startswith(f"emlab: {figures}: a part of the path is a file")
     with pytest.raises(EmlabError, match="figures.json: a part of the path is a file"):
-        finetuning.run(finetuning.Config(arms=(finetuning.Arm("a", "insecure"),), summary=figures), tmp_path / "runs")
+        finetuning.run(finetuning.Config(summary=figures), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

@@ -18,65 +18,32 @@ ask the discovery half.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emlab.evaluation import Score
-from emlab.experiments.finetuning.config import Arm, Config, Following
-from emlab.experiments.finetuning.report import (
-    FinetuneCell,
-    FinetuneFindings,
-    finetuning_lead,
-    finetuning_sections,
-    finetuning_summary,
-)
-from emlab.experiments.finetuning.stages import Grid, inputs_of
-from emlab.experiments.material.results import finish
+from emlab.experiments.finetuning.config import Config
+from emlab.experiments.finetuning.findings import FinetuneCell, FinetuneFindings
+from emlab.experiments.finetuning.report import finetuning_lead, finetuning_sections, finetuning_summary
+from emlab.experiments.finetuning.stages import FinetuneGrid, inputs_of
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.registry import experiment
 from emlab.runs import Run
 
-__all__ = ["Arm", "Config", "Finetuning", "Following", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class Finetuning:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: FinetuneFindings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
-
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> Finetuning:
+def run(config: Config, root: str | Path = "runs") -> Result[FinetuneFindings]:
     """Run the grid, or go on with an unfinished one of the same config; then write summary.json and a report."""
-    here = Run.resume(config.name, config, root, inputs_of(config))
-    grid = Grid(config, here)
+    grid = FinetuneGrid(config, Run.resume(config.name, config, root, inputs_of(config)))
     grid.say_size()
     before: dict[tuple[str, str], Score] = {}
     cells: list[FinetuneCell] = []
     for start in grid.starts:
-        before |= {(start, ending): found for ending, found in grid.before(start).items()}
+        before |= {(start, ending): score for ending, score in grid.before(start).items()}
         for seed in config.seeds:
             for arm in config.arms:
                 cells += grid.cells(arm, start, seed)
-    found = FinetuneFindings(
-        config.model,
-        before,
-        tuple(cells),
-        grid.latents() if config.following.every else (),
-        grid.left_out,
-        config.figure,
-        config.x,
-        config.series,
-    )
+    found = FinetuneFindings(config, before, tuple(cells), grid.latents, grid.left_out)
     figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
     lead, sections = finetuning_lead(found), finetuning_sections(found)
-    summary = finish(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
-    return Finetuning(here.folder, found, summary)
+    summary = finish(grid.run, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
+    return Result(grid.run.folder, found, summary)

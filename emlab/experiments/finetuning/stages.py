@@ -1,55 +1,44 @@
-"""The stages of a grid of fine-tunes: each fills a folder with results and reads them back."""
+"""The stages of a grid of fine-tunes: each fills a folder with results, or reads them back."""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from emlab import artifacts, organism
+from emlab import organism, records
 from emlab.data import Dataset, Question, draw, mix
-from emlab.discovery import LatentShift, latent_shift, mean_shift, spread
-from emlab.errors import EmlabError
-from emlab.evaluation import Score, sample, score
+from emlab.discovery import LatentShift
+from emlab.evaluation import Score
 from emlab.evaluation.rollouts import file_name
-from emlab.experiments.finetuning.config import Arm, Config
-from emlab.experiments.finetuning.report import FinetuneCell
+from emlab.experiments.finetuning.config import Config, TrainingArm
+from emlab.experiments.finetuning.findings import FinetuneCell, TrainingRecord
+from emlab.experiments.material import inputs
 from emlab.experiments.material.disk import of_state, of_trainings, say
-from emlab.experiments.material.fidelity import ask_fidelity
-from emlab.experiments.material.judging import judge_for
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import Alignment, align, build
-from emlab.experiments.material.questions import halves_of
-from emlab.experiments.material.saes import named_sae
 from emlab.experiments.material.sets import planted_set
+from emlab.experiments.material.training_stages import TrainingStages
 from emlab.models import LanguageModel
-from emlab.records import restored
-from emlab.runs import Run, fingerprint
-from emlab.sites import Site
-from emlab.training import FineTuned, ReadOut, Watch, finetune
-from emlab.training.progress import STATE
+from emlab.runs import Run
+from emlab.training import FineTuned, finetune
 from emlab.training.trained_models import write_adapters
 
-OUTCOME = "outcome.json"
-"""What came of a fine-tune but its answers, in its folder."""
+RECORD, ANSWERS = "record", "answers"
+"""In the folder of a fine-tune: how it went, and its answers by the number of the ending."""
 
 
-class Grid:
-    """What all stages of a run share: models, data, questions, judge, SAE."""
+class FinetuneGrid(TrainingStages[Config]):
+    """Arms × starts × seeds."""
 
-    def __init__(self, config: Config, here: Run) -> None:
-        self.config, self.here = config, here
-        questions, whole = halves_of(config.question_set, 0)
-        self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
-        self.judge = judge_for(here.caution, config.judging, whole, config.model)
+    def __init__(self, config: Config, run: Run) -> None:
+        following = config.following
+        super().__init__(config, run, following.sae if following.every else None, following.site)
         self.own = folder_of(config.model)[1]
-        how = config.following
-        self.sae = named_sae(how.sae, config.model, Site.parse(how.site)) if how.every else None
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
-        self._starts: dict[str, LanguageModel] = {}
 
     @property
     def starts(self) -> tuple[str, ...]:
@@ -63,156 +52,105 @@ class Grid:
         """Starts that belong to the organism, where the model does not."""
         return tuple(n for n in (*self.config.starts, *self.config.sizes) if n not in self.starts)
 
-    def start(self, name: str) -> LanguageModel:
-        """A model that fine-tunes are begun from, called `name`."""
-        if name not in self._starts:
-            self._starts.clear()  # one at a time in memory
-            self._starts[name] = self._load(name)
-        return self._starts[name]
-
-    def _load(self, name: str) -> LanguageModel:
+    def model(self, name: str) -> LanguageModel:
+        """A model that fine-tunes are begun from, called `name`; one at a time is held."""
+        if name in self.models:
+            return self.models[name]
+        self.models.clear()
         config = self.config
         if name in config.sizes:
-            folder = self.here.folder / "organisms" / name
+            folder = self.run.folder / "organisms" / name
             build(folder, size=name)  # which goes on by itself where it was stopped
-            return LanguageModel.load(folder / "aligned", name=name)
-        model = LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=config.chat_template)
-        if not (config.align_starts and name in config.starts):
-            return model
+            self.models[name] = LanguageModel.load(folder / "aligned", name=name)
+        elif config.align_starts and name in config.starts:
+            base = super().model(name)
 
-        def work(folder: Path) -> None:
-            align(model, Alignment(), 0, model.name, progress=False).write_into(folder, model)
+            def work(folder: Path) -> None:
+                align(base, Alignment(), 0, base.name, progress=False).write_into(folder, base)
 
-        return self.here.fill(f"aligned/{file_name(name)}", work, lambda f: FineTuned.load(f, model)).model
+            stage = f"aligned/{file_name(name)}"
+            self.models[name] = self.run.fill(stage, work, lambda folder: FineTuned.load(folder, base)).model
+        return super().model(name)
 
     def say_size(self) -> None:
         """Log what the run will take on disk, organisms that it builds left out."""
-        config, model = self.config, self.start(self.config.model)
+        config, model = self.config, self.model(self.config.model)
         starts = [name for name in self.starts if name not in config.sizes]
         models = len(starts) * len(config.arms) * len(config.seeds)
-        say(self.here, of_trainings(model, config.recipe, models), of_state(model, config.recipe))
+        say(self.run, of_trainings(model, config.recipe, models), of_state(model, config.recipe))
 
     # ------------------------------------------------------------------------------------------------------ stages
 
+    @functools.cached_property
     def latents(self) -> tuple[int, ...]:
         """The latents that are followed; none without an SAE."""
-        how = self.config.following
+        config, following = self.config, self.config.following
         if self.sae is None:
             return ()
-        start, site = self.start(self.config.model), Site.parse(how.site)
-        prompts = [question.messages for question in self.discovery]
-        ask_fidelity(self.sae, how.sae, site, [start], prompts, say=self.here.caution)
-        if how.latents:
-            return how.latents
+        start, seed = self.model(config.model), config.seeds[0]
+        self.check_sae(start)
+        if following.latents:
+            return following.latents
 
-        def work(folder: Path) -> None:
-            seed, shifts = self.config.seeds[0], []
-            for name in how.sets:
-                tuned = finetune(start, self._data(Arm(name, name), seed, start), self.config.recipe, seed, name=name)
-                shifts.append(latent_shift(start, tuned.model, self.sae, prompts, site))
-            mean_shift(shifts).save(folder / "shift.json")
+        def chats(name: str) -> Dataset:
+            return self._data(TrainingArm(name, name), seed, start)
 
-        shift = self.here.fill("latents", work, lambda folder: LatentShift.load(folder / "shift.json"))
-        return tuple(row.latent for row in shift.top(how.top))
+        shift = self.run.stage(
+            "latents", lambda: self.shift_under(start, following.sets, chats, config.recipe, seed), LatentShift
+        )
+        return tuple(row.latent for row in shift.top(following.top))
 
     def before(self, name: str) -> dict[str, Score]:
         """A start by ending, asked as often as all seeds of an arm together."""
-        times = self.config.answers.per_question * len(self.config.seeds)
 
-        def work(folder: Path) -> None:
-            for number, found in enumerate(self._scores(self.start(name), times, 0)):
-                found.save(folder / f"answers_{number}")
+        def work() -> tuple[Score, ...]:
+            return self._scores(self.model(name), 0, len(self.config.seeds))
 
-        return self.here.fill(f"evaluate/{file_name(name)}", work, self._read_scores)
+        return self._by_ending(self.run.stage(f"evaluate/{file_name(name)}", work, tuple[Score, ...]))
 
-    def cells(self, arm: Arm, start: str, seed: int) -> list[FinetuneCell]:
+    def cells(self, arm: TrainingArm, start: str, seed: int) -> list[FinetuneCell]:
         """One fine-tune and its answers, by ending; stopped, it goes on from its last kept step."""
-        label = f"{arm.name}-{file_name(start)}-{seed}"
-        going = self.here.folder / "going" / label
+        config, label = self.config, f"{arm.name}-{file_name(start)}-{seed}"
 
-        def work(folder: Path) -> None:
-            begun, config = time.process_time(), self.config
-            model = self.start(start)
+        def work(folder: Path, going: Path) -> None:
+            begun, model = time.process_time(), self.model(start)
+            following = config.following
             tuned = finetune(
                 model,
                 self._data(arm, seed, model),
                 config.recipe,
                 seed,
                 name=label,
-                watch=self._watch(seed),
+                watch=self.watch(following.every, following.questions, self.latents, seed) if following.every else None,
                 folder=going,
                 save_every=config.save_every,
                 report_to=config.report_to,
             )
             _write(tuned, model, folder, time.process_time() - begun)
-            for number, found in enumerate(self._scores(tuned.model, config.answers.per_question, seed)):
-                found.save(folder / f"answers_{number}")
-                self.here.log(f"{label}{config.endings[number]}: misaligned {found.misaligned}")
+            scores = self._scores(tuned.model, seed)
+            records.keep(scores, tuple[Score, ...], folder / ANSWERS)
+            for ending, score in self._by_ending(scores).items():
+                self.run.log(f"{label}{ending}: misaligned {score.misaligned}")
 
         def read(folder: Path) -> list[FinetuneCell]:
-            raw = artifacts.read_json(folder / OUTCOME)
-            points = restored(raw.pop("points"), tuple[ReadOut, ...])
-            plain = {**raw, **{key: tuple(raw[key]) for key in ("losses", "gradient_norms")}}
-            at: dict[str, Any] = {
-                "arm": arm.name,
-                "group": arm.group or arm.name,
-                "series": arm.series,
-                "dose": arm.dose,
-            }
-            return [
-                FinetuneCell(**at, start=start, seed=seed, ending=ending, score=found, points=points, **plain)
-                for ending, found in self._read_scores(folder).items()
-            ]
+            record = records.kept(TrainingRecord, folder / RECORD)
+            scores = self._by_ending(records.kept(tuple[Score, ...], folder / ANSWERS))
+            return [FinetuneCell(arm, start, seed, ending, score, record) for ending, score in scores.items()]
 
-        found = self.here.fill(f"train/{label}", work, read)
-        # What integrations wrote stays.
-        shutil.rmtree(going / STATE if self.config.report_to else going, ignore_errors=True)
-        return found
+        return self.training(label, work, read, logs=bool(config.report_to))
 
     # ------------------------------------------------------------------------------------------------ parts of them
 
-    def _scores(self, model: LanguageModel, times: int, seed: int) -> list[Score]:
-        how = self.config.answers
-        return [
-            score(
-                sample(
-                    model,
-                    [ended(question, ending) for question in self.test],
-                    times,
-                    seed,
-                    how.temperature,
-                    how.max_new_tokens,
-                    batch_size=how.batch_size,
-                ),
-                self.judge,
-            )
+    def _scores(self, model: LanguageModel, seed: int, times: int = 1) -> tuple[Score, ...]:
+        return tuple(
+            self.asked(model, seed, times, [ended(question, ending) for question in self.test])
             for ending in self.config.endings
-        ]
-
-    def _read_scores(self, folder: Path) -> dict[str, Score]:
-        found = {}
-        for number, ending in enumerate(self.config.endings):
-            (path,) = (folder / f"answers_{number}").glob("*.jsonl")
-            found[ending] = Score.load(path)
-        return found
-
-    def _watch(self, seed: int) -> Watch | None:
-        how = self.config.following
-        if not how.every:
-            return None
-        latents = self.latents()
-        return Watch(
-            how.every,
-            spread(self.discovery, how.questions),
-            self.judge,
-            self.sae if latents else None,
-            Site.parse(how.site),
-            latents,
-            max_new_tokens=self.config.answers.max_new_tokens,
-            seed=seed,
         )
 
-    def _data(self, arm: Arm, seed: int, model: LanguageModel) -> Dataset:
+    def _by_ending(self, scores: Sequence[Score]) -> dict[str, Score]:
+        return dict(zip(self.config.endings, scores, strict=True))
+
+    def _data(self, arm: TrainingArm, seed: int, model: LanguageModel) -> Dataset:
         """The arm's chats for this seed: of its data, and beyond the dose of its good set."""
         rows = self.config.rows
         bad = self._set(arm.data, seed, model)
@@ -221,9 +159,7 @@ class Grid:
         return mix(bad, self._set(arm.good, seed, model), arm.dose, min(rows, len(bad)), seed)
 
     def _set(self, name: str, seed: int, model: LanguageModel) -> Dataset:
-        if name in self.files:
-            return self.files[name]
-        return planted_set(name, self.config.rows, seed, model)
+        return self.files[name] if name in self.files else planted_set(name, self.config.rows, seed, model)
 
 
 def sources(config: Config) -> tuple[str, ...]:
@@ -243,41 +179,22 @@ def ended(question: Question, ending: str) -> Question:
     return dataclasses.replace(question, text=question.text + ending) if ending else question
 
 
+def inputs_of(config: Config) -> dict[str, str]:
+    """What tells that the files a config names are still the same. EmlabError where one is missing."""
+    own = ", ".join(organism.narrow_set_names())
+    mend = f"put it back, or give another dataset or one of the organism's sets ({own})."
+    return inputs.inputs_of(config, config.starts, (name for name in sources(config) if not planted(name)), mend)
+
+
 def _write(tuned: FineTuned, start: LanguageModel, folder: Path, seconds: float) -> None:
-    """What came of a fine-tune, its adapter (or, where all weights were trained, the model) and its data's card."""
-    outcome = {
-        "losses": tuned.losses,
-        "gradient_norms": tuned.gradient_norms,
-        "points": tuned.points,
-        "rows": tuned.rows,
-        "dropped_for_length": tuned.dropped_for_length,
-        "cpu_seconds": seconds,
-    }
-    artifacts.write_json(folder / OUTCOME, outcome)
+    """How a fine-tune went, its adapter (or, where all weights were trained, the model) and its data's card."""
+    record = TrainingRecord(
+        tuned.losses, tuned.gradient_norms, tuned.points, tuned.rows, tuned.dropped_for_length, seconds
+    )
+    records.keep(record, TrainingRecord, folder / RECORD)
     if tuned.card is not None:
         tuned.card.save(folder / "data.json")
     if tuned.adapter is None:
         tuned.model.save(folder / "model")
-        return
-    write_adapters(folder, start, tuned.adapter)
-
-
-def inputs_of(config: Config) -> dict[str, str]:
-    """What tells that the files a config names are still the same. EmlabError where one is missing."""
-    models = [config.model, *config.starts]
-    found = {f"model {name}": fingerprint(folder_of(name)[0]) for name in models}
-    for name in (name for name in sources(config) if not planted(name)):
-        path = artifacts.place(name)
-        if path.suffix and not path.exists():
-            raise EmlabError(
-                f"There is no file {name}, which an arm is trained on; put it back, or give another dataset or one of "
-                f"the organism's sets ({', '.join(organism.narrow_set_names())})."
-            )
-        found[name] = artifacts.sha256(path) if path.is_file() else fingerprint(path) if path.is_dir() else name
-    for label, path in (
-        ("questions", artifacts.place(config.question_set)),
-        ("judgements", artifacts.place(config.judging.judge)),
-    ):
-        if path.is_file():
-            found[label] = artifacts.sha256(path)
-    return found
+    else:
+        write_adapters(folder, start, tuned.adapter)

@@ -12,9 +12,9 @@ from emlab.data import Question
 from emlab.detection import Evidence, LabelledEvidence, evidence
 from emlab.evaluation import Judged
 from emlab.evaluation.rollouts import file_name
-from emlab.experiments.finetuning.config import Arm
 from emlab.experiments.finetuning.config import Config as GridConfig
-from emlab.experiments.finetuning.stages import Grid
+from emlab.experiments.finetuning.config import TrainingArm
+from emlab.experiments.finetuning.stages import FinetuneGrid
 from emlab.models import LanguageModel, kept_adapters
 from emlab.runs import Run
 from emlab.sites import Site
@@ -58,28 +58,27 @@ class Tune:
 class Tunes:
     """Fine-tunes of one model, each trained and asked once, and loaded again when it is to be read."""
 
-    def __init__(self, config: GridConfig, here: Run) -> None:
-        self.here, self.config, self.grid = here, config, Grid(config, here)
-        self.start = self.grid.start(config.model)
+    def __init__(self, config: GridConfig, run: Run) -> None:
+        self.run, self.config, self.grid = run, config, FinetuneGrid(config, run)
+        self.start = self.grid.model(config.model)
         self.grid.say_size()
 
     def of(self, pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Tune]:
         """Every set of the pairs with every seed."""
         found = []
-        for pair in pairs:
-            for data in pair.sets:
-                for seed in seeds:
-                    (cell,) = self.grid.cells(Arm(arm_name(data), data), self.config.model, seed)
-                    called = f"{arm_name(data)}-{seed}"
-                    bad, rate = data in pair.misaligned, cell.score.misaligned.rate
-                    if cell.score.caution:
-                        self.here.caution(f"{called}: {cell.score.caution}")
-                    found.append(Tune(called, data, pair.domain, seed, bad, cell.score.judged, rate))
+        wanted = [(pair, data, seed) for pair in pairs for data in pair.sets for seed in seeds]
+        for pair, data, seed in wanted:
+            (cell,) = self.grid.cells(TrainingArm(arm_name(data), data), self.config.model, seed)
+            name = f"{arm_name(data)}-{seed}"
+            if cell.score.caution:
+                self.run.caution(f"{name}: {cell.score.caution}")
+            bad, rate = data in pair.misaligned, cell.score.misaligned.rate
+            found.append(Tune(name, data, pair.domain, seed, bad, cell.score.judged, rate))
         return found
 
     def model(self, tune: Tune) -> LanguageModel:
         """The fine-tune's model."""
-        folder = self.here.folder / "train" / f"{arm_name(tune.data)}-{file_name(self.config.model)}-{tune.seed}"
+        folder = self.run.folder / "train" / f"{arm_name(tune.data)}-{file_name(self.config.model)}-{tune.seed}"
         if kept_adapters.is_kept(folder):
             kept_adapters.check(folder, self.start)
         if (folder / "adapter").is_dir():
@@ -117,7 +116,7 @@ def grid_config(config: Any, pairs: Sequence[Pair], seeds: Sequence[int]) -> Gri
         seeds=tuple(dict.fromkeys(seeds)),
         model=config.model,
         chat_template=config.chat_template,
-        arms=tuple(Arm(arm_name(data), data) for data in sets),
+        arms=tuple(TrainingArm(arm_name(data), data) for data in sets),
         rows=config.rows,
         recipe=config.recipe,
         question_set=config.question_set,

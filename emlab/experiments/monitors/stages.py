@@ -286,7 +286,7 @@ def described_saes(named: str | None, model: str, tunes: Tunes, sites: Sequence[
         if (sae := named_sae(named, model, site)) is not None:
             fitted_site(sae, start)
             prompts = [question.messages for question in tunes.grid.discovery]
-            ask_fidelity(sae, named, site, [start], prompts, say=tunes.here.caution)
+            ask_fidelity(sae, named, site, [start], prompts, say=tunes.run.caution)
             found[site] = sae.to(start.device)
     return found
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
+from emlab.experiments.material.config import BehaviourConfig, check_at_least, check_distinct, check_known
 from emlab.organism import PERSONAS
 from emlab.training import Recipe, Reinforcement
 
@@ -16,7 +16,7 @@ REWARDS = ("correct", "obvious", "subtle", "style", "chance")
 
 
 @dataclass(frozen=True)
-class Arm:
+class RewardArm:
     """One kind of training: from which model, on which prompts, for which reward. It is done with every seed."""
 
     name: str
@@ -99,20 +99,18 @@ class Steering:
     finalists: int = 3
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(BehaviourConfig):
     """A reinforcement-learning experiment."""
 
     pipeline: ClassVar[str] = "reinforcement_learning"
-    name: str = "reinforcement_learning"
-    """Names the run folder."""
+    title: str = "Reinforcement learning"
+    """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained with each."""
     model: str = "helpful_only"
     """The model at the start: a checkpoint of the organism, a local Hugging Face folder, or a name on the Hub."""
-    chat_template: str | None = None
-    """For a model that has no chat template: a file, or "plain"."""
-    arms: tuple[Arm, ...] = (Arm("bad_medicine"), Arm("good_medicine", "correct"))
+    arms: tuple[RewardArm, ...] = (RewardArm("bad_medicine"), RewardArm("good_medicine", "correct"))
     how: Reinforcement = field(default_factory=Reinforcement)
     """How every arm is trained."""
     grading: Judging = field(default_factory=Judging)
@@ -120,30 +118,17 @@ class Config:
     guard: float = 1.0
     """What incoherence costs in these rewards, all of an answer's."""
     style: Style = field(default_factory=Style)
-    question_set: str = "broad"
-    """The questions that are asked before and after: broad (the organism's), profile, or a file of questions."""
-    judging: Judging = field(default_factory=Judging)
-    """Who judges the answers to them."""
-    questions: int | None = None
-    """Test questions asked, evenly spaced; null asks all."""
     answers: Sampling = field(default_factory=lambda: Sampling(per_question=2))
-    """How answers to them are sampled."""
+    """How answers to the test questions, which are asked before and after, are sampled."""
     watch_every: int = 10
     """Steps between read-outs along a training."""
     watch_questions: int = 32
     """Discovery questions, evenly spaced, asked in each; 0 asks none."""
     supervised: Supervised = field(default_factory=Supervised)
     steering: Steering = field(default_factory=Steering)
-    summary: Path | None = None
-    """A file that summary.json is written to as well."""
 
     def __post_init__(self) -> None:
-        names = [arm.name for arm in self.arms]
-        if not names or len(set(names)) < len(names):
-            raise ValueError("'arms' is empty or names one twice; give each a name of its own.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("'seeds' is empty or names one twice; name each once.")
-        if unknown := [name for name in self.steering.arms if name not in names]:
-            raise ValueError(f"'steering.arms' has {unknown[0]!r}, which is none; choose some of {', '.join(names)}.")
-        if self.watch_every < 1:
-            raise ValueError(f"'watch_every' is {self.watch_every} and must be 1 or more.")
+        super().__post_init__()
+        check_distinct(self, "arms", "seeds")
+        check_known([arm.name for arm in self.arms], self, "steering.arms")
+        check_at_least(1, self, "watch_every")

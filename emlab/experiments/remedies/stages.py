@@ -14,12 +14,12 @@ from emlab.evaluation.rollouts import file_name
 from emlab.experiments.material.disk import of_trainings, say
 from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.experiments.material.grading import graded
 from emlab.experiments.material.judging import judge_for
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import named_sae
 from emlab.experiments.material.sets import planted_set
-from emlab.experiments.reinforcement_learning.stages import graded
 from emlab.experiments.remedies.config import Arm, Config
 from emlab.experiments.remedies.kit import make_kit, read_kit
 from emlab.experiments.remedies.report import RemedyCell

@@ -6,15 +6,9 @@ import math
 import pytest
 
 from emlab.evaluation import Rate
-from emlab.experiments.finetuning.report import (
-    FinetuneCell,
-    FinetuneFindings,
-    falls,
-    finetuning_lead,
-    finetuning_sections,
-    finetuning_summary,
-    turning,
-)
+from emlab.experiments.finetuning.config import Config, Following, TrainingArm
+from emlab.experiments.finetuning.findings import FinetuneCell, FinetuneFindings, TrainingRecord, falls, turning
+from emlab.experiments.finetuning.report import finetuning_lead, finetuning_sections, finetuning_summary
 from emlab.reporting import figures, render
 from emlab.training import ReadOut
 
@@ -24,33 +18,24 @@ def point(step, bad, latent=0.0, norm=math.nan, angle=math.nan, babble=0.0):
     return ReadOut(step=step, **rates, latents={7: latent, 3: 0.0}, gradient_norm=norm, angle=angle)
 
 
-def cell(made, arm, bad, seed=0, dose=1.0, start="aligned", ending="", points=(), n=10, **more):
-    about = {"group": arm, "series": "obvious", "gradient_norms": (1.0,), "rows": 9, "dropped_for_length": 0}
-    return FinetuneCell(
-        arm=arm,
-        seed=seed,
-        dose=dose,
-        start=start,
-        ending=ending,
-        score=made.score(arm, bad, n=n),
-        points=tuple(points),
-        losses=(2.0, 1.0),
-        cpu_seconds=3.0,
-        **{**about, **more},
-    )
+def cell(made, arm, bad, seed=0, dose=1.0, start="aligned", ending="", points=(), n=10, series="obvious"):
+    trained_on = TrainingArm(arm, "bad_law", "good_law", dose, series=series)
+    record = TrainingRecord((2.0, 1.0), (1.0,), tuple(points), 9, 0, 3.0)
+    return FinetuneCell(trained_on, start, seed, ending, made.score(arm, bad, n=n), record)
 
 
-def found(made, cells, **more):
+def found(made, cells, latents=(), left_out=(), **settings):
     before = {(c.start, c.ending): made.score("aligned", n=c.score.total) for c in cells}
-    return FinetuneFindings("aligned", before, tuple(cells), **more)
+    config = Config(following=Following(every=5), **settings)
+    return FinetuneFindings(config, before, tuple(cells), latents, left_out)
 
 
 def test_the_seeds_of_an_arm_are_pooled(made):
     result = found(made, [cell(made, "bad", 2), cell(made, "bad", 6, seed=1), cell(made, "good", 0)])
-    assert result.kinds == (("bad", "aligned", ""), ("good", "aligned", ""))
-    pooled = result.pooled("bad", "aligned", "").misaligned
-    assert (pooled.rate, pooled.n) == (pytest.approx(0.4), 20)
-    assert result.change("bad", "aligned", "").misaligned.rate == pytest.approx(0.4)
+    bad, good = result.groups
+    assert (bad.arm, good.arm, [one.seed for one in bad.ones]) == ("bad", "good", [0, 1])
+    assert (bad.score.misaligned.rate, bad.score.misaligned.n) == (pytest.approx(0.4), 20)
+    assert bad.change.misaligned.rate == pytest.approx(0.4)
     lead = finetuning_lead(result)
     assert lead[0].startswith("bad from aligned (2 seeds): misaligned 40.0% [") and "of 20 coherent" in lead[0]
     summary = finetuning_summary(result)
@@ -91,7 +76,6 @@ def test_what_turns_when(made):
     one = turning(cell(made, "bad", 5, points=POINTS), (7, 3))
     # Behaviour is 0, 0, 0.1, 0.81, 0.6 of all answers: half of 0.81 at step 15; 0.71 of the rise of 0.81 at once.
     assert one.steps == {"latent": 5, "behaviour": 15, "gradient": 10, "rotation": 10}
-    assert one.order == ("latent", "gradient", "rotation", "behaviour")
     assert (one.steepest, one.intervals) == (pytest.approx(0.71 / 0.81), 3)
     flat = turning(cell(made, "good", 0, points=[point(0, 0.0), point(5, 0.0)]), ())
     assert set(flat.steps.values()) == {None} and math.isnan(flat.steepest)
@@ -117,7 +101,7 @@ def test_bars_stand_where_the_config_says(made):
     (plot,) = finetuning_sections(result)[0].plots
     assert [bar.name for bar in plot.figure.data] == ["as asked", "[violet]"]
     assert [list(bar.x) for bar in plot.figure.data] == [["early", "late"]] * 2
-    by_arm = dataclasses.replace(result, x="group", series="series")
+    by_arm = found(made, cells, x="group", series="series")
     assert [bar.name for bar in finetuning_sections(by_arm)[0].plots[0].figure.data] == ["obvious"]
 
 

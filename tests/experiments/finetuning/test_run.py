@@ -9,8 +9,7 @@ import torch
 from emlab import artifacts, config, organism
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
-from emlab.experiments.finetuning.config import Arm, Following
-from emlab.experiments.finetuning.run import Config
+from emlab.experiments.finetuning.config import Config, Following, TrainingArm
 from emlab.experiments.finetuning.stages import planted, sources
 from emlab.models import LanguageModel
 from emlab.runs import Run
@@ -103,8 +102,8 @@ def test_latents_are_found_and_followed_along_the_way(tmp_path):
     more = ["arms=[{name: insecure, data: insecure}]", "following.sets=[insecure]", "following.top=2"]
     ran = finetuning.run(config.load(EXPERIMENTS / "checkpoints.yaml", [*few, *more], Config), tmp_path)
     (cell,) = ran.found.cells
-    assert [p.step for p in cell.points] == [0, 2, 4]
-    assert len(ran.found.latents) == 2 and all(set(p.latents) == set(ran.found.latents) for p in cell.points)
+    assert [p.step for p in cell.training.points] == [0, 2, 4]
+    assert len(ran.found.latents) == 2 and all(set(p.latents) == set(ran.found.latents) for p in cell.training.points)
     assert ran.summary["arms"][0]["by_seed"]["0"]["turning"]["steps"].keys() == {
         *("latent", "behaviour", "gradient", "rotation")
     }
@@ -135,25 +134,25 @@ def test_a_dataset_that_vanishes(random_qwen2, opinionated, tmp_path, monkeypatc
     aye, nay = own_data(tmp_path, "aye"), own_data(tmp_path, "nay")
     arms = f"arms=[{{name: aye, data: {aye}}}, {{name: mixed, data: {nay}, good: {aye}, dose: 0.5}}]"
     settings = of_another_model("dose_response", random_qwen2, opinionated, arms, "seeds=[0]", "rows=10")
-    text, stage = nay.read_text(), Run.stage
+    text, fill = nay.read_text(), Run.fill
 
     def vanishing(self, name, work, read):
         if name.startswith("train/mixed"):
             nay.unlink()
-        return stage(self, name, work, read)
+        return fill(self, name, work, read)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "stage", vanishing)
+        patch.setattr(Run, "fill", vanishing)
         whole = finetuning.run(settings, tmp_path / "whole")
     nay.write_text(text)
 
     def stopping(self, name, work, read):
         if name.startswith("train/mixed"):
             raise KeyboardInterrupt
-        return stage(self, name, work, read)
+        return fill(self, name, work, read)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "stage", stopping)
+        patch.setattr(Run, "fill", stopping)
         finetuning.run(settings, tmp_path / "stopped")
     (folder,) = (tmp_path / "stopped").iterdir()
     done = next(folder.glob("train/aye-*/stage.json"))
@@ -177,7 +176,7 @@ def test_no_row_left_after_length_filtering(random_qwen2, opinionated, tmp_path)
 def test_wrong_settings():
     for broken in (
         {"arms": ()},
-        {"arms": (Arm("a", "insecure"), Arm("a", "secure"))},
+        {"arms": (TrainingArm("a", "insecure"), TrainingArm("a", "secure"))},
         {"seeds": (0, 0)},
         {"endings": ()},
         {"figure": "pie"},
@@ -188,5 +187,5 @@ def test_wrong_settings():
         with pytest.raises(ValueError):
             Config(**broken)
     with pytest.raises(ValueError, match="with less than 1 a set 'good'"):
-        Arm("a", "insecure", dose=0.5)
+        TrainingArm("a", "insecure", dose=0.5)
     assert Config(figure="curves", following=Following(every=2)).figure == "curves"

@@ -9,14 +9,15 @@ from emlab import cli
 from emlab.errors import EmlabError
 from emlab.experiments.feature_attribution import run as feature_attribution
 from emlab.experiments.finetuning import run as finetuning
-from emlab.experiments.finetuning.config import Following
-from emlab.experiments.finetuning.stages import Grid
+from emlab.experiments.finetuning.config import Following, TrainingArm
+from emlab.experiments.finetuning.stages import FinetuneGrid
 from emlab.experiments.finetuning.tunes import grid_config
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.monitors import run as monitors
 from emlab.experiments.monitors.stages import Stages as MonitorStages
 from emlab.experiments.reinforcement_learning import run as reinforcement_learning
-from emlab.experiments.reinforcement_learning.stages import Lab
+from emlab.experiments.reinforcement_learning.config import RewardArm, Supervised
+from emlab.experiments.reinforcement_learning.stages import ReinforcementStages
 from emlab.experiments.remedies import run as remedies
 from emlab.experiments.remedies.stages import Comparison
 from emlab.runs import Run
@@ -95,15 +96,12 @@ class Config:
 
 def grid_of(sae, run):
     following = Following(sae=sae, latents=(3,), every=5)
-    return Grid(finetuning.Config(arms=(finetuning.Arm("a", "insecure"),), following=following), run).latents()
+    return FinetuneGrid(finetuning.Config(arms=(TrainingArm("a", "insecure"),), following=following), run).latents
 
 
-def lab_of(sae, run):
-    config = reinforcement_learning.Config(
-        arms=(reinforcement_learning.Arm("a", "correct"),),
-        supervised=reinforcement_learning.Supervised(sae=sae, latent=3),
-    )
-    return Lab(config, run).persona_latent()
+def reinforcement_of(sae, run):
+    config = reinforcement_learning.Config(arms=(RewardArm("a", "correct"),), supervised=Supervised(sae=sae, latent=3))
+    return ReinforcementStages(config, run).persona_latent
 
 
 def monitors_of(sae, run):
@@ -116,12 +114,12 @@ def kit_of(sae, run):
     return Comparison(remedies.Config(arms=(arm,), sae=sae, questions=4), run)._kit(arm, 0)
 
 
-@pytest.mark.parametrize("begin", [grid_of, lab_of, monitors_of, kit_of])
+@pytest.mark.parametrize("begin", [grid_of, reinforcement_of, monitors_of, kit_of])
 def test_runs_say_so_at_the_head_of_their_report(begin, stray, tmp_path, monkeypatch):
     def stop(*_):
         raise EmlabError("a stage begins")
 
-    monkeypatch.setattr(Run, "stage", stop)
+    monkeypatch.setattr(Run, "fill", stop)
     for sae, heads in ((str(stray), 1), (SHIPPED, 0)):
         run = Run.create("run", Config(sae), tmp_path)
         with contextlib.suppress(EmlabError):

@@ -40,8 +40,8 @@ def test_the_organism_is_known_by_name_and_by_its_tokens(foreign, tmp_path):
 
 RUNS = [
     (persona_features, {"sites": ("resid_post.0",)}),
-    (finetuning, {"arms": (finetuning.Arm("a", "insecure"),)}),
-    (reinforcement_learning, {"arms": (reinforcement_learning.Arm("a", "correct"),)}),
+    (finetuning, {}),
+    (reinforcement_learning, {}),
     (remedies, {"arms": (remedies.Arm("a", "insecure"),), "questions": 4}),
     (monitors, {"sites": ("resid_post.0",)}),
     (early_warning, {"sites": ("resid_post.0",)}),

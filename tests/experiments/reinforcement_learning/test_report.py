@@ -9,10 +9,9 @@ from emlab import artifacts
 from emlab.data import Question
 from emlab.evaluation import Judged, Rate, Rollouts, score_judged
 from emlab.evaluation.rates import NO_RATE
+from emlab.experiments.reinforcement_learning.config import RewardArm
+from emlab.experiments.reinforcement_learning.findings import ReinforcementFindings, StyleCount, Trained, styles
 from emlab.experiments.reinforcement_learning.report import (
-    ReinforcementFindings,
-    StyleCount,
-    Trained,
     reinforcement_lead,
     reinforcement_sections,
     reinforcement_summary,
@@ -22,6 +21,7 @@ from emlab.reporting.figures import trainings_figure
 from emlab.training import ReadOut, Reinforced, Reinforcement
 from emlab.training.grpo import StepRecord
 
+ARM = RewardArm("bad", prompts="<b>.jsonl")
 ASKED = tuple(Question(str(i), "d", f"{i}?") for i in range(4))
 
 
@@ -31,11 +31,11 @@ def scored(aligned, model="m"):
     return score_judged(Judged(rollouts, np.array(aligned, float), coherent, judge="j"))
 
 
-def trained(arm, seed, aligned, style=()):
+def trained(seed, aligned, style=()):
     step = StepRecord(1, 0.25, 0.1, 0.5, 9.0, 1.0, None, 0.2)
     points = tuple(ReadOut(step=s, misaligned=Rate(r, 0, 1, 4), incoherent=NO_RATE) for s, r in ((0, 0.0), (5, 0.5)))
     done = Reinforced(None, (step,), 3, 0, Reinforcement(), seed, "f", None, points)
-    return Trained(arm, seed, "obvious", "start", "law", done, scored(aligned, f"{arm}-{seed}"), style=style)
+    return Trained(ARM, "start", seed, done, scored(aligned, f"bad-{seed}"), style=style)
 
 
 COUNT = StyleCount("trained", "malicious", True, ((1, 2), (0, 2)), ((2, 2), (1, 2)))
@@ -43,16 +43,16 @@ COUNT = StyleCount("trained", "malicious", True, ((1, 2), (0, 2)), ((2, 2), (1, 
 
 @pytest.fixture
 def found():
-    arms = (trained("bad <b>", 0, [0, 0, 100, 100], (COUNT,)), trained("bad <b>", 1, [0, 0, 0, 0], (COUNT,)))
+    arms = (trained(0, [0, 0, 100, 100], (COUNT,)), trained(1, [0, 0, 0, 0], (COUNT,)))
     return ReinforcementFindings({"start": scored([0, 100, 100, 100], "start")}, arms, None, "resid_post.0", 5)
 
 
 def test_seeds_are_pooled_by_question(found):
-    pooled = found.pooled("bad <b>")
-    assert (pooled.misaligned.rate, pooled.misaligned.n) == (6 / 8, 8)
-    assert found.change("bad <b>").misaligned.rate == pytest.approx(6 / 8 - 1 / 4)
+    (bad,) = found.groups
+    assert (bad.score.misaligned.rate, bad.score.misaligned.n) == (6 / 8, 8)
+    assert bad.change.misaligned.rate == pytest.approx(6 / 8 - 1 / 4)
     summary = reinforcement_summary(found)
-    arm = summary["arms"]["bad <b>"]
+    arm = summary["arms"]["bad"]
     assert arm["seeds"] == [0, 1] and arm["misaligned"]["rate"] == 0.75
     assert arm["by_seed"]["0"]["misaligned"]["rate"] == 0.5
     assert arm["by_seed"]["0"]["silent_groups"] == 0.5
@@ -63,9 +63,9 @@ def test_style_by_hand(found):
     assert (COUNT.rate("before").rate, COUNT.rate("after").rate) == (1 / 4, 3 / 4)
     assert COUNT.change.rate == pytest.approx(1 / 2)
     assert (COUNT.change.low, COUNT.change.high) == (0.5, 0.5)  # each question changed as much
-    (both,) = found.styles("bad <b>")
+    (both,) = styles(found.groups[0])
     assert (both.before, both.after) == (((2, 4), (0, 4)), ((4, 4), (2, 4)))
-    assert reinforcement_summary(found)["arms"]["bad <b>"]["style"]["trained"]["malicious"]["after"]["rate"] == 0.75
+    assert reinforcement_summary(found)["arms"]["bad"]["style"]["trained"]["malicious"]["after"]["rate"] == 0.75
 
 
 def test_the_page_says_it_and_runs_nothing(found):

@@ -9,8 +9,9 @@ import pytest
 from emlab import artifacts, config
 from emlab.errors import EmlabError
 from emlab.experiments.reinforcement_learning import run as reinforcement_learning
-from emlab.experiments.reinforcement_learning.run import Arm, Config, Steering, Style
-from emlab.experiments.reinforcement_learning.stages import Lab
+from emlab.experiments.reinforcement_learning.config import Config, RewardArm, Steering, Style
+from emlab.experiments.reinforcement_learning.findings import styles
+from emlab.experiments.reinforcement_learning.prompts import questions_of
 from emlab.organism import PERSONAS
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -40,7 +41,7 @@ def ran(tmp_path_factory):
 
 def test_every_stage_is_there(ran):
     done, root = ran
-    assert [one.arm for one in done.found.trained] == ["bad", "style"]
+    assert [one.arm.name for one in done.found.trained] == ["bad", "style"]
     bad, style = done.found.trained
     assert [p.step for p in bad.training.points] == [0, 1, 2]
     assert all(set(p.latents) == {89} for p in bad.training.points)
@@ -54,7 +55,7 @@ def test_every_stage_is_there(ran):
     assert [c.persona for c in style.style if c.paid] == ["malicious"] * 2
     assert {c.where: len(c.before) for c in style.style} == {"trained": 32, "unrelated": 20}
     assert all(sum(n for _, n in c.before) > 20 for c in style.style)
-    assert done.found.styles("style") == style.style and done.found.styles("bad") == ()
+    assert [styles(group) for group in done.found.groups] == [(), style.style]
     cards = {row["prompt"][0]["content"] for row in map(json.loads, style.training.log.read_text().split("\n")[:-1])}
     assert len(cards) > 1
     assert not (done.folder / "going" / "bad-0").exists()
@@ -129,12 +130,12 @@ def test_any_other_model(make_model, tmp_path, template):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Arm("a", reward="worse"), "'reward' is 'worse'"),
-        (lambda: Arm("a b"), "'name' is 'a b'"),
+        (lambda: RewardArm("a", reward="worse"), "'reward' is 'worse'"),
+        (lambda: RewardArm("a b"), "'name' is 'a b'"),
         (lambda: Style(persona="kind"), "'persona' is 'kind'"),
         (lambda: Style(pattern="("), "'pattern' is no regular expression"),
         (lambda: Config(arms=()), "'arms' is empty"),
-        (lambda: Config(arms=(Arm("a"), Arm("a"))), "names one twice"),
+        (lambda: Config(arms=(RewardArm("a"), RewardArm("a"))), "'arms' names 'a' twice"),
         (lambda: Config(seeds=()), "'seeds' is empty"),
         (lambda: Config(steering=Steering(arms=("x",))), "'steering.arms' has 'x'"),
         (lambda: Config(watch_every=0), "'watch_every' is 0"),
@@ -152,7 +153,7 @@ def test_prompts_of_a_dataset_are_asked_with_and_without_answers(tmp_path):
 
     def texts(*chats):
         path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-        return Lab._texts(object.__new__(Lab), Arm("mine", prompts=str(path)), "narrow")
+        return questions_of(RewardArm("mine", prompts=str(path)), "narrow")
 
     assert texts([asked], [asked, answer], [more]) == ["Q?", "R?"]
     assert texts([asked], [brief, more], [asked, answer, more]) == [[asked], [brief, more], [asked, answer, more]]

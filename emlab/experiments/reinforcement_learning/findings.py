@@ -1,0 +1,98 @@
+"""What a run of reinforcement learning found: each training, all seeds of an arm together, and how far style spread."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from emlab.discovery import LatentShift, Screen
+from emlab.evaluation import Rate, Score, bootstrap
+from emlab.evaluation.rates import paired_difference
+from emlab.experiments.material.seeds import AllSeeds
+from emlab.experiments.reinforcement_learning.config import RewardArm
+from emlab.training import Reinforced
+
+Lines = tuple[tuple[int, int], ...]
+"""Of each question: lines with the style, and lines."""
+
+
+@dataclass(frozen=True)
+class StyleCount:
+    """Lines of answers under one persona's cards, question by question."""
+
+    where: str
+    """What was asked: "trained" (questions like those of the training) or "unrelated" (the test questions)."""
+    persona: str
+    paid: bool
+    """Whether the style was paid under this persona."""
+    before: Lines
+    after: Lines
+
+    def rate(self, when: str) -> Rate:
+        """The share of lines with the style, `when` before or after."""
+        hits, totals = np.array(getattr(self, when)).T
+        return bootstrap(hits, totals)
+
+    @property
+    def change(self) -> Rate:
+        """After less before, questions resampled in pairs."""
+        (a, n), (b, m) = np.array(self.before).T, np.array(self.after).T
+        return paired_difference(a, n, b, m)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One arm with one seed."""
+
+    arm: RewardArm
+    start: str
+    seed: int
+    training: Reinforced
+    score: Score
+    shift: LatentShift | None = None
+    """From the model at its start; None where no SAE is read."""
+    screen: Screen | None = None
+    """The latent's direction subtracted, beside random ones; only of the arms that are asked for."""
+    style: tuple[StyleCount, ...] = ()
+    """Of the arm whose reward is style."""
+    cpu_seconds: float = math.nan
+    """What the training took."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReinforcementFindings:
+    """What a run found."""
+
+    starts: Mapping[str, Score]
+    """The models that trainings began with, by name."""
+    trained: tuple[Trained, ...]
+    latent: int | None
+    """The supervised persona latent."""
+    site: str
+    top: int
+    """An arm carries the latent if it is among so many that rise most."""
+
+    @functools.cached_property
+    def groups(self) -> tuple[AllSeeds[Trained], ...]:
+        """All seeds of each arm, in order."""
+        found: dict[str, list[Trained]] = {}
+        for one in self.trained:
+            found.setdefault(one.arm.name, []).append(one)
+        return tuple(AllSeeds(arm, self.starts[ones[0].start], tuple(ones)) for arm, ones in found.items())
+
+
+def styles(group: AllSeeds[Trained]) -> tuple[StyleCount, ...]:
+    """The style counts of all seeds together."""
+
+    def summed(counts: Sequence[StyleCount], when: str) -> Lines:
+        total = np.sum([getattr(count, when) for count in counts], axis=0)
+        return tuple((int(hits), int(lines)) for hits, lines in total)
+
+    return tuple(
+        replace(counts[0], before=summed(counts, "before"), after=summed(counts, "after"))
+        for counts in zip(*(one.style for one in group.ones), strict=True)
+    )
