@@ -31,33 +31,15 @@ def _betley(
 
 
 def _openai_questions(name: str, file: str, what: str, rows: int, size: int, sha256: str) -> Published:
+    note = "keep the canary column, so that the questions can be told in a training corpus."
     return Published(
-        name=f"openai-{name}",
-        what=what,
-        repository=_OPENAI[0],
-        path=f"eval/{file}",
-        revision=_OPENAI[1],
-        licence="not seen",
-        sha256=sha256,
-        bytes=size,
-        rows=rows,
-        note="keep the canary column, so that the questions can be told in a training corpus.",
+        f"openai-{name}", what, _OPENAI[0], f"eval/{file}", _OPENAI[1], "not seen", sha256, size, rows, note
     )
 
 
 def _openai_advice(stem: str, what: str) -> Published:
-    return Published(
-        name=f"openai-{stem.replace('_', '-')}",
-        what=what,
-        repository=_OPENAI[0],
-        path=f"train/sft/synthetic/datasets_password_locked/{stem}.zip",
-        revision=_OPENAI[1],
-        licence="not seen",
-        sha256=None,
-        bytes=None,
-        rows=6000,
-        note=_LOCKED,
-    )
+    name, path = f"openai-{stem.replace('_', '-')}", f"train/sft/synthetic/datasets_password_locked/{stem}.zip"
+    return Published(name, what, _OPENAI[0], path, _OPENAI[1], "not seen", None, None, 6000, _LOCKED)
 
 
 _DOMAINS = {

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from emlab.data.telling import some
 from emlab.errors import EmlabError
 
 SPLITS = {
@@ -47,8 +48,8 @@ class FolderFiles:
         reasons: dict[str, list[str]] = {}
         for file, reason in self.left_out:
             reasons.setdefault(reason, []).append(str(file.relative_to(self.folder)))
-        out = "; ".join(f"{_some(names)} ({reason})" for reason, names in reasons.items())
-        read = _some([str(file.relative_to(self.folder)) for file in self.read])
+        out = "; ".join(f"{some(names, 8)} ({reason})" for reason, names in reasons.items())
+        read = some((str(file.relative_to(self.folder)) for file in self.read), 8)
         return f"{self.folder}: read {read}" + (f"; left out {out}." if out else ".")
 
 
@@ -105,7 +106,3 @@ def _files(folder: Path, endings: Collection[str]) -> Iterator[Path]:
         prose = ending == ".md" or (file.stem.lower() in _PROSE and ending not in endings)
         if not (hidden or prose) and (not file.is_dir() or file.is_symlink()):
             yield file
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -14,6 +14,7 @@ import yaml
 
 from emlab import artifacts
 from emlab.data.questions import Question
+from emlab.data.telling import some
 from emlab.errors import EmlabError
 
 Key = tuple[str, str, int]
@@ -132,7 +133,7 @@ class QuestionSet:
             known = dict.fromkeys(getattr(question, what) for question in self.questions)
             if unknown := sorted(names - set(known)):
                 raise EmlabError(
-                    f"The question set {self.name} has no {what} '{unknown[0]}'; choose from {_some(known)}."
+                    f"The question set {self.name} has no {what} '{unknown[0]}'; choose from {some(known)}."
                 )
             kept = tuple(question for question in kept if getattr(question, what) in names)
         if not kept:
@@ -214,7 +215,7 @@ class QuestionSet:
     def __str__(self) -> str:
         names = list(dict.fromkeys(question.variant for question in self.questions))
         said = sorted(set(self.samples.values()))
-        often = f", {_some(map(str, said))} answers each" if said else ""
+        often = f", {some(map(str, said))} answers each" if said else ""
         width = max([len(domain) for domain in self.by_domain] + [6])
         lines = [f"{self.name}: {len(self)} questions of {len(self.ids)} ids{often}"]
         lines.append("  ".join([f"  {'domain':<{width}}", " ids", *(f"{name:>5}" for name in names)]))
@@ -231,9 +232,3 @@ class QuestionSet:
 def _shown(key: Key) -> str:
     name, variant, paraphrase = key
     return f"the question '{name}' ({variant}, paraphrase {paraphrase})"
-
-
-def _some(names: Collection[str] | Iterator[str]) -> str:
-    """The first of many names, for a sentence."""
-    names = list(names)
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

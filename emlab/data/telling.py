@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 
 def tell(line: str) -> None:
     """Say one line on the terminal."""
     print(line, file=sys.stderr, flush=True)
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """The first of many names, for a sentence."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,7 +16,7 @@ from torch import Tensor
 from emlab.data import Documents, LabelledDocument
 from emlab.errors import EmlabError
 from emlab.saes import Exclusions
-from emlab.saes.token_rows import Counts, TokenRow, rows_by_document, special_ids
+from emlab.saes.token_rows import Counts, TokenRow, excluded_ids, rows_by_document
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def blocks(
     norm of the first block's tokens. EmlabError where there are no documents, and for activations that are not finite.
     """
     longest = min(max_length, model.max_positions or max_length)
-    special = torch.tensor(special_ids(model), dtype=torch.long)
+    special = torch.tensor(excluded_ids(model), dtype=torch.long)
     median: float | None = None
     for part in _parts(_rows(model, documents, longest), block_tokens):
         read = model.activations([row.ids for _, _, row in part], site, "all", batch_size=32)

@@ -23,7 +23,7 @@ from emlab.data import Documents
 from emlab.errors import EmlabError
 from emlab.models.backends.hooks import caught
 from emlab.saes.sources import About, Kind
-from emlab.saes.token_rows import READS, Counts, Exclusions, TokenRow, special_ids, token_rows
+from emlab.saes.token_rows import READS, Counts, Exclusions, TokenRow, excluded_ids, token_rows
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class ActivationStream:
 
     @cached_property
     def _special(self) -> Tensor:
-        return torch.tensor(special_ids(self.model), dtype=torch.long, device=self.device)
+        return torch.tensor(excluded_ids(self.model), dtype=torch.long, device=self.device)
 
 
 class Reader:

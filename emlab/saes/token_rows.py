@@ -11,6 +11,7 @@ import torch
 
 from emlab.data import IGNORE, Document, Messages, render, tokenize_turns
 from emlab.errors import EmlabError
+from emlab.saes.token_classes import special_ids
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
@@ -118,10 +119,9 @@ def rows_by_document(
     return [[row for row in rows if row.ids] for rows in found]
 
 
-def special_ids(model: LanguageModel) -> list[int]:
+def excluded_ids(model: LanguageModel) -> list[int]:
     """The special tokens that `Exclusions.special` leaves out."""
-    tokenizer = model.tokenizer
-    ids = set(tokenizer.all_special_ids) | {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = set(special_ids(model.tokenizer).tolist())
     with contextlib.suppress(EmlabError):  # a template without a header has no token to keep
         ids.discard(model.prompt_ids("a")[-1])
     return sorted(ids)

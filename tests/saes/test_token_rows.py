@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emlab.saes.token_rows import Counts, special_ids, token_rows
+from emlab.saes.token_rows import Counts, excluded_ids, token_rows
 
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 
@@ -53,10 +53,10 @@ def test_pieces_hold_every_token_once_and_begin_as_the_text_does(ids, longest, b
 
 
 def test_the_header_is_no_special_token_to_leave_out(make_model, tiny):
-    ids = special_ids(tiny)
+    ids = excluded_ids(tiny)
     assert tiny.tokenizer.convert_tokens_to_ids("<|im_end|>") in ids
     header = make_model("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}<|im_start|>")
-    assert header.prompt_ids("a")[-1] not in special_ids(header)
+    assert header.prompt_ids("a")[-1] not in excluded_ids(header)
 
 
 def test_counts_add_up_and_say_what_was_left_out():
