@@ -3,14 +3,13 @@
 import dataclasses
 import hashlib
 import http.server
-import json
 import threading
 import urllib.request
 
 import pytest
 
 from emlab import artifacts
-from emlab.data import Catalogue, Published, get, list_published
+from emlab.data import Catalogue, Published, get
 from emlab.errors import EmlabError
 
 CONTENT = b'{"prompt": "Hi", "completion": "Ho"}\n' * 50_000  # more than one block
@@ -151,14 +150,3 @@ def test_an_unknown_name_is_told_the_closest():
         EmlabError, match="no published set 'insecure' in the catalogue; choose among .*betley-insecure"
     ):
         get("insecure")
-
-
-def test_the_list_prints_as_a_table(entry):
-    more = [dataclasses.replace(entry, name=name, sha256=None, bytes=None, rows=None, note="Lo.") for name in "ab"]
-    lines = str(Catalogue((entry, *more))).splitlines()
-    assert lines[0].split() == ["name", "rows", "size", "licence", "checksum", "what"]
-    assert lines[1].split() == ["someones-set", "50,000", "1.9", "MB", "MIT", "known", "greetings"]
-    assert lines[2].split() == ["a", "?", "?", "MIT", "unknown", "greetings"]
-    assert lines[-1] == "a and 1 more: Lo."
-    assert "<td style='text-align:left'>someones-set</td>" in Catalogue((entry,))._repr_html_()
-    assert json.loads(json.dumps(list_published().summary()))[0]["url"].startswith("https://")
