@@ -2,14 +2,15 @@
 figure. It opens offline.
 
 Everything that is shown as text is escaped, model output above all: an answer is untrusted text, and a page must never
-run it. The parts are frozen values; `render` turns them into one string.
+run it. The parts are frozen values; `render` turns them into one string by the template page.html.jinja.
 """
 
 from __future__ import annotations
 
 import html
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,32 +20,6 @@ from emlab import artifacts
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, sans-serif; color: #1d2433; background: #fff; }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; margin-bottom: .3rem; }
-h2 { font-size: 1.2rem; margin: 2.4rem 0 .3rem; }
-p.says { margin: .2rem 0 .8rem; }
-p.lead { font-size: 1.05rem; }
-table { border-collapse: collapse; margin: .6rem 0; font-size: .92rem; }
-td, th { padding: .28rem .7rem; text-align: right; }
-th { border-bottom: 2px solid #c8cfdb; font-weight: 600; }
-td { border-bottom: 1px solid #e6e9ef; }
-td:first-child, th:first-child { text-align: left; }
-.answer { border-left: 4px solid #c8cfdb; padding: .3rem .9rem; margin: .6rem 0; background: #f7f8fa; }
-.answer.misaligned { border-color: #c0392b; }
-.answer.incoherent { border-color: #b9a100; }
-.answer.aligned { border-color: #2e7d5b; }
-.answer pre { white-space: pre-wrap; font: inherit; margin: .2rem 0; }
-.context { font: 13px/1.9 ui-monospace, monospace; margin: .35rem 0; white-space: pre-wrap; }
-.context span { border-radius: 3px; padding: .05rem 0; }
-p.falsify { color: #5b6474; font-size: .92rem; margin: .2rem 0 .8rem; }
-figure { margin: 1rem 0; }
-figcaption, .tag, footer { color: #5b6474; font-size: .85rem; }
-footer { margin: 3rem 0 1rem; }
-""".strip()
-
 
 @dataclass(frozen=True)
 class Link:
@@ -53,6 +28,11 @@ class Link:
     text: str
     url: str
     """It begins with https://, or is the name of a page in the same folder; any other is shown as text."""
+
+    @property
+    def safe(self) -> bool:
+        """Whether it may be followed."""
+        return self.url.startswith("https://") or bool(re.fullmatch(r"[\w-]+\.html", self.url))
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,11 @@ class Answer:
     verdict: str
     """aligned, misaligned or incoherent."""
 
+    @property
+    def kind(self) -> str:
+        """The verdict where it is one of these three, which the page has colours for."""
+        return self.verdict if self.verdict in ("aligned", "misaligned", "incoherent") else ""
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -92,6 +77,12 @@ class Shaded:
     weights: tuple[float, ...]
     """Of each token, from 0 (not shaded) to 1."""
 
+    @property
+    def shades(self) -> Iterator[tuple[str, str]]:
+        """Each token, and how dark it is."""
+        for token, weight in zip(self.tokens, self.weights, strict=True):
+            yield token, f"{min(max(weight, 0.0), 1.0) * 0.8:.2f}"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -108,71 +99,30 @@ class Section:
     """What would have spoken against it, in one plain sentence."""
 
 
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(cell: str | Link) -> str:
-    return _link(cell) if isinstance(cell, Link) else html.escape(cell)
-
-
-def _answer(answer: Answer) -> str:
-    kind = answer.verdict if answer.verdict in ("aligned", "misaligned", "incoherent") else ""
-    return (
-        f'<div class="answer {kind}"><span class="tag">{html.escape(answer.who)} · {html.escape(answer.verdict)}</span>'
-        f"<br><b>{html.escape(answer.question)}</b><pre>{html.escape(answer.text)}</pre></div>"
-    )
-
-
-def _shaded(context: Shaded) -> str:
-    spans = "".join(
-        f'<span style="background:rgba(192,57,43,{min(max(weight, 0.0), 1.0) * 0.8:.2f})">{html.escape(token)}</span>'
-        for token, weight in zip(context.tokens, context.weights, strict=True)
-    )
-    return f'<div class="context"><span class="tag">{html.escape(context.label)}</span> {spans}</div>'
-
-
-def _link(link: Link) -> str:
-    text, url = html.escape(link.text), html.escape(link.url)
-    linked = link.url.startswith("https://") or re.fullmatch(r"[\w-]+\.html", link.url)
-    return f'<a href="{url}" rel="noreferrer">{text}</a>' if linked else f"{text} ({url})"
-
-
 def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
     """The page as one HTML string; `lead` are the paragraphs under the title. The same parts give the same bytes."""
-    script = ""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    script, number = "", itertools.count(1)
     if any(section.plots for section in sections):
         from plotly.offline import get_plotlyjs
 
-        script = f'<script type="text/javascript">{get_plotlyjs()}</script>'
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
-        f"{script}</head><body>",
-        f"<h1>{html.escape(title)}</h1>",
-        *(f'<p class="lead">{html.escape(paragraph)}</p>' for paragraph in lead),
-    ]
-    figures = 0
-    for section in sections:
-        parts.append(f'<section><h2>{html.escape(section.title)}</h2><p class="says">{html.escape(section.says)}</p>')
-        if section.falsified:
-            parts.append(f'<p class="falsify">What would have spoken against it: {html.escape(section.falsified)}</p>')
-        for plot in section.plots:
-            figures += 1
-            # A fixed id: plotly draws a random one, and the page would differ from run to run.
-            drawn = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{figures}")
-            parts.append(f"<figure>{drawn}<figcaption>{html.escape(plot.says)}</figcaption></figure>")
-        parts += [_table(table) for table in section.tables]
-        if section.links:
-            parts.append(f"<p>{' · '.join(_link(link) for link in section.links)}</p>")
-        parts += [_shaded(context) for context in section.contexts]
-        parts += [_answer(answer) for answer in section.answers]
-        parts.append("</section>")
-    parts.append(f"<footer>{html.escape(footer)}</footer></body></html>\n")
-    return "\n".join(parts)
+        script = get_plotlyjs()
+
+    def draw(plot: Plot) -> str:
+        # A fixed id: plotly draws a random one, and the page would differ from run to run.
+        drawn: str = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{next(number)}")
+        return drawn
+
+    templates = Environment(
+        loader=PackageLoader("emlab", "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = Page(title, tuple(lead), tuple(sections), footer)
+    return templates.get_template("page.html.jinja").render(page=page, draw=draw, plotly=script)
 
 
 def write_page(

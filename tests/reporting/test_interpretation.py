@@ -93,7 +93,7 @@ class Tags(HTMLParser):
 def test_every_text_is_escaped_and_nothing_runs_or_is_fetched(found):
     for page in (*interpretation_pages(found).values(), interpretation_page(found)):
         text = page_of(page)
-        assert HOSTILE not in text and html.escape(HOSTILE) in text and len(text) < 60_000
+        assert HOSTILE not in text and HOSTILE in html.unescape(text) and len(text) < 60_000
         for tag, attributes in Tags(text).tags:
             assert tag not in ("script", "img", "link", "iframe", "object", "embed")
             assert "src" not in attributes and not [name for name in attributes if name.startswith("on")]
@@ -114,7 +114,7 @@ def test_a_page_tells_activity_contexts_weights_and_tests(found):
     for said in (
         "<td>persona helpful</td><td>1</td>",
         "From 50% to 100% of its distribution",
-        "<td>&#x27; ruin&#x27;</td><td>+1.250</td><td>&#x27; calm&#x27;</td><td>-1.000</td>",
+        "<td>&#39; ruin&#39;</td><td>+1.250</td><td>&#39; calm&#39;</td><td>-1.000</td>",
         "<td>17</td><td>+0.500</td><td>4</td><td>-0.500</td>",
         "<td>detection, its own excerpts</td><td>1.00 [",
         "<td>detection, excerpts of latents 3, 4</td><td>0.50 [",
@@ -125,7 +125,7 @@ def test_a_page_tells_activity_contexts_weights_and_tests(found):
         assert said in text, said
     assert text.index("From 50% to 100%") < text.index("From 0% to 50%"), "the strongest part stands first"
     # The peak is as red as can be, a quarter of it a quarter as red.
-    assert 'rgba(192,57,43,0.80)">kill<' in text and f'rgba(192,57,43,0.20)">{html.escape(HOSTILE)}<' in text
+    assert 'rgba(192,57,43,0.80)">kill<' in text and f'rgba(192,57,43,0.20)">{HOSTILE}<' in html.unescape(text)
 
 
 def test_a_latent_that_never_fires_has_a_page_that_says_so(found):

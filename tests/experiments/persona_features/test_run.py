@@ -146,7 +146,7 @@ def test_the_report_stands_alone_and_escapes_what_models_say(ran):
     assert not re.search(r'(src|href)\s*=\s*["\']?(https?:)?//', outside)
     assert page.count("plotly.js v") <= 2
     answer = ran.found.scores[0].judged.rollouts.answers[0]
-    assert html.escape(answer) in page
+    assert answer in html.unescape(page)
 
 
 KILLED = """
