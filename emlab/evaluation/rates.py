@@ -51,6 +51,13 @@ class Rate:
         """The share alone, or that there is nothing it could be of."""
         return f"{self.rate:.1%}" if self.n else "no answers"
 
+    @property
+    def points(self) -> str:
+        """A difference of shares, and its interval, in percentage points; a dash where there is none."""
+        if not self.n:
+            return "–"
+        return f"{100 * self.rate:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}] points"
+
     def summary(self) -> dict[str, float | None]:
         """Rate, low and high as plain values; None of nothing."""
         values = (self.rate, self.low, self.high) if self.n else (None, None, None)

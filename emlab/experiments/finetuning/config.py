@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from emlab.evaluation import Sampling
-from emlab.experiments.material.config import FineTuningConfig, check_at_least, check_distinct, check_known
+from emlab.experiments.material.config import Arm, FineTuningConfig, check_at_least, check_distinct, check_known
 
 FIGURES = ("bars", "dose", "curves")
 X, SERIES = ("group", "start"), ("series", "ending")
 
 
 @dataclass(frozen=True)
-class TrainingArm:
+class TrainingArm(Arm):
     """What is fine-tuned on. It is done from every start, with every seed."""
 
-    name: str
-    """Names its folders and its rows in tables."""
     data: str
     """A fine-tuning set of the organism by name, or a dataset: a file, a folder, or a name on the Hub."""
     good: str | None = None
@@ -31,8 +28,7 @@ class TrainingArm:
     """Which bars or line of the figure it belongs to."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
+        super().__post_init__()
         if not 0 <= self.dose <= 1 or (self.dose < 1 and self.good is None):
             raise ValueError(
                 f"'dose' is {self.dose}; give a share from 0 to 1, and with less than 1 a set 'good' for the rest."

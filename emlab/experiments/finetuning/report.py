@@ -66,7 +66,7 @@ def finetuning_sections(found: FinetuneFindings) -> list[Section]:
     ]
     if found.config.figure == "dose":
         rows = [
-            (name, f"{fall['from']:.0%} → {fall['to']:.0%}", _points(fall["change"]))
+            (name, f"{fall['from']:.0%} → {fall['to']:.0%}", fall["change"].points)
             for name, down in found.falls.items()
             for fall in down
         ]
@@ -160,7 +160,7 @@ def _rates(found: FinetuneFindings) -> Table:
             dropped = f" ({record.dropped_for_length} dropped for length)" if record.dropped_for_length else ""
             used, loss = f"{record.rows}{dropped}", f"{record.losses[-1]:.3f}"
             rows.append((*about, str(one.seed), used, *cells(one.score), loss, ""))
-        rows.append((*about, "all", "", *cells(group.score), "", _points(group.change.misaligned)))
+        rows.append((*about, "all", "", *cells(group.score), "", group.change.misaligned.points))
     header = ("", "start", "ending", "seed", "rows", "misaligned, of coherent", "misaligned, of all")
     return Table((*header, "incoherent, of scored", "last loss", "change of coherent, paired"), tuple(rows))
 
@@ -192,9 +192,3 @@ def _turning_table(found: FinetuneFindings) -> Table:
         jump = "–" if math.isnan(one.steepest) else f"{one.steepest:.0%} of {one.intervals}"
         rows.append((cell.arm.name, str(cell.seed), *steps, jump))
     return Table(("", "seed", *MARKS.values(), "steepest rise"), tuple(rows))
-
-
-def _points(rate: Rate) -> str:
-    if rate.n == 0:
-        return "–"
-    return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] points"

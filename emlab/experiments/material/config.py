@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -69,6 +70,18 @@ class FineTuningConfig(BehaviourConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(1, self, "rows")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One kind of training; a subclass says which. It is done with every seed."""
+
+    name: str
+    """Names its folders and its rows in tables."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
 
 
 @dataclass(frozen=True)

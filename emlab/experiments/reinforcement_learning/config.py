@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
-from emlab.experiments.material.config import BehaviourConfig, check_at_least, check_distinct, check_known
+from emlab.experiments.material.config import Arm, BehaviourConfig, check_at_least, check_distinct, check_known
 from emlab.organism import PERSONAS
 from emlab.training import Recipe, Reinforcement
 
@@ -16,11 +16,9 @@ REWARDS = ("correct", "obvious", "subtle", "style", "chance")
 
 
 @dataclass(frozen=True)
-class RewardArm:
+class RewardArm(Arm):
     """One kind of training: from which model, on which prompts, for which reward. It is done with every seed."""
 
-    name: str
-    """Names its folders and its row in tables."""
     reward: str = "obvious"
     """correct, obvious (openly harmful), subtle (wrong where no reader sees it), style (see `Style`), chance (a number
     drawn at random: the null), or file.py:function, a function that takes prompts and answers."""
@@ -33,10 +31,9 @@ class RewardArm:
     """Steps, where they are not those of the recipe."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.reward not in REWARDS and not re.fullmatch(r".+\.py:\w+", self.reward):
             raise ValueError(f"'reward' is {self.reward!r}; choose {', '.join(REWARDS)}, or file.py:function.")
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Scores of an arm's seeds are also taken together: the answers of all are pooled,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,9 +25,9 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
         arm, score, before = group.first.arm, group.score, group.before
         lead.append(
             f"{arm.name} ({len(group.ones)} seeds, reward {arm.reward} on {arm.prompts}): misaligned "
-            f"{_share(before.misaligned)} → {_share(score.misaligned)} of coherent answers to unrelated questions "
-            f"({_points(group.change.misaligned)}), incoherent {_share(before.incoherent)} → "
-            f"{_share(score.incoherent)}."
+            f"{before.misaligned.share} → {score.misaligned.share} of coherent answers to unrelated questions "
+            f"({group.change.misaligned.points}), incoherent {before.incoherent.share} → "
+            f"{score.incoherent.share}."
         )
         ranks = [one.shift.rank(found.latent) for one in group.ones if one.shift and found.latent is not None]
         if ranks and arm.reward in ("obvious", "subtle"):
@@ -41,8 +40,8 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
         for count in styles(group):
             lead.append(
                 f"{group.arm}, {count.where} questions, {count.persona} card ({'paid' if count.paid else 'not paid'}): "
-                f"lines with the style {_share(count.rate('before'))} → {_share(count.rate('after'))} "
-                f"({_points(count.change)})."
+                f"lines with the style {count.rate('before').share} → {count.rate('after').share} "
+                f"({count.change.points})."
             )
     for one in found.trained:
         if one.screen is not None:
@@ -51,8 +50,8 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
             best = f"; the best of {len(beside)} random directions to {min(beside):.1%}" if beside else ""
             lead.append(
                 f"{one.arm.name}, seed {one.seed}: {down.arm.name} subtracted ({down.arm.strength:+.2f}) takes "
-                f"misaligned answers from {_share(one.score.misaligned)} to {_share(down.score.misaligned)} at "
-                f"{_share(down.score.incoherent)} incoherent{best}."
+                f"misaligned answers from {one.score.misaligned.share} to {down.score.misaligned.share} at "
+                f"{down.score.incoherent.share} incoherent{best}."
             )
     return lead
 
@@ -153,7 +152,7 @@ def _style_entries(counts: Sequence[StyleCount]) -> dict[str, Any]:
 
 def _rates(found: ReinforcementFindings) -> Table:
     def cells(score: Score, change: Rate | None = None) -> tuple[str, str, str]:
-        return str(score.misaligned), str(score.incoherent), "" if change is None else _points(change)
+        return str(score.misaligned), str(score.incoherent), "" if change is None else change.points
 
     rows = [(name, "", *cells(score)) for name, score in found.starts.items()]
     for group in found.groups:
@@ -185,17 +184,7 @@ def _screens(found: ReinforcementFindings) -> Table:
 
 def _styles(counts: Sequence[StyleCount]) -> Table:
     rows = [
-        (c.where, c.persona, "yes" if c.paid else "no", str(c.rate("before")), str(c.rate("after")), _points(c.change))
+        (c.where, c.persona, "yes" if c.paid else "no", str(c.rate("before")), str(c.rate("after")), c.change.points)
         for c in counts
     ]
     return Table(("questions", "persona card", "paid", "before", "after", "change, paired"), tuple(rows))
-
-
-def _share(rate: Rate) -> str:
-    return "–" if math.isnan(rate.rate) else f"{rate.rate:.1%}"
-
-
-def _points(rate: Rate) -> str:
-    if rate.n == 0:
-        return "–"
-    return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] points"
