@@ -1,7 +1,7 @@
 # make demo       set up .venv and run the lab's main job on the shipped organism
-# make test       lint, types, import direction, then the tests that are not marked slow
+# make test       lint, types, import direction, dependencies, then the tests that are not marked slow
 # make test-all   the same with the slow tests
-# make lint       ruff, mypy and the import direction only
+# make lint       ruff, mypy, the import direction and the dependencies only
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
 # Variables: VENV=folder  PYTHON=python3.12  TORCH_INDEX=URL (an index with the torch build you want, e.g. a CUDA one)
@@ -32,6 +32,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
 # The stamp is newer than the environment's recipe (pyproject.toml, constraints.txt) once everything is installed.
 # torch comes first and alone: its own index is tried once, briefly, and the default index is what remains.

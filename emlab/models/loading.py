@@ -85,14 +85,14 @@ def local_folder(path: str | Path) -> Path:
     folder, name = artifacts.place(path), str(path)
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         return folder
-    import httpx
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
         raise EmlabError(
             f"There is no model folder {name}, and {name} cannot be had from the Hugging Face Hub "
             f"({first_line(error)[:200]}); check the name, the network, and the access you have."

@@ -196,7 +196,7 @@ def format_of(folder: Path) -> str:
 
 
 def _from_release(release: str, sae_id: str) -> SAE:
-    import httpx
+    import httpx2
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from sae_lens import SAE
 
@@ -205,7 +205,7 @@ def _from_release(release: str, sae_id: str) -> SAE:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.load.*", category=FutureWarning)
             return SAE.from_pretrained(release, sae_id)
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         raise EmlabError(
             f"the SAE {named} cannot be had from the Hugging Face Hub ({_said(error)[:200]}); check the network, and "
             "the access you have."

@@ -4,12 +4,13 @@ import datetime
 import json
 import shutil
 
+import httpx2
 import pytest
 import torch
 
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.models.loading import pick_device
+from emlab.models.loading import local_folder, pick_device
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,15 @@ def refused(folder, match, **kwargs):
 
 def test_no_folder(tmp_path):
     refused(tmp_path / "nowhere", "There is no model folder .*nowhere")
+
+
+def test_a_hub_that_breaks_off(monkeypatch):
+    def broken(name, **_):
+        raise httpx2.ReadTimeout("the read timed out")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(EmlabError, match=r"cannot be had from the Hugging Face Hub \(the read timed out\); check"):
+        local_folder("nobody/nothing")
 
 
 def test_no_config(folder):

@@ -2,6 +2,7 @@
 
 import json
 
+import httpx2
 import pytest
 import torch
 from sae_lens import SAE
@@ -325,6 +326,15 @@ def test_a_release_comes_from_the_hub_with_its_place_on_neuronpedia(learnt, monk
 def test_without_a_network_a_release_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(EmlabError, match="cannot be had from the Hugging Face Hub .* check the network"):
+        load_sae("llama-3.1-8b-instruct-andyrdt/resid_post_layer_11_trainer_1")
+
+
+def test_a_hub_that_breaks_off_is_one_sentence(monkeypatch):
+    def broken(*_, **__):
+        raise httpx2.ReadTimeout("the read timed out")
+
+    monkeypatch.setattr(pretrained_sae_loaders, "hf_hub_download", broken)
     with pytest.raises(EmlabError, match="cannot be had from the Hugging Face Hub .* check the network"):
         load_sae("llama-3.1-8b-instruct-andyrdt/resid_post_layer_11_trainer_1")
 
