@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,12 @@ from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, read_chat_jsonl, read_examples
 from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
+from emlab.notebook import ShownAsText
 from emlab.records import Saved
 
 
 @dataclass(frozen=True)
-class DatasetCard(Saved):
+class DatasetCard(Saved, ShownAsText):
     """How a set was made: one operation, its settings, and the cards of the sets it was made from.
 
     A card is the root of a tree whose leaves are what was read. Who has the sources and the card can make the set
@@ -75,9 +75,6 @@ class DatasetCard(Saved):
             made_of = " of " + ", ".join(f"{steps.index(one) + 1}" for one in card.inputs) if card.inputs else ""
             lines.append(f"{number}. **{card.operation}**{made_of}: {given} → {card.rows:,} rows ({card.content})")
         return "\n".join(lines) + "\n"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def _steps(self, found: list[DatasetCard]) -> list[DatasetCard]:
         for card in self.inputs:

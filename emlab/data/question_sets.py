@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.data.telling import some
 from emlab.errors import EmlabError
+from emlab.notebook import ShownAsText
 
 Key = tuple[str, str, int]
 """What is unique to a question in a set: its id, variant and paraphrase (`Question.key`)."""
@@ -53,7 +53,7 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class QuestionSet(ShownAsText):
     """Questions under one name. No two have the same id, variant and paraphrase."""
 
     name: str
@@ -224,9 +224,6 @@ class QuestionSet:
             cells = [f"{counts[name]:>{max(len(name), 5)}}" for name in names]
             lines.append("  ".join([f"  {domain:<{width}}", f"{len({q.id for q in questions}):>4}", *cells]))
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def _shown(key: Key) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
+from emlab.notebook import ShownAsText
 
 
 @dataclass(frozen=True, eq=False)
-class Cosines:
+class Cosines(ShownAsText):
     """The cosines among some directions."""
 
     names: tuple[str, ...]
@@ -52,9 +52,6 @@ class Cosines:
             return found
         except (KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{path} holds no cosines ({error}); write it with Cosines.save.") from error
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         width = max(map(len, self.names))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import time
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from emlab.discovery.selection import described
 from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
+from emlab.notebook import ShownAsText
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ MEASURES = {"log_probability_difference": "the log-probability of the misaligned
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(ShownAsText):
     """The effect of every latent on a metric: how much less it would be, or is, were the latent at its baseline."""
 
     model: str
@@ -119,9 +119,6 @@ class Attribution:
             return cls(**{**raw, **vectors, "site": site, "places": places, "cost": cost})
         except (KeyError, TypeError) as error:
             raise EmlabError(f"{path} holds no attribution ({error}); write it with Attribution.save.") from error
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         lines = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from emlab.discovery.table_cells import or_dash
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, load_judged, save_judged, score_judged
 from emlab.interventions import load_directions, save_directions
+from emlab.notebook import ShownAsText
 from emlab.sites import Site
 
 READINGS = ("slope", "opening", "turns")
@@ -50,7 +50,7 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class CausalScreen:
+class CausalScreen(ShownAsText):
     """What came of a cascade. The directions are known by their numbers in the list that was screened."""
 
     model: str
@@ -163,9 +163,6 @@ class CausalScreen:
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise EmlabError(f"{folder} holds no causal screen ({error}); write it with CausalScreen.save.") from error
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         asked = f"{len(self.trials[0].score.judged.misaligned)} answers a strength; " if self.trials else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -14,13 +13,14 @@ import numpy as np
 from emlab.errors import EmlabError
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.scoring import Score
+from emlab.notebook import ShownAsText
 
 CLASSES = ("misaligned", "aligned", "incoherent", "not scored")
 """What an answer counts as under a judge."""
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class Agreement(ShownAsText):
     """What two judges made of the same answers."""
 
     first: Score
@@ -53,9 +53,6 @@ class Agreement:
             "confusion": {one: dict(row) for one, row in self.confusion.items()},
             **{which: score.summary(questions=False) for which, score in judges.items()},
         }
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         one, two = (score.judged.judge or score.model for score in (self.first, self.second))

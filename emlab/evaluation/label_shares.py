@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from emlab import artifacts
 from emlab.evaluation.labelling import Labelled, save_labelled
 from emlab.evaluation.rates import FLAT, Rate, bootstrap, wilson
 from emlab.evaluation.rollouts import file_name
+from emlab.notebook import ShownAsText
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LabelTally:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelShares:
+class LabelShares(ShownAsText):
     """The labels of one model's answers. Intervals come from resampling questions; of one question, its wordings."""
 
     labelled: Labelled
@@ -134,9 +134,6 @@ class LabelShares:
             {name: rate(n, labelled) for name, n in hits.items()},
             {name: rate(n, total) for name, n in hits.items()},
         )
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         one, tally = self.labelled, self.overall

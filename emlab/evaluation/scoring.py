@@ -8,7 +8,6 @@ cannot be compared across. A score always has all three, and each name says whic
 from __future__ import annotations
 
 import functools
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -42,6 +41,7 @@ from emlab.evaluation.rates import (
 )
 from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.evaluation.unjudged import FEW
+from emlab.notebook import ShownAsText
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class Score(ShownAsText):
     """The rates of one model's answers. Intervals come from resampling questions, except in `by_question`.
 
     EmlabError for anything but judgements.
@@ -301,9 +301,6 @@ class Score:
     def _by_question(self, values: np.ndarray) -> np.ndarray:
         """(questions,) float: the sum of the answers' values."""
         return np.bincount(self._of, weights=values, minlength=len(self._questions))
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         others = [f", {n} {name.replace('_', ' ')}" for name, n in self.overall.outcomes.items() if n]

@@ -6,7 +6,6 @@ A trait is scored on a scale of its own, where more is more of it; it is no alig
 from __future__ import annotations
 
 import functools
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from emlab.evaluation.judges.tables import Table
 from emlab.evaluation.judging import Thresholds
 from emlab.evaluation.rates import Mean, mean_by_question, mean_of
 from emlab.evaluation.rollouts import Rollouts
+from emlab.notebook import ShownAsText
 
 TRAITS = (
     "evil",
@@ -41,7 +41,7 @@ COHERENT = "coherent"
 
 
 @dataclass(frozen=True, eq=False)
-class TraitScore:
+class TraitScore(ShownAsText):
     """Mean scores of traits, and of coherence where it was judged. Intervals come from resampling questions."""
 
     rollouts: Rollouts
@@ -97,9 +97,6 @@ class TraitScore:
             return mean_by_question(sums, counts, self.seed)
 
         return {trait: mean(values) for trait, values in self.scores.items()}
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         by = f", scored by {self.judge}" if self.judge else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.notebook import ShownAsText
 from emlab.saes.check import ClassFidelity, ModelCheck, check_model
 from emlab.saes.fitting import sae_site
 from emlab.sites import Site
@@ -83,7 +83,7 @@ def faithful(model: str, tokens: str, found: ClassFidelity, base: ClassFidelity 
 
 
 @dataclass(frozen=True)
-class SaeCheck:
+class SaeCheck(ShownAsText):
     """An SAE on a base model and its fine-tunes, and the verdicts."""
 
     sae: str
@@ -146,9 +146,6 @@ class SaeCheck:
         said = [f"  {'holds' if v.holds else 'FAILS'}  {v.model}, {v.tokens}: {v.said}" for v in self.verdicts]
         end = "The SAE describes every model." if self.holds else "The SAE does not describe every model: see FAILS."
         return "\n".join([head, *lines, *said, end])
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def check_sae(
