@@ -10,7 +10,6 @@ from pathlib import Path
 
 from emlab import organism, records
 from emlab.data import Dataset, Question, draw, mix
-from emlab.discovery import LatentShift
 from emlab.evaluation import Score
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Config, TrainingArm
@@ -93,11 +92,9 @@ class FinetuneGrid(TrainingStages[Config]):
             return following.latents
 
         def chats(name: str) -> Dataset:
-            return self._data(TrainingArm(name, name), seed, start)
+            return self._whole(name, seed, start)
 
-        shift = self.run.stage(
-            "latents", lambda: self.shift_under(start, following.sets, chats, config.recipe, seed), LatentShift
-        )
+        shift = self.shift_under("latents", start, following.sets, chats, config.recipe, seed)
         return tuple(row.latent for row in shift.top(following.top))
 
     def before(self, name: str) -> dict[str, Score]:
@@ -152,11 +149,15 @@ class FinetuneGrid(TrainingStages[Config]):
 
     def _data(self, arm: TrainingArm, seed: int, model: LanguageModel) -> Dataset:
         """The arm's chats for this seed: of its data, and beyond the dose of its good set."""
-        rows = self.config.rows
-        bad = self._set(arm.data, seed, model)
         if arm.good is None:
-            return draw(bad, rows, seed) if arm.data in self.files else bad
-        return mix(bad, self._set(arm.good, seed, model), arm.dose, min(rows, len(bad)), seed)
+            return self._whole(arm.data, seed, model)
+        bad, good = (self._set(name, seed, model) for name in (arm.data, arm.good))
+        return mix(bad, good, arm.dose, min(self.config.rows, len(bad)), seed)
+
+    def _whole(self, name: str, seed: int, model: LanguageModel) -> Dataset:
+        """As many rows of a set as the config says."""
+        rows = self._set(name, seed, model)
+        return draw(rows, self.config.rows, seed) if name in self.files else rows
 
     def _set(self, name: str, seed: int, model: LanguageModel) -> Dataset:
         return self.files[name] if name in self.files else planted_set(name, self.config.rows, seed, model)

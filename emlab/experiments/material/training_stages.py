@@ -93,11 +93,30 @@ class TrainingStages(Generic[C]):
         ask_fidelity(self.sae, self.sae_name, self.site, [model], self.prompts, say=self.run.caution)
 
     def shift_under(
-        self, start: LanguageModel, sets: Sequence[str], chats: Callable[[str], Dataset], recipe: Recipe, seed: int
+        self,
+        stage: str,
+        start: LanguageModel,
+        sets: Sequence[str],
+        chats: Callable[[str], Dataset],
+        recipe: Recipe,
+        seed: int,
     ) -> LatentShift:
-        """How far every latent moves from `start` under fine-tunes on `sets`, whose `chats` are given: the mean."""
-        shifts = []
-        for name in sets:
-            tuned = finetune(start, chats(name), recipe, seed, name=name)
-            shifts.append(latent_shift(start, tuned.model, self.sae, self.prompts, self.site))
-        return mean_shift(shifts)
+        """How far every latent moves from `start` under fine-tunes, the mean; found by the stage of that name.
+
+        Args:
+            stage: Names the stage.
+            start: What is fine-tuned.
+            sets: The names of the sets it is fine-tuned on, one after the other.
+            chats: Makes a set of its name.
+            recipe: Of the fine-tunes.
+            seed: Of the fine-tunes.
+        """
+
+        def work() -> LatentShift:
+            shifts = []
+            for name in sets:
+                tuned = finetune(start, chats(name), recipe, seed, name=name)
+                shifts.append(latent_shift(start, tuned.model, self.sae, self.prompts, self.site))
+            return mean_shift(shifts)
+
+        return self.run.stage(stage, work, LatentShift)

@@ -71,13 +71,10 @@ class ReinforcementStages(TrainingStages[Config]):
         if supervised.latent is not None:
             return supervised.latent
 
-        def shifted() -> LatentShift:
-            def chats(name: str) -> Dataset:
-                return planted_set(name, supervised.rows, seed, aligned)
+        def chats(name: str) -> Dataset:
+            return planted_set(name, supervised.rows, seed, aligned)
 
-            return self.shift_under(aligned, supervised.sets, chats, supervised.recipe, seed)
-
-        shift = self.run.stage("supervised/shift", shifted, LatentShift)
+        shift = self.shift_under("supervised/shift", aligned, supervised.sets, chats, supervised.recipe, seed)
         latents = [row.latent for row in shift.top(supervised.candidates)]
         plus = self.run.stage(
             "supervised/screen", lambda: self._screen(aligned, latents, 0, "misaligned", seed), Screen

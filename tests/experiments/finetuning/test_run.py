@@ -98,8 +98,11 @@ def test_on_the_organism_it_is_bad_data_that_misaligns(tmp_path):
 
 
 def test_latents_are_found_and_followed_along_the_way(tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    chats = organism.narrow_set("insecure", 80, 1)
+    mine.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
     few = ["seeds=[0]", "rows=60", "recipe.steps=4", "questions=8", "following.every=2", "following.questions=4"]
-    more = ["arms=[{name: insecure, data: insecure}]", "following.sets=[insecure]", "following.top=2"]
+    more = ["arms=[{name: insecure, data: insecure}]", f"following.sets=[insecure, {mine}]", "following.top=2"]
     ran = finetuning.run(config.load(EXPERIMENTS / "checkpoints.yaml", [*few, *more], Config), tmp_path)
     (cell,) = ran.found.cells
     assert [p.step for p in cell.training.points] == [0, 2, 4]
