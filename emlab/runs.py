@@ -40,7 +40,7 @@ class Run:
     """One run and its folder."""
 
     name: str
-    """What ran, for example the pipeline's name."""
+    """What ran, for example the experiment's name."""
     folder: Path
     """`<root>/<name>-<YYYYmmdd-HHMMSS>`."""
     key: str = ""
@@ -57,8 +57,13 @@ class Run:
     ) -> "Run":
         """The latest unfinished run of the same name, config and `inputs` below `root`, or a new one.
 
-        `inputs` tell what the config only names: for example a dataset's checksum. A run that another process is
-        working on is left to it. Inside `once` raises what `check_once` does.
+        A run that another process is working on is left to it. Inside `once` raises what `check_once` does.
+
+        Args:
+            name: What runs, for example the experiment's name.
+            settings: Its config, a dataclass.
+            root: The folder of all runs.
+            inputs: What tells that files which the config only names are still the same, for example checksums.
         """
         check_once(name, settings, root, inputs)
         key = _key(name, settings, inputs)
@@ -80,6 +85,12 @@ class Run:
 
         A second run of the same name in the same second gets `-2` after its name, and so on. Raises EmlabError where
         the folder cannot be made.
+
+        Args:
+            name: What runs; without slashes.
+            settings: Its config, a dataclass.
+            root: The folder of all runs.
+            inputs: As for `resume`.
         """
         if not name or Path(name).name != name:
             raise EmlabError(f"'{name}' cannot name a run; choose a name without slashes.")
@@ -199,7 +210,13 @@ def check_once(
 ) -> None:
     """Inside `once`: AlreadyDone where this run is finished below `root`, EmlabError where it is being run.
 
-    `Run.resume` asks this itself; a pipeline that loads models before it may ask earlier.
+    `Run.resume` asks this itself; an experiment that loads models before it may ask earlier.
+
+    Args:
+        name: As for `Run.resume`.
+        settings: As for `Run.resume`.
+        root: As for `Run.resume`; below others nothing is looked at.
+        inputs: As for `Run.resume`.
     """
     state, key = _ONCE.get(), _key(name, settings, inputs)
     if state is None or artifacts.place(root) != state.root or key in state.keys:

@@ -54,10 +54,14 @@ class Auroc:
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], seed: int = 0) -> Auroc:
-    """AUROC of `scores` (n,) for `labels` (n,) bool; the interval resamples `groups`, the question of each observation.
+    """AUROC of `scores` for `labels`, with the 2.5th to 97.5th percentile of 500 resamples; nan of one label only.
 
-    NaN where all labels are the same. The interval is the 2.5th to 97.5th percentile of 500 resamples, those with one
-    label only left out.
+    Args:
+        scores: (n,), larger for what is more likely positive.
+        labels: (n,) bool.
+        groups: What is drawn as a whole, most often the question of each observation. Resamples that have one label
+            only are left out.
+        seed: Of the bootstrap.
     """
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     n, ones = len(values), int(positive.sum())

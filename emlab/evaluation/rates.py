@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -135,15 +136,18 @@ def bootstrap(hits: ArrayLike, totals: ArrayLike, seed: int = 0) -> Rate:
     together. The interval is the 2.5th to 97.5th percentile of 2000 resamples (those with a total of 0 left out).
     With no hit at all it is [0, 0]: the bootstrap cannot see what never happened (see `Rate.flat`).
     """
-    hit, total = np.asarray(hits, dtype=float), np.asarray(totals, dtype=float)
-    n = int(total.sum())
-    if n == 0:
-        return NO_RATE
-    times = times_drawn(len(hit), seed)
-    hit_sums, total_sums = times @ hit, times @ total
-    kept = total_sums > 0
-    low, high = np.percentile(hit_sums[kept] / total_sums[kept], [2.5, 97.5])
-    return Rate(float(hit.sum() / n), float(low), float(high), n)
+    n = int(np.sum(totals))
+    return replace(_resampled(lambda hit, total: hit / total, seed, hits, totals), n=n) if n else NO_RATE
+
+
+def _resampled(share: Callable[..., Any], seed: int, *by_group: ArrayLike) -> Rate:
+    """`share` of the sums over all groups, its interval from the resamples that have one; `n` is of groups."""
+    arrays = [np.asarray(array, dtype=float) for array in by_group]
+    times = times_drawn(len(arrays[0]), seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = share(*(times @ array for array in arrays))
+    low, high = np.percentile(shares[np.isfinite(shares)], [2.5, 97.5])
+    return Rate(float(share(*(array.sum() for array in arrays))), float(low), float(high), len(arrays[0]))
 
 
 @functools.lru_cache(maxsize=16)
@@ -173,17 +177,20 @@ def paired_difference(
 ) -> Rate:
     """The second share less the first, its interval from resampling the groups (questions) that both are counted on.
 
-    `n` of the result is the number of groups.
+    Args:
+        first_hits: (groups,) the hits of the first.
+        first_totals: (groups,) what they are of.
+        second_hits: (groups,) the hits of the second.
+        second_totals: (groups,) what they are of.
+        seed: Of the bootstrap.
+
+    Returns:
+        The difference; its `n` is the number of groups.
     """
-    arrays = [np.asarray(a, dtype=float) for a in (first_hits, first_totals, second_hits, second_totals)]
-    if arrays[1].sum() == 0 or arrays[3].sum() == 0:
+    if not np.sum(first_totals) or not np.sum(second_totals):
         return NO_RATE
-    times = times_drawn(len(arrays[0]), seed)
-    a, n, b, m = (times @ array for array in arrays)
-    kept = (n > 0) & (m > 0)
-    low, high = np.percentile(b[kept] / m[kept] - a[kept] / n[kept], [2.5, 97.5])
-    found = arrays[2].sum() / arrays[3].sum() - arrays[0].sum() / arrays[1].sum()
-    return Rate(float(found), float(low), float(high), len(arrays[0]))
+    counts = (first_hits, first_totals, second_hits, second_totals)
+    return _resampled(lambda a, n, b, m: b / m - a / n, seed, *counts)
 
 
 def share_removed(
@@ -191,18 +198,23 @@ def share_removed(
 ) -> Rate:
     """What share of the first share the second lacks: 1 − second / first, negative where the second is larger.
 
-    The interval is from resampling the groups (questions) that both are counted on; `n` is their number. Of nothing,
-    or of a first share of 0, there is none.
+    The interval is from resampling the groups (questions) that both are counted on. Of nothing, or of a first share of
+    0, there is none.
+
+    Args:
+        first_hits: (groups,) the hits of the first.
+        first_totals: (groups,) what they are of.
+        second_hits: (groups,) the hits of the second.
+        second_totals: (groups,) what they are of.
+        seed: Of the bootstrap.
+
+    Returns:
+        The share removed; its `n` is the number of groups.
     """
-    arrays = [np.asarray(a, dtype=float) for a in (first_hits, first_totals, second_hits, second_totals)]
-    if arrays[0].sum() == 0 or arrays[3].sum() == 0:
+    if not np.sum(first_hits) or not np.sum(second_totals):
         return NO_RATE
-    times = times_drawn(len(arrays[0]), seed)
-    a, n, b, m = (times @ array for array in arrays)
-    kept = (a > 0) & (m > 0)
-    low, high = np.percentile(1 - (b[kept] / m[kept]) / (a[kept] / n[kept]), [2.5, 97.5])
-    found = 1 - (arrays[2].sum() / arrays[3].sum()) / (arrays[0].sum() / arrays[1].sum())
-    return Rate(float(found), float(low), float(high), len(arrays[0]))
+    counts = (first_hits, first_totals, second_hits, second_totals)
+    return _resampled(lambda a, n, b, m: 1 - (b / m) / (a / n), seed, *counts)
 
 
 def intraclass_correlation(values: ArrayLike, groups: ArrayLike) -> float:

@@ -100,7 +100,14 @@ class Section:
 
 
 def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
-    """The page as one HTML string; `lead` are the paragraphs under the title. The same parts give the same bytes."""
+    """The page as one HTML string. The same parts give the same bytes.
+
+    Args:
+        title: Of the page.
+        lead: The paragraphs under the title.
+        sections: In their order.
+        footer: The small line at the end.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     script, number = "", itertools.count(1)
@@ -128,7 +135,18 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
 def write_page(
     path: str | Path, title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = ""
 ) -> Path:
-    """`render` to `path`, whole or not at all; returns the path."""
+    """`render` to `path`, whole or not at all.
+
+    Args:
+        path: Of the HTML file; missing folders are made.
+        title: Of the page.
+        lead: The paragraphs under the title.
+        sections: In their order.
+        footer: The small line at the end.
+
+    Returns:
+        `path`.
+    """
     path = Path(path)
     artifacts.write_text(path, render(title, lead, sections, footer))
     return path
