@@ -1,0 +1,56 @@
+"""The public names, each from its room. A type checker reads this file, and `emlab` takes its names from it."""
+
+from . import artifacts as artifacts
+from . import config as config
+from . import data as data
+from . import detection as detection
+from . import discovery as discovery
+from . import errors as errors
+from . import evaluation as evaluation
+from . import experiments as experiments
+from . import interventions as interventions
+from . import mitigation as mitigation
+from . import models as models
+from . import organism as organism
+from . import reporting as reporting
+from . import runs as runs
+from . import saes as saes
+from . import sites as sites
+from . import training as training
+from . import verbs as verbs
+from .data import Dataset as Dataset
+from .data import Question as Question
+from .data import profile_questions as profile_questions
+from .data import read_questions as read_questions
+from .detection import ActivationMonitor as ActivationMonitor
+from .detection import projection_difference as projection_difference
+from .detection import watch as watch
+from .discovery import causal_screen as causal_screen
+from .discovery import decoder_direction as decoder_direction
+from .discovery import interpret as interpret
+from .discovery import latent_shift as latent_shift
+from .discovery import mean_difference as mean_difference
+from .discovery import steer_screen as steer_screen
+from .errors import EmlabError as EmlabError
+from .evaluation import compare as compare
+from .evaluation import sample as sample
+from .evaluation import score as score
+from .interventions import Ablate as Ablate
+from .interventions import Clamp as Clamp
+from .interventions import Direction as Direction
+from .interventions import Steer as Steer
+from .interventions import random_directions as random_directions
+from .mitigation import realign as realign
+from .models import Endpoint as Endpoint
+from .models import LanguageModel as LanguageModel
+from .models import bake as bake
+from .models import edit as edit
+from .models import remote_model as remote_model
+from .models import wrap as wrap
+from .saes import load_sae as load_sae
+from .saes import train_sae as train_sae
+from .sites import Site as Site
+from .training import Recipe as Recipe
+from .training import finetune as finetune
+
+__version__: str
