@@ -195,7 +195,7 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
                 s.questions,
                 organism.ExactJudge(),
                 s.contrasts,
-                how=Cascade(strengths=STRENGTHS, sketched=sketched),
+                settings=Cascade(strengths=STRENGTHS, sketched=sketched),
                 scale=s.scale,
                 seed=seed,
             )

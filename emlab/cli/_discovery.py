@@ -67,6 +67,32 @@ A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"
 """
 
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"metavar": "MODEL", "help": "the organism's by name, a folder, or a name on the Hub"},
+    "before": {"metavar": "MODEL", "help": "the organism's by name, a folder, or a name on the Hub"},
+    "sae": {"type": Path, "metavar": "SAE", "help": "a folder, or release/id of SAELens' list"},
+    "latents": {"type": int, "nargs": "+", "metavar": "N", "help": "the latents meant"},
+    "site": {"metavar": "SITE", "help": "for example resid_post.1 (where the SAE was trained)"},
+    "positions": {
+        "metavar": "WHERE",
+        "help": "header, assistant_header, prompt, generated, sentence, last or all",
+    },
+    "contrasts": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "JSONL of prompt, misaligned, aligned (the organism's answers)",
+    },
+    "questions": {"metavar": "SET", "help": "broad (default), profile, or a file of questions"},
+    "n": {"type": int, "metavar": "N", "help": "at most so many prompts, evenly spaced (all)"},
+    "seed": {"type": int, "metavar": "N", "help": "everything random follows from it (0)"},
+    "out": {"type": Path, "metavar": "DIR", "help": "the folder to make"},
+}
+"""What several verbs take. A verb says in its own words what it takes otherwise."""
+
+_SHARED = ("verb", "json", "debug", "runs", "again")
+"""What all verbs, or all that run an experiment, take besides."""
+
+
 def add_verbs(verbs: Any) -> None:
     """Declare `discover` and the verbs below it, in the order of VERBS."""
     group = verb(verbs, "discover", "find the latent that carries a behaviour, and prove it")
@@ -78,80 +104,79 @@ def add_verbs(verbs: Any) -> None:
         parser.set_defaults(verb=call)
 
 
-def _read_options(
-    add: Any, positions: str = "header, assistant_header, prompt, generated, sentence, last or all"
-) -> None:
-    add("--site", metavar="SITE", help="for example resid_post.1 (where the SAE was trained)")
-    add("--positions", metavar="WHERE", help=positions)
-    add("--contrasts", type=Path, metavar="FILE", help="JSONL of prompt, misaligned, aligned (the organism's answers)")
+def _add(parser: argparse.ArgumentParser, names: str, **said: str) -> None:
+    """The options of _OPTIONS by name, one that ends in "!" required; `said` is help in place of the usual."""
+    for name in names.split():
+        bare = name.rstrip("!")
+        own = {"help": said[bare]} if bare in said else {}
+        parser.add_argument(f"--{bare}", **{**_OPTIONS[bare], **own}, required=bare != name)
+
+
+def _number(parser: Any, name: str, said: str, kind: type = int) -> None:
+    parser.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=said)
+
+
+def _settings(options: argparse.Namespace, *apart: str) -> dict[str, Any]:
+    """All options that were given, but those `apart`; several values are a tuple."""
+    found = given(options, *(name for name in vars(options) if name not in (*_SHARED, *apart)))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def _shown(options: argparse.Namespace, found: Any) -> int:
+    show(found, found.summary(), options.json)
+    return 0
 
 
 def _shift_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--before", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
+    _add(parser, "before! sae! site positions contrasts questions n out")
     add("--after", required=True, nargs="+", metavar="MODEL", help="one or more models to compare with it")
-    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
-    _read_options(add)
-    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
-    add("--n", type=int, metavar="N", help="at most so many prompts, evenly spaced (all)")
-    add("--out", type=Path, metavar="DIR", help="the folder to make")
 
 
 def _shift(options: argparse.Namespace) -> int:
     from emlab.verbs.discovery import shift
 
-    names = ("before", "after", "sae", "site", "positions", "questions", "n", "contrasts", "out")
-    found = shift(**given(options, *names))
-    show(found, found.summary(), options.json)
-    return 0
+    return _shown(options, shift(**_settings(options)))
 
 
 def _directions_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
+    _add(parser, "model! sae latents site positions contrasts questions n seed out", latents="whose directions to take")
     add("--against", nargs="+", metavar="MODEL", help="fine-tunes of it, for mean differences and their components")
-    add("--sae", type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
-    add("--latents", type=int, nargs="+", metavar="N", help="latents whose directions to take")
     add("--traits", nargs="+", metavar="TRAIT", help="persona vectors: evil, sycophancy, hallucination, or a JSON file")
-    add("--components", type=int, metavar="N", help="principal components of each model's differences (1)")
-    add("--random", type=int, metavar="N", help="random directions, and as many matched in covariance (2)")
-    _read_options(add)
-    add("--cases", type=int, metavar="N", help="contrasts that the linear probe reads; 0 for no probe (48)")
-    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
-    add("--n", type=int, metavar="N", help="at most so many prompts, evenly spaced (all)")
-    add("--per-question", type=int, metavar="N", help="answers to each question and instruction of a trait (1)")
-    add("--max-new-tokens", type=int, metavar="N", help="the longest of these answers (48)")
-    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-    add("--out", type=Path, metavar="DIR", help="the folder to make")
+    _number(parser, "components", "principal components of each model's differences (1)")
+    _number(parser, "random", "random directions, and as many matched in covariance (2)")
+    _number(parser, "cases", "contrasts that the linear probe reads; 0 for no probe (48)")
+    _number(parser, "per-question", "answers to each question and instruction of a trait (1)")
+    _number(parser, "max-new-tokens", "the longest of these answers (48)")
 
 
 def _directions(options: argparse.Namespace) -> int:
-    from emlab.verbs.discovery import directions
+    from emlab.verbs.discovery import DirectionRequest, directions
 
-    names = ("model", "against", "sae", "latents", "traits", "components", "random", "site", "positions", "contrasts")
-    more = ("cases", "questions", "n", "per_question", "max_new_tokens", "seed", "out")
-    found = directions(**given(options, *names, *more))
-    show(found, found.summary(), options.json)
-    return 0
+    asked = DirectionRequest(**_settings(options, "model", "out"))
+    return _shown(options, directions(options.model, asked, options.out))
 
 
 def _attribute_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
-    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
+    _add(
+        parser,
+        "model sae! site positions contrasts seed",
+        model="the organism's by name, a folder, or a name on the Hub (aligned)",
+        positions="all (default), prompt, generated, header, sentence or last",
+    )
     add("--narrow", metavar="SET", help="fine-tune the model on this set first")
-    _read_options(add, "all (default), prompt, generated, header, sentence or last")
     add("--prompts", metavar="SET", help="questions in place of contrasts; needs --metric")
-    add("--cases", type=int, metavar="N", help="contrasts or prompts, evenly spaced (24)")
     add("--metric", metavar="WHERE:NAME", help="module or file and function of the logits (misaligned minus aligned)")
     add("--methods", nargs="+", metavar="M", help="gradient, integrated, patching (all)")
     add("--baseline", metavar="WHAT", help="zero (default), mean, start, or another model: the difference of the two")
-    add("--steps", type=int, metavar="N", help="of integrated: points on the way (3)")
-    add("--blocks", type=int, metavar="N", help="of integrated: blocks of latents; 1 moves all together (16)")
-    add("--batch-size", type=int, metavar="N", help="rows that go through the model at a time (32)")
+    _number(parser, "cases", "contrasts or prompts, evenly spaced (24)")
+    _number(parser, "steps", "of integrated: points on the way (3)")
+    _number(parser, "blocks", "of integrated: blocks of latents; 1 moves all together (16)")
+    _number(parser, "batch-size", "rows that go through the model at a time (32)")
     add("--exact", metavar="N", help="of each method's strongest latents, ablate so many; all, or none (40)")
-    add("--random", type=int, metavar="N", help="random directions for the noise of an ablation (100)")
-    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    _number(parser, "random", "random directions for the noise of an ablation (100)")
     add_runs(parser)
 
 
@@ -159,34 +184,34 @@ def _attribute(options: argparse.Namespace) -> int:
     from emlab.errors import EmlabError
     from emlab.experiments.feature_attribution.run import attribute_with
 
-    names = ("model", "sae", "narrow", "site", "positions", "contrasts", "prompts", "cases", "metric", "methods")
-    settings = given(options, *names, "baseline", "steps", "blocks", "batch_size", "random", "seed")
-    if "methods" in settings:
-        settings["methods"] = tuple(settings["methods"])
-    if options.exact is not None:
-        if options.exact not in ("all", "none") and not options.exact.isdecimal():
-            raise EmlabError(f"--exact takes a number of latents, all or none, and not {options.exact!r}.")
-        settings["exact"] = {"all": "all", "none": None}.get(options.exact, options.exact)
-        if settings["exact"] not in ("all", None):
-            settings["exact"] = int(settings["exact"])
-    found = run_once(options, lambda: attribute_with(options.runs, **settings))
-    show(found, found.summary(), options.json)
-    return 0
+    settings = _settings(options)
+    if (exact := options.exact) is not None:
+        if exact not in ("all", "none") and not exact.isdecimal():
+            raise EmlabError(f"--exact takes a number of latents, all or none, and not {exact!r}.")
+        settings["exact"] = int(exact) if exact.isdecimal() else {"all": "all", "none": None}[exact]
+    return _shown(options, run_once(options, lambda: attribute_with(options.runs, **settings)))
 
 
 def _interpret_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub")
-    add("--sae", required=True, metavar="SAE", help="a folder, or release/id of SAELens' list")
-    add("--latents", type=int, nargs="+", metavar="N", help="the latents meant")
+    _add(
+        parser,
+        "model! sae! latents site n seed out",
+        n="at most so many documents (all; of the organism's 1000)",
+        out="the folder to make: index.html, and a page for each latent",
+    )
     add("--shift", type=Path, metavar="FILE", help="those that rise most in a file of `emlab discover shift`")
-    add("--top", type=int, metavar="N", help="so many of them (10)")
+    _number(parser, "top", "so many of them (10)")
     add("--documents", metavar="DOCUMENTS", help="what the model reads (the organism's, for its models)")
-    add("--by", nargs="+", metavar="COLUMN", help="columns of the documents that tell kinds of them apart")
-    add("--n", type=int, metavar="N", help="at most so many documents (all; of the organism's 1000)")
-    add("--site", metavar="SITE", help="for example resid_post.1 (where the SAE was trained)")
-    add("--contexts", type=int, metavar="N", help="strongest contexts shown of each latent (16)")
-    add("--max-length", type=int, metavar="N", help="cut chats after, and raw texts into pieces of, N tokens (1024)")
+    add(
+        "--by",
+        nargs="+",
+        metavar="COLUMN",
+        dest="labels",
+        help="columns of the documents that tell kinds of them apart",
+    )
+    _number(parser, "contexts", "strongest contexts shown of each latent (16)")
+    _number(parser, "max-length", "cut chats after, and raw texts into pieces of, N tokens (1024)")
     name = parser.add_argument_group("the language model that names latents").add_argument
     name("--name-with", metavar="MODEL", help="a model at an endpoint, or a model's folder (none)")
     name("--name-url", metavar="URL", help="its OpenAI-compatible server, up to and with /v1 (OpenAI's)")
@@ -196,51 +221,47 @@ def _interpret_options(parser: argparse.ArgumentParser) -> None:
     name("--concurrency", type=int, metavar="N", help="calls under way at a time (16)")
     name("--price", type=float, nargs=2, metavar="$", help="dollars for a million tokens in, and out: tells the cost")
     name("--store", type=Path, metavar="FILE", help="finished replies, so that none is paid for twice")
-    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-    add("--out", type=Path, metavar="DIR", help="the folder to make: index.html, and a page for each latent")
+
+
+_NAMING = {
+    **{"name_with": "judge", "name_url": "url", "name_key": "key_variable", "name_revision": "revision"},
+    **{"name_tokens": "max_tokens", "concurrency": "concurrency", "price": "price", "store": "store"},
+}
+"""The options of the language model that names latents, and the fields of `Judging` that they are."""
 
 
 def _interpret(options: argparse.Namespace) -> int:
     from emlab.errors import EmlabError
     from emlab.evaluation.protocol import Judging
-    from emlab.verbs.interpretation import interpret_latents
+    from emlab.verbs.interpretation import InterpretationRequest, interpret_latents
 
-    names = ("model", "sae", "latents", "shift", "top", "documents", "n", "site", "contexts", "max_length")
-    settings = given(options, *names, "seed", "out")
-    if options.by is not None:
-        settings["labels"] = options.by
-    asked = {"name_with": "judge", "name_url": "url", "name_key": "key_variable", "name_revision": "revision"}
-    asked |= {"name_tokens": "max_tokens", "concurrency": "concurrency", "price": "price", "store": "store"}
-    naming = {asked[name]: value for name, value in given(options, *asked).items()}
-    if naming and "judge" not in naming:
+    settings = _settings(options, "model", "sae", "out")
+    asked = {_NAMING[name]: settings.pop(name) for name in _NAMING if name in settings}
+    if asked and "judge" not in asked:
         raise EmlabError("These options are of a language model that names latents; name it with --name-with.")
-    if naming:
-        naming["price"] = tuple(naming.get("price", ()))
-        try:
-            settings["naming"] = Judging(**{"max_tokens": 64, **naming})
-        except ValueError as error:
-            raise EmlabError(str(error)) from error
-    found = interpret_latents(**settings)
-    show(found, found.summary(), options.json)
-    return 0
+    try:
+        naming = Judging(**{"max_tokens": 64, **asked}) if asked else None
+    except ValueError as error:
+        raise EmlabError(str(error)) from error
+    request = InterpretationRequest(**settings)
+    return _shown(options, interpret_latents(options.model, options.sae, request, naming, options.out))
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--organisms", nargs="+", metavar="WHICH", help="shipped, a seed to build one with, or the folder of one")
-    add(
-        "--model", metavar="MODEL", help="a model of your own in place of the organisms: a folder, or a name on the Hub"
+    _add(
+        parser,
+        "model contrasts questions seed",
+        model="a model of your own in place of the organisms: a folder, or a name on the Hub",
     )
     add("--narrow", metavar="SET", help="what is fine-tuned on (bad_medicine)")
-    add("--seeds", type=int, metavar="N", help="fine-tunes of each model (2)")
+    _number(parser, "seeds", "fine-tunes of each model (2)")
     add("--methods", nargs="+", metavar="M", help="some of the methods, by name (all)")
     add("--sites", nargs="+", metavar="SITE", help="where methods search (resid_post.0 resid_post.1)")
-    add("--contrasts", type=Path, metavar="FILE", help="JSONL of prompt, misaligned, aligned (the organism's answers)")
     add("--trait", metavar="TRAIT", help="of the persona vector: one that ships, or a JSON file")
-    add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
     add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a folder, or a file of judgements")
     add("--judge-url", metavar="URL", help="the endpoint (OpenAI's)")
-    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
     add_runs(parser)
 
 
@@ -248,8 +269,7 @@ def _compare(options: argparse.Namespace) -> int:
     from emlab.evaluation.protocol import Judging
     from emlab.experiments.discovery_scorecard.run import compare_methods
 
-    settings: dict[str, Any] = given(options, "model", "seeds", "contrasts", "trait", "seed")
-    settings |= {name: tuple(getattr(options, name)) for name in ("methods", "sites") if getattr(options, name)}
+    settings = _settings(options, "organisms", "narrow", "questions", "judge", "judge_url")
     if options.organisms:
         named = (None if name == "shipped" else int(name) if name.isdecimal() else name for name in options.organisms)
         settings["organisms"] = tuple(named)
@@ -259,48 +279,44 @@ def _compare(options: argparse.Namespace) -> int:
         settings["question_set"] = options.questions
     if options.judge:
         settings["judging"] = Judging(options.judge, **({"url": options.judge_url} if options.judge_url else {}))
-    found = run_once(options, lambda: compare_methods(options.runs, **settings))
-    show(found, found.summary(), options.json)
-    return 0
+    return _shown(options, run_once(options, lambda: compare_methods(options.runs, **settings)))
 
 
 def _screen_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="MODEL", help="the organism's by name, a folder, or a name on the Hub (aligned)")
-    add("--sae", required=True, type=Path, metavar="SAE", help="a folder, or release/id of SAELens' list")
-    add("--latents", type=int, nargs="+", metavar="N", help="latents to push (all that are active in the contrasts)")
+    _add(
+        parser,
+        "model sae! latents site positions contrasts n seed out",
+        model="the organism's by name, a folder, or a name on the Hub (aligned)",
+        latents="latents to push (all that are active in the contrasts)",
+        positions="sentence (default) or header; others read in place of sketching",
+        n="questions, evenly spaced (40)",
+    )
     add("--toward", choices=("misaligned", "aligned"), help="add them (misaligned), or subtract them")
     add("--strengths", type=float, nargs="+", metavar="X", help="in median residual norms (0.6 0.9 1.2 1.5)")
-    _read_options(add, "sentence (default) or header; others read in place of sketching")
-    add("--n", type=int, metavar="N", help="questions, evenly spaced (40)")
-    add("--random", type=int, metavar="N", help="random directions that go through the same stages (100)")
-    add(
-        "--admit",
-        type=float,
-        metavar="Q",
-        help="where nothing is sketched: generate what is above this quantile of the random ones (0.99); 0: all",
-    )
-    add("--lines", type=int, metavar="N", help="lines of an answer that are sketched (3)")
-    add("--sketched", type=int, metavar="N", help="strengths that are sketched, the strongest first (2)")
-    add("--odd", type=int, metavar="N", help="answers with odd lines that are probed of a direction at most (6)")
-    add("--temperature", type=float, metavar="T", help="0 takes the likeliest token (0)")
-    add("--max-new-tokens", type=int, metavar="N", help="the longest answer (48)")
-    add("--batch-size", type=int, metavar="N", help="texts that are read at a time (1024)")
-    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-    add("--out", type=Path, metavar="DIR", help="the folder to make")
+    _number(parser, "random", "random directions that go through the same stages (100)")
+    quantile = "where nothing is sketched: generate what is above this quantile of the random ones (0.99); 0: all"
+    _number(parser, "admit", quantile, float)
+    _number(parser, "lines", "lines of an answer that are sketched (3)")
+    _number(parser, "sketched", "strengths that are sketched, the strongest first (2)")
+    _number(parser, "odd", "answers with odd lines that are probed of a direction at most (6)")
+    _number(parser, "temperature", "0 takes the likeliest token (0)", float)
+    _number(parser, "max-new-tokens", "the longest answer (48)")
+    _number(parser, "batch-size", "texts that are read at a time (1024)")
     judging_options(parser)
 
 
 def _screen(options: argparse.Namespace) -> int:
+    from emlab.discovery import Cascade
+    from emlab.evaluation import Sampling
     from emlab.verbs.causal_screen import screen
 
-    names = ("model", "sae", "latents", "toward", "site", "positions", "contrasts", "n", "random", "admit", "lines")
-    settings = given(options, *names, "sketched", "odd", "temperature", "max_new_tokens", "batch_size", "seed", "out")
-    if options.strengths is not None:
-        settings["strengths"] = tuple(options.strengths)
-    found = screen(**settings, **judging_of(options))
-    show(found, found.summary(), options.json)
-    return 0
+    stages = ("toward", "strengths", "positions", "random", "admit", "lines", "sketched", "odd", "batch_size")
+    settings = _settings(options)
+    sampling = Sampling(1, options.temperature or 0.0, **given(options, "max_new_tokens"))
+    cascade = Cascade(**{name: settings[name] for name in stages if name in settings}, sampling=sampling)
+    asked = given(options, "model", "sae", "latents", "site", "contrasts", "n", "seed", "out")
+    return _shown(options, screen(**asked, settings=cascade, **judging_of(options)))
 
 
 Declare = Callable[[argparse.ArgumentParser], None]

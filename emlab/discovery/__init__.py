@@ -4,7 +4,7 @@ from emlab.discovery.ablation import Agreement, Noise, agreement, exact_effects,
 from emlab.discovery.activity import Activity
 from emlab.discovery.attribution import METHODS, attribute
 from emlab.discovery.cascade import Cascade, causal_screen
-from emlab.discovery.context_reading import read_contexts, top_contexts
+from emlab.discovery.context_reading import ContextSettings, read_contexts, top_contexts
 from emlab.discovery.contexts import (
     Context,
     CorpusContexts,
@@ -18,7 +18,7 @@ from emlab.discovery.decisions import Decisions, chances
 from emlab.discovery.directions import decoder_direction, difference_components, mean_difference
 from emlab.discovery.effects import Attribution, AttributionCost, Place
 from emlab.discovery.effects import summary as attribution_summary
-from emlab.discovery.interpretation import Interpretation, InterpretedLatent, interpret
+from emlab.discovery.interpretation import Interpretation, InterpretedLatent, InterpretSettings, interpret
 from emlab.discovery.latent_weights import LatentWeights, Neighbour, TokenEffect, latent_weights
 from emlab.discovery.mediation import Effect, clamp_direction, clamp_latents, effect_of, natural_means, natural_values
 from emlab.discovery.metrics import Contrast, Metric, log_probability_difference, read_contrasts
@@ -27,7 +27,7 @@ from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
-from emlab.discovery.screen import Screen, SteeringArm, Trial, choose, order, steer_screen, steered
+from emlab.discovery.screen import Screen, ScreenSettings, SteeringArm, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screened import CausalScreen, Stage
 from emlab.discovery.selection import SELECTIONS
 from emlab.discovery.shift import LatentShift, ShiftedLatent, latent_shift, latent_shifts, mean_shift
@@ -46,12 +46,14 @@ __all__ = [
     "Cascade",
     "CausalScreen",
     "Context",
+    "ContextSettings",
     "Contrast",
     "Convergence",
     "CorpusContexts",
     "Cosines",
     "Decisions",
     "Effect",
+    "InterpretSettings",
     "Interpretation",
     "InterpretedLatent",
     "LatentContexts",
@@ -68,6 +70,7 @@ __all__ = [
     "Probe",
     "Quantile",
     "Screen",
+    "ScreenSettings",
     "ShiftedLatent",
     "Split",
     "Stage",

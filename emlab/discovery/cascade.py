@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cascade:
-    """How a screen spends its time."""
+    """How a causal screen pushes, spends its time, and samples."""
 
     strengths: tuple[float, ...] = (0.6, 0.9, 1.2, 1.5)
     """In units of the site's median residual norm; positive, the weakest first."""
@@ -69,7 +69,11 @@ class Cascade:
     """Where nothing is sketched, what is above this quantile of the random directions in slope or opening is generated;
     with 0 everything is, sketched or not."""
     batch_size: int = 1024
-    """Rows of a batch."""
+    """Rows of a batch that is read or sketched."""
+    toward: Toward = "misaligned"
+    """Misaligned adds the directions, aligned subtracts them."""
+    sampling: Sampling = Sampling(per_question=1, temperature=0.0)
+    """Of the answers that are generated."""
 
     def __post_init__(self) -> None:
         if not self.strengths or self.strengths[0] <= 0 or list(self.strengths) != sorted(set(self.strengths)):
@@ -95,18 +99,25 @@ def causal_screen(
     questions: Sequence[Question],
     judge: Judge,
     contrasts: Sequence[Contrast],
-    toward: Toward = "misaligned",
-    how: Cascade = Cascade(),
-    sampling: Sampling = Sampling(per_question=1, temperature=0.0),  # frozen
+    settings: Cascade = Cascade(),  # frozen
     scale: float | None = None,
     seed: int = 0,
 ) -> CausalScreen:
-    """Screen `directions`, such as all of an SAE's decoder rows (n, d_model), through the stages of the module.
+    """Screen `directions`, such as all of an SAE's, through the stages of the module.
 
-    `questions` are discovery questions; what survives is to be tested on others (`steer_screen`). `contrasts` say what
-    a misaligned and what an aligned answer is, best of all to these questions, several to each. `scale` None measures
-    the site's median residual norm on the questions. EmlabError where a direction has no length or another width than
-    the model's stream, and where there is no question, no contrast, or none in which the answers part.
+    Args:
+        model: Who is pushed.
+        directions: Decoder rows (n, d_model), or directions.
+        site: Where they push.
+        questions: Discovery questions; what survives is to be tested on others (`steer_screen`).
+        judge: Judges every answer.
+        contrasts: What a misaligned and what an aligned answer is, best of all to these questions, several to each.
+        settings: The stages.
+        scale: The unit of strength; by default the site's median residual norm on the questions.
+        seed: Everything random follows from it.
+
+    EmlabError where a direction has no length or another width than the model's stream, and where there is no question,
+    no contrast, or none in which the answers part.
     """
     model = as_language_model(model)
     asked = as_questions(questions)
@@ -116,29 +127,32 @@ def causal_screen(
     n, stages = len(named), _Stages(len(named))
     if scale is None:
         scale = model.residual_norm(site, [q.messages for q in asked])
-    named += random_directions(how.random, model.d_model, site, seed)
+    named += random_directions(settings.random, model.d_model, site, seed)
     vectors = torch.stack([d.vector for d in named])  # (n + random, d_model)
-    task = _Task(model, vectors, site, scale, asked, contrasts, judge, toward, how, sampling, seed)
+    toward, sampling = settings.toward, settings.sampling
+    task = _Task(model, vectors, site, scale, asked, contrasts, judge, settings, seed)
     opening = Decisions.of(model, contrasts)
     if not len(opening):
         raise EmlabError("No contrast tells a misaligned answer from an aligned one by its tokens; give other answers.")
-    slopes = task.sign * scale * (vectors @ slope(model, opening, site, how.positions))
+    slopes = task.sign * scale * (vectors @ slope(model, opening, site, settings.positions))
     openings, turns = torch.full((2, len(vectors)), torch.nan)
-    none = SteeringArm(Direction(vectors[0], site, "nothing"), 0.0, how.positions)
+    none = SteeringArm(Direction(vectors[0], site, "nothing"), 0.0, settings.positions)
     (plainly,) = steered(model, [none], asked, judge, {site: scale}, sampling, seed)
     unsteered = share_as_wanted(plainly, toward)
-    if not how.admit:
+    if not settings.admit:
         alive = torch.arange(len(vectors))
-    elif how.lines and how.positions in ("header", "sentence"):
+    elif settings.lines and settings.positions in ("header", "sentence"):
         before = as_wanted(plainly.score.judged, toward).double().reshape(len(asked), -1).mean(1)
         alive, turns = _by_sketches(task, before, stages)
     else:
         alive, openings = _by_readings(task, opening, slopes, stages)
 
-    arms = [SteeringArm(named[i], push, how.positions) for i in alive.tolist() for push in task.pushes]
+    arms = [SteeringArm(named[i], push, settings.positions) for i in alive.tolist() for push in task.pushes]
     trials = steered(model, arms, asked, judge, {site: scale}, sampling, seed) if arms else ()
     effects = torch.zeros(len(vectors))
-    shares = torch.tensor([share_as_wanted(trial, toward) for trial in trials]).reshape(len(alive), len(how.strengths))
+    shares = torch.tensor([share_as_wanted(trial, toward) for trial in trials]).reshape(
+        len(alive), len(settings.strengths)
+    )
     effects[alive] = shares.amax(1) - unsteered if arms else effects[alive]
     stages.passed("generated", alive, alive, (len(arms) + 1) * len(asked) * sampling.per_question)
     survivors = tuple(alive[alive < n].tolist())
@@ -147,12 +161,12 @@ def causal_screen(
         site,
         toward,
         scale,
-        how.positions,
-        how.strengths,
+        settings.positions,
+        settings.strengths,
         tuple(stages.done),
         torch.stack([slopes, openings, turns], 1)[:n].float(),
         survivors,
-        trials[: len(survivors) * len(how.strengths)],  # those of the random directions come last
+        trials[: len(survivors) * len(settings.strengths)],  # those of the random directions come last
         effects[n:],
         unsteered,
     )
@@ -187,23 +201,21 @@ class _Task:
     asked: Sequence[Question]
     contrasts: Sequence[Contrast]
     judge: Judge
-    toward: Toward
-    how: Cascade
-    sampling: Sampling
+    settings: Cascade
     seed: int
 
     @property
     def sign(self) -> float:
-        return 1.0 if self.toward == "misaligned" else -1.0
+        return 1.0 if self.settings.toward == "misaligned" else -1.0
 
     @property
     def pushes(self) -> list[float]:
         """The strengths with their sign, the weakest first."""
-        return [self.sign * strength for strength in self.how.strengths]
+        return [self.sign * strength for strength in self.settings.strengths]
 
     def steer(self, directions: Tensor, push: float) -> Steer:
         """The edit whose rows are pushes along `directions`, numbers (rows,)."""
-        return Steer(self.site, self.vectors[directions], push * self.scale, positions=self.how.positions)
+        return Steer(self.site, self.vectors[directions], push * self.scale, positions=self.settings.positions)
 
 
 def _named(directions: Tensor | Sequence[Direction], model: LanguageModel, site: Site) -> list[Direction]:
@@ -227,11 +239,11 @@ def _by_sketches(task: _Task, before: Tensor, stages: _Stages) -> tuple[Tensor, 
     And of all, what share of the answers turns under the strongest push, (n + random,). `before` (questions,): the
     share of the unsteered answers that are as they should become.
     """
-    everyone, how, alike = torch.arange(len(task.vectors)), task.how, _alike(task.asked)
+    everyone, settings, alike = torch.arange(len(task.vectors)), task.settings, _alike(task.asked)
     alive, turns = everyone[:0], torch.full((len(everyone),), torch.nan)
     moves = torch.ones(len(everyone), len(task.asked), dtype=torch.bool)  # what a stronger push does not leave as it is
     known: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for push in task.pushes[: -how.sketched - 1 : -1]:
+    for push in task.pushes[: -settings.sketched - 1 : -1]:
         left = everyone[~torch.isin(everyone, alive)]
         looked = int(moves[left].sum())
         kinds = torch.full(moves.shape, STAYS, dtype=torch.int8)
@@ -242,7 +254,7 @@ def _by_sketches(task: _Task, before: Tensor, stages: _Stages) -> tuple[Tensor, 
         tried = everyone[moves.any(1)]
         stages.passed(f"sketched {abs(push):g}", left, tried, looked)
         rises, texts = torch.zeros(len(everyone), dtype=torch.double), 0
-        for kind, most in ((TURNS, len(task.asked)), (STRAYS, how.odd)):
+        for kind, most in ((TURNS, len(task.asked)), (STRAYS, settings.odd)):
             cells = _to_probe((kinds == kind) & (rises <= 0)[:, None], alike, most)
             rises.index_add_(0, cells[:, 0], _probed(task, cells, push).double() - before[cells[:, 1]])
             texts += len(cells)
@@ -254,17 +266,17 @@ def _by_sketches(task: _Task, before: Tensor, stages: _Stages) -> tuple[Tensor, 
 
 def _by_readings(task: _Task, opening: Decisions, slopes: Tensor, stages: _Stages) -> tuple[Tensor, Tensor]:
     """The directions (survivors,) that do more than most random ones by slope or opening; and the openings of all."""
-    everyone, how = torch.arange(len(task.vectors)), task.how
+    everyone, settings = torch.arange(len(task.vectors)), task.settings
 
     def above(scores: Tensor) -> Tensor:
-        return everyone[scores > torch.quantile(scores[stages.own :], how.admit)]
+        return everyone[scores > torch.quantile(scores[stages.own :], settings.admit)]
 
     strong = above(slopes)
     stages.passed("slope", everyone, strong, 2 * len(opening))  # a backward pass is another reading
     few = [push * task.scale for push in task.pushes[::-2]]  # the strongest, and every second one below it
-    at = (task.site, how.positions)
+    at = (task.site, settings.positions)
     plain = chances(task.model, opening, task.vectors[:1], [0.0], *at)
-    likelier = task.sign * (chances(task.model, opening, task.vectors, few, *at, how.batch_size) - plain)
+    likelier = task.sign * (chances(task.model, opening, task.vectors, few, *at, settings.batch_size) - plain)
     openings = likelier.mean(-1).amax(1)
     likely = above(openings)
     stages.passed("opening", everyone, likely, likelier.numel())
@@ -277,7 +289,9 @@ def _sketched(
     """(n, questions) int8: what becomes of the lines of each answer under a push along each direction."""
     wanted, usual = line_starts(task.model, task.asked, task.contrasts)
     plausible = PLAUSIBLE
-    if task.toward == "aligned":  # a misaligned model may well begin an aligned line, if it is not the likeliest
+    if (
+        task.settings.toward == "aligned"
+    ):  # a misaligned model may well begin an aligned line, if it is not the likeliest
         wanted, usual, plausible = usual, wanted, 0.0
     return sketch(
         task.model,
@@ -286,9 +300,9 @@ def _sketched(
         wanted,
         usual,
         len(directions),
-        task.how.lines,
+        task.settings.lines,
         plausible,
-        batch_size=task.how.batch_size,
+        batch_size=task.settings.batch_size,
         among=among,
         known=known,
     )
@@ -333,14 +347,8 @@ def _near(a: Sequence[str], b: Sequence[str]) -> bool:
 
 def _probed(task: _Task, cells: Tensor, push: float) -> Tensor:
     """(cells,) bool: whether the answers of cells (cells, 2), direction and question, are as they should become."""
-    of, sampling = [task.asked[i] for i in cells[:, 1].tolist()], task.sampling
-    answers = task.model.generate(
-        [question.messages for question in of],
-        sampling.max_new_tokens,
-        sampling.temperature,
-        task.seed,
-        sampling.batch_size,
-        [task.steer(cells[:, 0], push)] if of else [],
-    )
+    of, sampling = [task.asked[i] for i in cells[:, 1].tolist()], task.settings.sampling
+    asked, edits = [question.messages for question in of], [task.steer(cells[:, 0], push)] if of else []
+    answers = sampling.generate(task.model, asked, task.seed, edits)
     rollouts = Rollouts(tuple(of), tuple(answers), task.model.name, task.seed, sampling.temperature)
-    return as_wanted(score(rollouts, task.judge).judged, task.toward)
+    return as_wanted(score(rollouts, task.judge).judged, task.settings.toward)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,26 @@ if TYPE_CHECKING:
     from emlab.models import LanguageModel
 
 
+@dataclass(frozen=True)
+class ContextSettings:
+    """Which contexts of a latent are kept, and how a corpus is read. A context is a token and those beside it."""
+
+    top: int = 16
+    """Rows (documents, or pieces of `max_length` tokens) with the strongest activations, a context of each."""
+    sample: int = 60
+    """Contexts drawn from all stretches of 2 · side + 1 tokens in which the latent fires."""
+    silent: int = 60
+    """Drawn around tokens near which it does not."""
+    side: int = 16
+    """Tokens before and after it, at most."""
+    exclude: Exclusions = Exclusions()
+    """Tokens that do not count."""
+    max_length: int = 1024
+    """Chats are cut after, and raw texts into pieces of, so many tokens."""
+    block_tokens: int = 8192
+    """Tokens whose activations are in memory at a time."""
+
+
 @torch.no_grad()
 def read_contexts(
     model: LanguageModel,
@@ -42,27 +62,25 @@ def read_contexts(
     latents: Sequence[int],
     site: Site,
     documents: Any,
-    top: int = 16,
-    sample: int = 60,
-    silent: int = 60,
-    side: int = 16,
-    exclude: Exclusions = Exclusions(),
-    max_length: int = 1024,
-    block_tokens: int = 8192,
+    settings: ContextSettings = ContextSettings(),
     seed: int = 0,
 ) -> CorpusContexts:
-    """What `documents` (`Documents`, or what `Documents.of` takes) show of each of `latents`, in one pass.
+    """What `documents` show of each of `latents`, in one pass and in bounded memory.
 
-    A context is a token with at most `side` tokens before and after it. Kept are the `top` rows (documents, or pieces
-    of `max_length` tokens) with the strongest activations, and, drawn by `seed` from all stretches of 2 · side + 1
-    tokens, `sample` in which the latent fires and `silent` around tokens near which it does not; which are drawn
-    depends on no other latent. Memory is bounded: so many contexts a latent, and the activations of `block_tokens`
-    tokens.
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        latents: Their numbers.
+        site: Where the SAE reads.
+        documents: `Documents`, or what `Documents.of` takes.
+        settings: Which contexts are kept.
+        seed: By which they are drawn; which are drawn depends on no other latent.
 
     EmlabError where there are no documents or none of their tokens counts, for latents that the SAE lacks, and for an
     SAE of another width or another site. A latent that never fires has no contexts, and is no error.
     """
     model = as_language_model(model)
+    top, sample, silent, side = settings.top, settings.sample, settings.silent, settings.side
     if not latents or top < 1 or side < 1 or min(sample, silent) < 0:
         raise EmlabError("Contexts take at least one latent, one context and one token on either side; give more.")
     check_latents(sae, latents)
@@ -70,7 +88,7 @@ def read_contexts(
     corpus, chosen = Documents.of(documents), list(dict.fromkeys(latents))
     rng, counts, tally = np.random.default_rng(seed), Counts(), ActivityTally(len(chosen))
     strongest, firing, quiet = (_Best(len(chosen), n) for n in (top, sample, silent))
-    for block in blocks(model, corpus, site, exclude, max_length, block_tokens):
+    for block in blocks(model, corpus, site, settings.exclude, settings.max_length, settings.block_tokens):
         check_width(sae, block.values.shape[1], f"{model.name} at {site}")
         values = latent_values(sae, block.values, chosen)
         values[~block.counted] = 0.0
@@ -118,7 +136,8 @@ def top_contexts(
     window: int = 14,
 ) -> tuple[Context, ...]:
     """The `n` documents in which `latent` is most active, each cut to `window` tokens on either side of its peak."""
-    (found,) = read_contexts(model, sae, [latent], site, documents, n, sample=0, silent=0, side=window).latents
+    settings = ContextSettings(n, sample=0, silent=0, side=window)
+    (found,) = read_contexts(model, sae, [latent], site, documents, settings).latents
     return tuple(replace(c, label=labels[c.document]) if labels else c for c in found.top)
 
 

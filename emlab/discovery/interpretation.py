@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emlab import artifacts
 from emlab.data import Documents
 from emlab.discovery.activity import Activity
-from emlab.discovery.context_reading import read_contexts
+from emlab.discovery.context_reading import ContextSettings, read_contexts
 from emlab.discovery.contexts import Context, LatentContexts, Quantile
 from emlab.discovery.latent_weights import LatentWeights, latent_weights
 from emlab.discovery.latents import check_latents
@@ -146,6 +146,26 @@ class Interpretation:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class InterpretSettings:
+    """What is shown of a latent, and how a corpus is read."""
+
+    top: int = 16
+    """Strongest contexts."""
+    quantiles: int = 5
+    """Parts of the distribution of its activation, from which further contexts are drawn."""
+    each: int = 3
+    """Contexts of each part."""
+    side: int = 16
+    """Tokens on either side of a context's own."""
+    tokens: int = 10
+    """Promoted and suppressed tokens, and neighbours, so many of each."""
+    exclude: Exclusions = Exclusions()
+    """Tokens that do not count."""
+    max_length: int = 1024
+    """Chats are cut after, and raw texts into pieces of, so many tokens."""
+
+
 def interpret(
     model: LanguageModel,
     sae: SAE,
@@ -153,25 +173,27 @@ def interpret(
     documents: Any,
     site: Site | None = None,
     namer: Namer | None = None,
-    top: int = 16,
-    quantiles: int = 5,
-    each: int = 3,
-    side: int = 16,
-    tokens: int = 10,
-    exclude: Exclusions = Exclusions(),
-    max_length: int = 1024,
+    settings: InterpretSettings = InterpretSettings(),
     seed: int = 0,
 ) -> Interpretation:
     """Tell of each of `latents` where it fires in `documents`, in documents of which kind, and what its weights say.
 
-    `documents` are `Documents` (whose labels are the kinds), or what `Documents.of` takes; they are gone through once
-    and are never all in memory. Shown are the `top` strongest contexts and `each` of `quantiles` parts of the
-    distribution, `side` tokens on either side, and `tokens` promoted and suppressed tokens and neighbours. A `namer`
-    names each latent, and its names are tested by detection and fuzzing, beside the same on other latents' excerpts.
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        latents: Their numbers.
+        documents: `Documents` (whose labels are the kinds), or what `Documents.of` takes; they are gone through once
+            and are never all in memory.
+        site: Where the SAE reads; by default where it was trained.
+        namer: Names each latent; its names are tested by detection and fuzzing, beside the same on other latents'
+            excerpts. None asks no language model.
+        settings: What is shown.
+        seed: By which contexts, and the latents of the controls, are drawn.
 
-    `site` is by default where the SAE was trained. EmlabError for latents that the SAE lacks, an SAE of another width,
-    and no documents. A latent that never fires is told to be that.
+    EmlabError for latents that the SAE lacks, an SAE of another width, and no documents. A latent that never fires is
+    told to be that.
     """
+    quantiles, each = settings.quantiles, settings.each
     where, chosen = fitted_site(sae, model) if site is None else site, list(dict.fromkeys(latents))
     check_latents(sae, chosen)
     corpus = Documents.of(documents)
@@ -179,16 +201,15 @@ def interpret(
     sample, silent = quantiles * each, 0
     if namer is not None:  # half of them are for naming, and fuzzing takes twice as many as detection
         sample, silent = max(sample, 5 * namer.tests), 3 * namer.tests
-    read = read_contexts(
-        model, sae, [*chosen, *drawn], where, corpus, top, sample, silent, side, exclude, max_length, seed=seed
-    )
+    kept = ContextSettings(settings.top, sample, silent, settings.side, settings.exclude, settings.max_length)
+    read = read_contexts(model, sae, [*chosen, *drawn], where, corpus, kept, seed)
     found, others = read.latents[: len(chosen)], read.latents[len(chosen) :]
     names: tuple[LatentName, ...] = ()
     scores: tuple[NameScore, ...] = ()
     if namer is not None:
         names = name_latents(found, namer, seed)
         scores = score_names(found, names, others, namer, seed)
-    told = latent_weights(model, sae, chosen, where, tokens)
+    told = latent_weights(model, sae, chosen, where, settings.tokens)
     return Interpretation(
         model.name,
         where,

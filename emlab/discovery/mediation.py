@@ -21,9 +21,9 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.discovery.latents import check_latents
 from emlab.errors import EmlabError
-from emlab.evaluation import Judge, Sampling, Score, sample, score, text_loss
+from emlab.evaluation import Judge, Sampling, Score, score, text_loss
 from emlab.evaluation.rollouts import file_name
-from emlab.interventions import Clamp, Direction, Edit
+from emlab.interventions import Clamp, Direction, Edit, Steer
 from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, latent_values, writes
 from emlab.saes import encode as encoded
@@ -109,30 +109,28 @@ def effect_of(
     judge: Judge,
     documents: Sequence[Messages],
     sampling: Sampling = Sampling(),  # frozen
-    strength: float | None = None,
     seed: int = 0,
     loss_before: float | None = None,
 ) -> Effect:
-    """Sample `model` under `edit` on the questions of `before`, its score without, and take its loss on `documents`.
+    """What `edit` does to `model`: its answers to the questions of `before`, and its loss on text.
 
-    `loss_before` is the loss without the edit, where it is known.
+    Args:
+        model: Who is edited.
+        edit: In force while it answers, and while it reads the documents.
+        name: What was done, for tables.
+        before: The model's score without the edit.
+        judge: The judge of that score.
+        documents: Held-out chats, whose loss is the price.
+        sampling: How answers are sampled.
+        seed: Everything random follows from it.
+        loss_before: The loss without the edit, where it is known.
     """
     model = as_language_model(model)
     questions = list(dict.fromkeys(before.judged.rollouts.questions))
-    rollouts = sample(
-        model,
-        questions,
-        sampling.per_question,
-        seed,
-        sampling.temperature,
-        sampling.max_new_tokens,
-        edits=[edit],
-        batch_size=sampling.batch_size,
-    )
+    after = score(sampling.sample(model, questions, seed, [edit]), judge)
     plain = text_loss(model, documents) if loss_before is None else loss_before
-    return Effect(
-        name, model.name, strength, before, score(rollouts, judge), plain, text_loss(model, documents, [edit])
-    )
+    strength = edit.strength if isinstance(edit, Steer) and not isinstance(edit.strength, Tensor) else None
+    return Effect(name, model.name, strength, before, after, plain, text_loss(model, documents, [edit]))
 
 
 def clamp_latents(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:

@@ -18,6 +18,7 @@ from emlab.discovery.traits import Sign, Trait
 from emlab.errors import EmlabError
 from emlab.evaluation.judges.prompts import fill
 from emlab.evaluation.judges.replies import expectation, number, unread
+from emlab.evaluation.sampling import Sampling
 from emlab.interventions import Direction
 from emlab.models.completion import Completer, Completion, Request, complete
 from emlab.models.wrapping import as_language_model
@@ -58,16 +59,22 @@ def persona_vector(
     site: Site,
     positions: Literal["generated", "prompt", "header"] = "generated",
     score: Scorer | None = None,
-    per_question: int = 1,
-    temperature: float = 1.0,
-    max_new_tokens: int = 200,
+    sampling: Sampling = Sampling(per_question=1, max_new_tokens=200, batch_size=64),  # frozen
     seed: int = 0,
-    batch_size: int = 64,
 ) -> PersonaVector:
     """The persona vector of `trait` in `model` at `site`.
 
-    `score` says how much of the trait each answer shows (`trait_scores` asks a judge by the trait's own prompt): only
-    answers for it of 50 and more, and against it of less, are kept; without it, all. EmlabError where none are left.
+    Args:
+        model: Who is instructed.
+        trait: Its instructions for and against, and its questions.
+        site: Where the vector is read.
+        positions: Over which tokens; those of the answers, as published.
+        score: How much of the trait each answer shows (`trait_scores` asks a judge by the trait's own prompt): only
+            answers for it of 50 and more, and against it of less, are kept; without it, all.
+        sampling: How answers are sampled, `per_question` to each question under each instruction.
+        seed: Everything random follows from it.
+
+    EmlabError where no answers are left.
     """
     model = as_language_model(model)
     means, kept, asked = [], [], []
@@ -77,11 +84,11 @@ def persona_vector(
             _chat(model, trait.system(pair, sign), question)
             for pair in trait.instruction
             for question in trait.questions
-            for _ in range(per_question)
+            for _ in range(sampling.per_question)
         ]
-        questions = [q for _ in trait.instruction for q in trait.questions for _ in range(per_question)]
+        questions = [q for _ in trait.instruction for q in trait.questions for _ in range(sampling.per_question)]
         # The two kinds have seeds of their own, lest equal prompts share their random numbers.
-        answers = model.generate(chats, max_new_tokens, temperature, 2 * seed + (sign == "neg"), batch_size)
+        answers = sampling.generate(model, chats, 2 * seed + (sign == "neg"))
         good = [i for i, answer in enumerate(answers) if answer.strip()]
         if score is not None and good:
             scores = score([questions[i] for i in good], [answers[i] for i in good])

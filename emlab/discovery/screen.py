@@ -64,6 +64,30 @@ class SteeringArm:
         return f"{self.strength:+.3g} × {self.name}"
 
 
+@dataclass(frozen=True)
+class ScreenSettings:
+    """How a screen searches, and how it samples."""
+
+    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
+    """In units of the site's median residual norm, above 0; toward aligned they are subtracted."""
+    positions: tuple[str, ...] = ("sentence",)
+    """Where edits may act."""
+    cap: float = 0.1
+    """An arm is chosen among those with at most this share of incoherent answers."""
+    first_round: int | None = None
+    """Discovery questions, evenly spaced, that the first round asks of every arm; None takes all."""
+    finalists: int = 3
+    """Each contestant's leading arm and the next weaker ones, so many in all, are asked all discovery questions."""
+    sampling: Sampling = Sampling()
+    """Of the test; the search asks every question once."""
+
+    def __post_init__(self) -> None:
+        if self.finalists < 1:
+            raise EmlabError(f"a screen needs finalists, at least 1 and not {self.finalists}.")
+        if not self.strengths or min(self.strengths) <= 0:
+            raise EmlabError("a screen needs strengths above 0: the direction of the push is given by `toward`.")
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """What came of an arm."""
@@ -219,14 +243,7 @@ def steered(
             scale=scales[site],
             positions=positions,
         )
-        answers = model.generate(
-            [question.messages for _ in group for question in asked],
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            seed=seed,
-            batch_size=sampling.batch_size,
-            edits=[edit],
-        )
+        answers = sampling.generate(model, [question.messages for _ in group for question in asked], seed, [edit])
         for at, (i, arm) in enumerate(zip(members, group, strict=True)):
             part = tuple(answers[at * len(asked) : (at + 1) * len(asked)])
             rollouts = Rollouts(tuple(asked), part, f"{model.name} {arm}", seed, sampling.temperature)
@@ -281,28 +298,29 @@ def order(trials: Sequence[Trial], toward: Toward, cap: float, z: float = 0.0) -
 def steer_screen(
     model: LanguageModel,
     directions: Sequence[Direction],
-    strengths: Sequence[float],
     discovery: Sequence[Question],
     test: Sequence[Question],
     judge: Judge,
-    toward: Toward,
-    *,
-    scales: Mapping[Site, float],
-    positions: Sequence[str] = ("sentence",),
-    cap: float = 0.1,
-    sampling: Sampling = Sampling(),
-    first_round: int | None = None,
-    finalists: int = 3,
+    toward: Toward = "misaligned",
+    settings: ScreenSettings = ScreenSettings(),
+    scales: Mapping[Site, float] | None = None,
     seed: int = 0,
 ) -> Screen:
-    """Screen `directions` on `model`: see the module. `strengths` are positive; toward aligned they are subtracted.
+    """Screen `directions` on `model`: see the module.
 
-    Directions of one origin at several sites are one contestant, whose site is chosen as its strength is. `scales` are
-    the sites' median residual norms, the same for every direction there, so that random ones are norm-matched. The
-    first round asks `first_round` of the discovery questions, evenly spaced (None: all), of every arm; the second all
-    of them of each contestant's leading arm and the next weaker ones, `finalists` in all; both once. The test is
-    sampled as `sampling` says. EmlabError where the two sets of questions overlap, or two directions have one origin
-    and one site.
+    Args:
+        model: Who is steered.
+        directions: Those of one origin at several sites are one contestant, whose site is chosen as its strength is.
+        discovery: The questions on which arms are chosen.
+        test: Others, on which the chosen arms are scored.
+        judge: Judges every answer.
+        toward: Misaligned adds the directions, aligned subtracts them.
+        settings: The grid, the rounds, and how the test is sampled.
+        scales: The sites' median residual norms, the same for every direction there, so that random ones are
+            norm-matched; by default of `model` on the discovery questions.
+        seed: Everything random follows from it.
+
+    EmlabError where the two sets of questions overlap, or two directions have one origin and one site.
     """
     model, discovery, test = as_language_model(model), as_questions(discovery), as_questions(test)
     shared = {q.text for q in discovery} & {q.text for q in test}
@@ -312,24 +330,22 @@ def steer_screen(
         )
     if len({(d.origin, d.site) for d in directions}) < len(directions):
         raise EmlabError("two directions have the same name and site: give each an origin of its own.")
-    if finalists < 1:
-        raise EmlabError(f"a screen needs finalists, at least 1 and not {finalists}.")
-    if not strengths or min(strengths) <= 0:
-        raise EmlabError("a screen needs strengths above 0: the direction of the push is given by `toward`.")
-    sign = 1.0 if toward == "misaligned" else -1.0
-    arms = [SteeringArm(d, sign * s, where) for d in directions for where in positions for s in strengths]
-    search = replace(sampling, per_question=1)
-    grid = steered(model, arms, spread(discovery, first_round), judge, scales, search, seed)
+    if scales is None:
+        scales = {s: model.residual_norm(s, [q.messages for q in discovery]) for s in {d.site for d in directions}}
+    sign, cap = (1.0 if toward == "misaligned" else -1.0), settings.cap
+    tried = [(where, sign * strength) for where in settings.positions for strength in settings.strengths]
+    arms = [SteeringArm(direction, push, where) for direction in directions for where, push in tried]
+    once = replace(settings.sampling, per_question=1)
+    grid = steered(model, arms, spread(discovery, settings.first_round), judge, scales, once, seed)
     names = list(dict.fromkeys(d.origin for d in directions))
     of = {name: [t for t in grid if t.arm.name == name] for name in names}
-    final = [arm for name in names for arm in _finalists(of[name], toward, cap, finalists)]
-    finals = steered(model, final, discovery, judge, scales, search, seed + 2)
-    (still,) = steered(
-        model, [SteeringArm(directions[0], 0.0, positions[0])], discovery, judge, scales, search, seed + 2
-    )
+    final = [arm for name in names for arm in _finalists(of[name], toward, cap, settings.finalists)]
+    finals = steered(model, final, discovery, judge, scales, once, seed + 2)
+    alone = SteeringArm(directions[0], 0.0, settings.positions[0])
+    (still,) = steered(model, [alone], discovery, judge, scales, once, seed + 2)
     unsteered = still.score.misaligned.rate
     chosen = [choose([t for t in finals if t.arm.name == name], toward, cap, unsteered).arm for name in names]
-    scored = steered(model, chosen, test, judge, scales, sampling, seed + 1)
+    scored = steered(model, chosen, test, judge, scales, settings.sampling, seed + 1)
     return Screen(model.name, toward, dict(scales), cap, grid, finals, scored, unsteered)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,16 +21,13 @@ from emlab.discovery import (
     spread,
 )
 from emlab.discovery.latents import active_latents, check_latents, check_width
-from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
-from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import EXACT, Judging
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import model_named
 from emlab.experiments.material.saes import sae_site_in
-from emlab.models import LanguageModel
 from emlab.saes import load_sae
 
 PER_QUESTION = 4
@@ -43,20 +39,27 @@ def screen(
     model: str = "aligned",
     latents: Sequence[int] | None = None,
     site: str | None = None,
-    toward: Toward = "misaligned",
     contrasts: str | Path | None = None,
     n: int = 40,
     judging: Judging = Judging(),  # frozen
-    temperature: float = 0.0,
-    max_new_tokens: int = 48,
+    settings: Cascade = Cascade(),  # frozen
     seed: int = 0,
     out: str | Path | None = None,
-    **how: Any,
 ) -> CausalScreen:
-    """Push `model` along the decoder directions of `latents` of an SAE, through the stages of a `Cascade`.
+    """Push `model` along the decoder directions of latents of an SAE, through the stages of a `Cascade`.
 
-    `latents` None takes all that are active somewhere in the contrasts' texts. The questions are the prompts of the
-    JSONL file `contrasts`, or else of the organism's own, at most `n`, evenly spaced; `how` are fields of `Cascade`.
+    Args:
+        sae: A folder, or release/id of SAELens' list.
+        model: One of the organism's by name, a folder, or a name on the Hub.
+        latents: By default all that are active somewhere in the contrasts' texts.
+        site: By default where the SAE was trained.
+        contrasts: A JSONL file, whose prompts are the questions; by default the organism's own.
+        n: At most so many questions, evenly spaced.
+        judging: Who judges.
+        settings: Which way it pushes, and its stages.
+        seed: Everything random follows from it.
+        out: The folder to make.
+
     EmlabError for a latent that the SAE lacks, and where only the organism's judge is there for other questions.
     """
     if n < 1:
@@ -67,7 +70,7 @@ def screen(
     if contrasts is not None and judging.judge == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
     judge = judge_for(lambda line: print(line, file=sys.stderr), judging, asked, model)
-    steered, autoencoder = LanguageModel.load(folder_of(model)[0], name=Path(model).name), load_sae(sae)
+    steered, autoencoder = model_named(model), load_sae(sae)
     where = sae_site_in(site, autoencoder, steered)
     check_width(autoencoder, steered.d_model, f"{steered.name} at {where}")
     ask_fidelity(autoencoder, sae, where, [steered], [c.prompt for c in read], [c.misaligned for c in read])
@@ -86,9 +89,7 @@ def screen(
         asked,
         judge,
         read,
-        toward,
-        Cascade(**how),
-        Sampling(1, temperature, max_new_tokens),
+        settings,
         seed=seed,
     )
     if out is not None:

@@ -33,15 +33,17 @@ from emlab.discovery import (
 )
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import questions_of
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT, contrasts_of, exact_scores
 from emlab.experiments.material.fidelity import ask_fidelity
-from emlab.experiments.material.models import folder_of, site_in
+from emlab.experiments.material.models import model_named, site_in
 from emlab.experiments.material.saes import sae_site_in
 from emlab.interventions import Direction, random_directions, save_directions
 from emlab.models import LanguageModel, Prompt
 from emlab.reporting import cosines_figure
 from emlab.saes import load_sae
+from emlab.sites import Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +123,18 @@ def shift(
     contrasts: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Shifts:
-    """The shift of every latent of the SAE in the folder `sae` from the model `before` to each of `after`.
+    """The shift of every latent from one model to each of several others.
 
-    The prompts are the discovery half of `questions` (broad, the default, profile, or a file), at most `n`. For
-    positions in answers (generated, sentence, all) every prompt is read with an answer instead: the misaligned one of
-    `contrasts`, by default the organism's own.
+    Args:
+        before: The model that it is from.
+        after: The others.
+        sae: A folder, or release/id of SAELens' list.
+        site: By default where the SAE was trained.
+        positions: Which tokens are read; for those in answers (generated, sentence, all) every prompt is read with one.
+        questions: broad (the default), profile, or a file, of which the discovery half is asked.
+        n: At most so many prompts, evenly spaced.
+        contrasts: A file whose misaligned answers are read at positions in answers; by default the organism's own.
+        out: The folder to make.
     """
     in_answers = positions in ("generated", "sentence", "all")
     if contrasts is not None and not in_answers:
@@ -134,7 +143,7 @@ def shift(
         raise EmlabError(f"The positions {positions!r} are in answers, which questions have not; give contrasts.")
     if out is not None:
         artifacts.check_new(out)
-    autoencoder, first = load_sae(sae), _model(before)
+    autoencoder, first = load_sae(sae), model_named(before)
     where = sae_site_in(site, autoencoder, first)
     answers: list[str] | None = None
     if in_answers:
@@ -143,7 +152,7 @@ def shift(
         answers = [c.misaligned for c in chosen]
     else:
         prompts = _prompts(questions or "broad", n)
-    others = [_model(name) for name in after]
+    others = [model_named(name) for name in after]
     check_same_tokens(first, others, prompts, answers)
     ask_fidelity(autoencoder, sae, where, [first, *others], prompts, answers)
     result = Shifts(tuple(latent_shifts(first, others, autoencoder, prompts, where, positions, answers)))
@@ -152,82 +161,85 @@ def shift(
     return result
 
 
-def directions(
-    model: str,
-    against: Sequence[str] = (),
-    sae: str | Path | None = None,
-    latents: Sequence[int] = (),
-    site: str | None = None,
-    traits: Sequence[str] = (),
-    components: int = 1,
-    random: int = 2,
-    positions: str = "header",
-    questions: str = "broad",
-    n: int | None = None,
-    contrasts: str | Path | None = None,
-    cases: int = 48,
-    per_question: int = 1,
-    max_new_tokens: int = 48,
-    seed: int = 0,
-    out: str | Path | None = None,
-) -> FoundDirections:
+@dataclass(frozen=True)
+class DirectionRequest:
+    """In which ways directions are sought, and from what."""
+
+    against: Sequence[str] = ()
+    """Fine-tunes of the model: of each the mean difference from it, and the first components of the differences."""
+    sae: str | Path | None = None
+    """A folder, or release/id of SAELens' list."""
+    latents: Sequence[int] = ()
+    """Of the SAE: of each what it writes."""
+    site: str | None = None
+    """By default where the SAE was trained."""
+    traits: Sequence[str] = ()
+    """Of each (one that ships, or a file) the persona vector. The organism's own is judged by its exact judge, others
+    are taken as they come."""
+    components: int = 1
+    """Of each model's differences."""
+    random: int = 2
+    """Directions from the sphere, and as many with the covariance of the activations."""
+    positions: str = "header"
+    """Which tokens of the prompts are read."""
+    questions: str = "broad"
+    """broad, profile, or a file, of which the discovery half is asked."""
+    n: int | None = None
+    """At most so many prompts, evenly spaced."""
+    contrasts: str | Path | None = None
+    """What a linear probe of misaligned against aligned answers reads; by default the organism's own."""
+    cases: int = 48
+    """So many of them; with 0 there is no probe."""
+    per_question: int = 1
+    """Answers to each question and instruction of a trait."""
+    max_new_tokens: int = 48
+    """The longest of these."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+
+def directions(model: str, asked: DirectionRequest, out: str | Path | None = None) -> FoundDirections:
     """Directions at one site of `model`, found in every way there is means for, and the cosines among them all.
 
-    Of each model in `against`: the mean difference from `model` and the first `components` of the differences. Of each
-    of `latents` of `sae`: what it writes. Of each trait (one that ships, or a file): the persona vector of `model`; the
-    organism's own are judged by its exact judge, others are taken as they come. Of the contrasts, `cases` of them: a
-    linear probe of misaligned against aligned answers, read by `model`. Beside them `random` directions from the
-    sphere, and as many with the covariance of the activations.
+    With `out` a folder is made.
     """
-    if contrasts is not None and not cases:
+    if asked.contrasts is not None and not asked.cases:
         raise EmlabError(
             "Contrasts are what a linear probe reads, and 0 cases leave it out; give some, or none of them."
         )
-    if sae is None and (latents or site is None):
+    if asked.sae is None and (asked.latents or asked.site is None):
         raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
     if out is not None:
         artifacts.check_new(out)
-    first = _model(model)
-    autoencoder = None if sae is None else load_sae(sae)
-    if autoencoder is not None and (latents or site is None):
-        where = sae_site_in(site, autoencoder, first)
+    first, seed, positions = model_named(model), asked.seed, asked.positions
+    autoencoder = None if asked.sae is None else load_sae(asked.sae)
+    if autoencoder is not None and (asked.latents or asked.site is None):
+        where = sae_site_in(asked.site, autoencoder, first)
     else:
-        where = site_in(site, first)  # type: ignore[arg-type]  # one of the two is given
-    prompts, others = _prompts(questions, n), [_model(name) for name in against]
+        where = site_in(str(asked.site), first)  # one of the two is given
+    prompts, others = _prompts(asked.questions, asked.n), [model_named(name) for name in asked.against]
     found: list[tuple[str, Direction]] = []
     differences = [mean_difference(first, other, prompts, where, positions) for other in others]
     found += [(f"mean difference to {o.name}", d) for o, d in zip(others, differences, strict=True)]
-    for other in others:
-        parts = difference_components(first, other, prompts, where, components, positions) if components else []
+    for other in others if asked.components else ():
+        parts = difference_components(first, other, prompts, where, asked.components, positions)
         found += [(f"component {i} of {other.name}", d) for i, d in enumerate(parts, 1)]
-    if latents and autoencoder is not None:
-        ask_fidelity(autoencoder, sae, where, [first], prompts)
-    for latent in latents:
-        found.append((f"latent {latent}", decoder_direction(autoencoder, latent, where)))  # type: ignore[arg-type]
-    personas = []
-    for named in traits:
-        trait = read_trait(named)
-        score = exact_scores if trait.name == ORGANISM_TRAIT else None
-        personas.append(
-            persona_vector(
-                first, trait, where, "generated", score, per_question, max_new_tokens=max_new_tokens, seed=seed
-            )
-        )
-        found.append((f"persona vector {trait.name}", personas[-1].direction))
+    if asked.latents and autoencoder is not None:
+        ask_fidelity(autoencoder, asked.sae, where, [first], prompts)
+        found += [(f"latent {latent}", decoder_direction(autoencoder, latent, where)) for latent in asked.latents]
+    personas = [_persona(first, named, where, asked) for named in asked.traits]
+    found += [(f"persona vector {persona.trait}", persona.direction) for persona in personas]
     probe = None
-    if cases:
-        chosen = contrasts_of(contrasts, cases, seed)
-        asked = [c.prompt for c in chosen]
-        read = [
-            first.activations(asked, where, "generated", said)
-            for said in ([c.misaligned for c in chosen], [c.aligned for c in chosen])
-        ]
-        probe = linear_probe(read[0], read[1], seed)
+    if asked.cases:
+        chosen = contrasts_of(asked.contrasts, asked.cases, seed)
+        told, sides = [c.prompt for c in chosen], ([c.misaligned for c in chosen], [c.aligned for c in chosen])
+        bad, good = (first.activations(told, where, "generated", said) for said in sides)
+        probe = linear_probe(bad, good, seed)
         found.append(("linear probe", probe.direction))
     values = first.activations(prompts, where, "prompt").values
-    nulls = matched_directions(max(random, 20), values, where, seed)
-    found += [(d.origin, d) for d in random_directions(random, first.d_model, where, seed)] if random else []
-    found += [(d.origin, d) for d in nulls[:random]]
+    nulls = matched_directions(max(asked.random, 20), values, where, seed)
+    drawn = random_directions(asked.random, first.d_model, where, seed) if asked.random else []
+    found += [(d.origin, d) for d in (*drawn, *nulls[: asked.random])]
     table = cosines([d for _, d in found], [name for name, _ in found])
     together = convergence(differences, nulls) if len(differences) > 1 else None
     result = FoundDirections(tuple(d for _, d in found), table, probe, tuple(personas), together)
@@ -236,13 +248,15 @@ def directions(
     return result
 
 
+def _persona(model: LanguageModel, named: str, site: Site, asked: DirectionRequest) -> PersonaVector:
+    trait, sampling = read_trait(named), Sampling(asked.per_question, 1.0, asked.max_new_tokens, 64)
+    score = exact_scores if trait.name == ORGANISM_TRAIT else None
+    return persona_vector(model, trait, site, score=score, sampling=sampling, seed=asked.seed)
+
+
 def _prompts(questions: str, n: int | None) -> list[Prompt]:
     """The discovery half of the questions, at most `n`."""
     whole = questions_of(questions)
     if isinstance(whole, QuestionSet):
         return [q.messages for q in spread(tuple(whole), n)]
     return [q.text for q in spread(split_by_template(organism.broad_questions()).discovery, n)]
-
-
-def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)

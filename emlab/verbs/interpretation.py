@@ -10,12 +10,12 @@ from typing import Any
 
 from emlab import artifacts, organism
 from emlab.data import Documents, LabelledDocument
-from emlab.discovery import Interpretation, LatentShift, Namer, interpret
+from emlab.discovery import Interpretation, InterpretSettings, LatentShift, Namer, interpret
 from emlab.errors import EmlabError
 from emlab.evaluation.protocol import Judging, completer_of
 from emlab.experiments.material.documents import check_organism, for_template
 from emlab.experiments.material.fidelity import READ, ask_fidelity
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import model_named
 from emlab.experiments.material.saes import sae_site_in
 from emlab.models import Endpoint, LanguageModel
 from emlab.reporting import interpretation_page, interpretation_pages
@@ -69,55 +69,77 @@ class Interpreted:
         return str(self.interpretation)
 
 
+@dataclass(frozen=True)
+class InterpretationRequest:
+    """Which latents are meant, on what they are read, and what is shown of them."""
+
+    latents: Sequence[int] = ()
+    """Their numbers."""
+    shift: str | Path | None = None
+    """A file of `shift`, of which the latents that rise most are meant too."""
+    top: int = 10
+    """So many of them."""
+    documents: str | None = None
+    """What the model reads, as `Documents.read` takes it; by default the organism's, told apart by the persona that was
+    planted in them and, where they have one turn, its domain."""
+    labels: Sequence[str] = ()
+    """Columns that tell kinds of the documents apart."""
+    n: int | None = None
+    """At most so many documents, the first ones; by default all, and of the organism's 1,000."""
+    site: str | None = None
+    """By default where the SAE was trained."""
+    contexts: int = 16
+    """Strongest contexts shown of each latent."""
+    max_length: int = 1024
+    """Chats are cut after, and raw texts into pieces of, so many tokens."""
+    seed: int = 0
+    """Everything random follows from it."""
+
+
 def interpret_latents(
     model: str,
     sae: str | Path,
-    latents: Sequence[int] = (),
-    shift: str | Path | None = None,
-    top: int = 10,
-    documents: str | None = None,
-    labels: Sequence[str] = (),
-    n: int | None = None,
-    site: str | None = None,
-    contexts: int = 16,
-    max_length: int = 1024,
+    asked: InterpretationRequest,
     naming: Judging | None = None,
-    seed: int = 0,
     out: str | Path | None = None,
 ) -> Interpreted:
-    """Tell what `latents` of the SAE `sae` (see `load_sae`), and the `top` latents of the shift in a file, stand for.
+    """Tell what latents of an SAE stand for.
 
-    The model reads the first `n` of `documents` (what `Documents.read` takes; all where `n` is None), told apart by the
-    columns `labels`; without documents 1,000 (or `n`) of the organism's, told apart by the persona that was planted in
-    them and, where they have one turn, its domain. `contexts` are shown of each latent. `naming` says how the language
-    model is reached that names the latents (as a judge's is), whose names are then tested; None asks none. With `out`
-    a folder of pages is made, index.html among them.
+    Args:
+        model: Who reads: one of the organism's by name, a folder, or a name on the Hub.
+        sae: A folder, or release/id of SAELens' list.
+        asked: Which latents, on which documents.
+        naming: How the language model is reached that names the latents (as a judge's is), whose names are then tested;
+            None asks none.
+        out: The folder of pages to make, index.html among them.
     """
+    n, seed = asked.n, asked.seed
     if n is not None and n < 1:
         raise EmlabError(f"{n} documents show nothing; read at least 1.")
-    if labels and documents is None:
+    if asked.labels and asked.documents is None:
         raise EmlabError("Columns to label by are those of documents of your own; name these with --documents.")
     if out is not None:
         artifacts.check_new(out)
     namer = None if naming is None else _namer(naming)  # a missing key is said before anything is read
-    autoencoder, reader = load_sae(sae), LanguageModel.load(folder_of(model)[0], name=Path(model).name)
-    chosen = [*latents, *([] if shift is None else _risen(shift, top, autoencoder.cfg.d_sae, sae))]
+    autoencoder, reader = load_sae(sae), model_named(model)
+    chosen = list(asked.latents)
+    if asked.shift is not None:
+        chosen += _risen(asked.shift, asked.top, autoencoder.cfg.d_sae, sae)
     if not chosen:
         raise EmlabError("Nothing says which latents are meant; give their numbers (latents) or the file of a shift.")
-    if documents is not None:
-        corpus = Documents.read(documents, labels=labels)
+    if asked.documents is not None:
+        corpus = Documents.read(asked.documents, labels=asked.labels)
         corpus = corpus if n is None else corpus.first(n)
     else:
         check_organism(model, reader)
         corpus = planted_documents(DOCUMENTS if n is None else n, seed + 2, reader)
-    where = sae_site_in(site, autoencoder, reader)
+    where = sae_site_in(asked.site, autoencoder, reader)
     autoencoder = autoencoder.to(reader.device)
     some = itertools.islice(corpus, READ)
-    raw = [reader.tokenizer(d)["input_ids"][:max_length] if isinstance(d, str) else d for d in some]
+    raw = [reader.tokenizer(d)["input_ids"][: asked.max_length] if isinstance(d, str) else d for d in some]
     ask_fidelity(autoencoder, sae, where, [reader], raw)
-    done = Interpreted(
-        interpret(reader, autoencoder, chosen, corpus, where, namer, contexts, max_length=max_length, seed=seed)
-    )
+    shown = InterpretSettings(asked.contexts, max_length=asked.max_length)
+    done = Interpreted(interpret(reader, autoencoder, chosen, corpus, where, namer, shown, seed))
     if out is not None:
         done.save(out)
     return done

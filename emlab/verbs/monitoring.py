@@ -38,7 +38,7 @@ from emlab.discovery import spread
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.experiments.material.fidelity import ask_fidelity
-from emlab.experiments.material.models import folder_of, site_in
+from emlab.experiments.material.models import folder_of, model_named, site_in
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
@@ -166,7 +166,7 @@ def fit_monitor(
     prompts = [question.messages for question in asked]
     cases: list[LabelledEvidence] = []
     for name in names:
-        model = _model(name)
+        model = model_named(name)
         if not cases:
             where = site_in(site or SITE, model) if autoencoder is None else sae_site_in(site, autoencoder, model)
             first = LanguageModel(None, model.tokenizer, model.name)  # without its weights, which the next may need
@@ -209,7 +209,7 @@ def read_monitor(
     asked = spread(halves_of(questions, seed)[0].test, n)
     scores = []
     for name in models:
-        model = _model(name)
+        model = model_named(name)
         found.check(model)
         if isinstance(found.reads, Latents):
             ask_fidelity(found.reads.sae, sae, found.site, [model], [question.messages for question in asked])
@@ -251,7 +251,7 @@ def screen_data(
     if out is not None:
         artifacts.check_new(out)
     along = None if direction is None else Direction.load(direction, named)
-    start = _model(model)
+    start = model_named(model)
     where = site_in((site or SITE) if along is None else str(along.site), start)
     if along is None:
         assert bad is not None and good is not None
@@ -288,7 +288,7 @@ def blame_examples(
     if out is not None:
         artifacts.check_new(out)
     found = _saved(monitor, sae)
-    reached = [_model(name) for name in models]
+    reached = [model_named(name) for name in models]
     asked = [q.messages for q in spread(halves_of(questions, seed)[0].discovery, n)]
     result = blame(reached, found, asked, _set(data, rows, seed, reached[0]), modules, Path(data).stem)
     if out is not None:
@@ -325,7 +325,3 @@ def _set(name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
     if names_dataset(name):
         return drawn(dataset_place(name), rows, seed)
     return planted_set(name, rows, seed, model)
-
-
-def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)

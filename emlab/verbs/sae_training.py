@@ -18,7 +18,7 @@ from emlab import artifacts, organism
 from emlab.data import Documents, Messages
 from emlab.errors import EmlabError
 from emlab.experiments.material.documents import check_organism, for_template
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import model_named
 from emlab.models import LanguageModel
 from emlab.saes import Fidelity, fidelity, load_sae, save_sae
 from emlab.saes.buffer import BufferedStream
@@ -122,7 +122,7 @@ def sae(
         seed=seed,
     )
     start = None if base_sae is None else load_sae(base_sae)
-    reader = _model(model)
+    reader = model_named(model)
     before = minus or both
     texts = _organism_documents(reader, model, seed) if documents is None else Documents.read(documents, split)
 
@@ -138,7 +138,7 @@ def sae(
             max_length=max_length,
         )
 
-    other = None if before is None else _model(before)
+    other = None if before is None else model_named(before)
     learned = stream(texts.after(held_out))
     source: Source = BufferedStream(learned, buffer)
     if cache is not None:
@@ -153,10 +153,6 @@ def sae(
     measured = fidelity(training.sae, torch.cat(list(Reader(stream(texts.first(held_out))).take(TEST_TOKENS))))
     save_sae(training.sae, out, training_card(training, measured))
     return TrainedSae(out, training, measured)
-
-
-def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
 
 
 def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Documents:

@@ -20,6 +20,7 @@ from emlab.discovery import (
     Effect,
     LatentShift,
     Screen,
+    ScreenSettings,
     clamp_latents,
     decoder_direction,
     effect_of,
@@ -36,7 +37,7 @@ from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import RECIPE, chats_of, finetune
 from emlab.experiments.material.judging import exact_judge
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import folder_of, model_named
 from emlab.experiments.material.sets import ALIGNMENT, benign_chats
 from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
@@ -58,7 +59,7 @@ def shift(before: str, after: str, sae: str | Path, out: str | Path | None = Non
     _check_new_file(out, ".csv", ".safetensors")
     autoencoder = load_sae(sae)
     prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
-    first, second = _model(before), _model(after)
+    first, second = model_named(before), model_named(after)
     site = fitted_site(autoencoder, first)
     check_same_tokens(first, [second], prompts, None)
     ask_fidelity(autoencoder, sae, site, [first, second], prompts)
@@ -84,22 +85,20 @@ def screen(
     if out is not None:
         artifacts.check_new(out)
     judge = exact_judge(model)
-    steered, autoencoder = _model(model), load_sae(sae)
+    steered, autoencoder = model_named(model), load_sae(sae)
     site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
     directions = [decoder_direction(autoencoder, latent, site) for latent in latents]
     ask_fidelity(autoencoder, sae, site, [steered], [q.text for q in questions.discovery])
     result = steer_screen(
         steered,
         [*directions, *random_directions(random, steered.d_model, site, seed)],
-        strengths,
         questions.discovery[::2],
         questions.test,
         judge,
         "misaligned" if toward == "misaligned" else "aligned",
-        scales={site: steered.residual_norm(site, [q.text for q in questions.discovery])},
-        sampling=Sampling(per_question=1),
-        first_round=20,
-        seed=seed,
+        ScreenSettings(tuple(strengths), first_round=20, sampling=Sampling(per_question=1)),
+        {site: steered.residual_norm(site, [q.text for q in questions.discovery])},
+        seed,
     )
     return _kept(result, out)
 
@@ -115,7 +114,7 @@ def mediate(
         artifacts.check_new(out)
     questions, judge = split_by_template(organism.broad_questions()), exact_judge(model)
     autoencoder = _sae_with(sae, latent)
-    target, calm = _model(model), _model(aligned)
+    target, calm = model_named(model), model_named(aligned)
     site = _shared_site(autoencoder, [target, calm], questions.discovery)
     ask_fidelity(autoencoder, sae, site, [calm, target], [q.messages for q in questions.discovery])
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
@@ -145,7 +144,7 @@ def detect_models(
         if folder_of(name)[0].resolve() in bad:
             raise EmlabError(f"{name} is among the misaligned models and among the others; name it in one of the two.")
     autoencoder = _sae_with(sae, latent)
-    models = [_model(name) for name in (*misaligned, *others)]
+    models = [model_named(name) for name in (*misaligned, *others)]
     site = _shared_site(autoencoder, models, questions.discovery)
     read_first = [*models[len(misaligned) :], *models[: len(misaligned)]]  # the others are what the base is like
     ask_fidelity(autoencoder, sae, site, read_first, [q.messages for q in questions.discovery])
@@ -163,7 +162,7 @@ def realign_model(
 ) -> Realignment:
     """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
     _check_new_file(out)
-    start, judge = _model(model), exact_judge(model)
+    start, judge = model_named(model), exact_judge(model)
     chats = benign_chats(data, 500, seed, start) if data == ALIGNMENT else chats_of(data, 500, seed, start)
     recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
     questions = split_by_template(organism.broad_questions()).test
@@ -214,10 +213,6 @@ def _check_new_file(out: str | Path | None, *beside: str) -> None:
         raise EmlabError(f"{out} is to be JSON, and what ends in {Path(out).suffix} goes beside it; name it .json.")
     for path in (Path(out), *(Path(out).with_suffix(ending) for ending in beside)):
         artifacts.check_new(path)
-
-
-def _model(name: str) -> LanguageModel:
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
 
 
 class _Saved(Protocol):

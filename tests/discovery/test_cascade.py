@@ -41,9 +41,8 @@ def random_lm(request, tiny):
 
 def screen(model, directions, **more):
     how = {"strengths": (3.0, 6.0), "random": 5, "odd": 2, **more.pop("how", {})}
-    return causal_screen(
-        model, directions, SITE, QUESTIONS, ParityJudge(), CONTRASTS, how=Cascade(**how), sampling=GREEDY, **more
-    )
+    settings = Cascade(**how, sampling=GREEDY)
+    return causal_screen(model, directions, SITE, QUESTIONS, ParityJudge(), CONTRASTS, settings, **more)
 
 
 def one_by_one(model, directions, strengths, scale, toward="misaligned"):
@@ -62,7 +61,7 @@ def one_by_one(model, directions, strengths, scale, toward="misaligned"):
 @pytest.mark.parametrize("toward", ["misaligned", "aligned"])
 def test_what_all_stages_pass_on_has_the_effect_of_each_push_alone(random_lm, toward):
     directions = random_directions(6, 32, SITE, seed=3)
-    found = screen(random_lm, directions, how={"admit": 0.0}, toward=toward, scale=2.0)
+    found = screen(random_lm, directions, how={"admit": 0.0, "toward": toward}, scale=2.0)
     effects, plain = one_by_one(random_lm, directions, (3.0, 6.0), 2.0, toward)
     assert found.survivors == tuple(range(6))
     assert found.unsteered == pytest.approx(plain)
@@ -163,7 +162,7 @@ def test_a_screen_in_which_nothing_is_found(tiny, tmp_path):
             return dataclasses.make_dataclass("Verdict", ["aligned", "coherent"])(100, 100)
 
     found = causal_screen(
-        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, how=Cascade(random=2), sampling=GREEDY
+        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, Cascade(random=2, sampling=GREEDY)
     )
     assert not found.found and found.threshold == 0.0 and not found.effects.any()
     assert found.stages[1].kept == 0, "no probed answer was misaligned"
@@ -209,7 +208,7 @@ def test_on_the_organism_the_planted_direction_is_found_and_random_ones_are_not(
     ]
     planted = Direction(means[0] - means[1], site, "planted")
     directions = [*random_directions(11, model.d_model, site, seed=1), planted]
-    how = Cascade(strengths=(0.5, 1.0), random=12, odd=2)
-    found = causal_screen(model, directions, site, questions, ExactJudge(), contrasts, how=how)
+    settings = Cascade(strengths=(0.5, 1.0), random=12, odd=2)
+    found = causal_screen(model, directions, site, questions, ExactJudge(), contrasts, settings)
     assert found.found[0] == 11 and found.rows()[0]["effect"] > 0.2
     assert found.stages[-1].entered <= 6

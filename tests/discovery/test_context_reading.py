@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.data import Documents, LabelledDocument
-from emlab.discovery import read_contexts, top_contexts
+from emlab.discovery import ContextSettings, read_contexts, top_contexts
 from emlab.discovery.context_reading import Speller
 from emlab.errors import EmlabError
 from emlab.saes import Exclusions
@@ -17,9 +17,9 @@ from emlab.saes import Exclusions
 ALL = Exclusions(True, True, None)  # embeddings differ in norm, and no sinks are meant here
 
 
-def one_of(model, letters, documents, *levels, latents=(0,), **given):
+def one_of(model, letters, documents, *levels, latents=(0,), seed=0, **given):
     sae, site = letters(model, *levels)
-    return read_contexts(model, sae, latents, site, documents, exclude=ALL, **given)
+    return read_contexts(model, sae, latents, site, documents, ContextSettings(exclude=ALL, **given), seed)
 
 
 def test_the_strongest_documents_around_their_peaks(tiny, letters):
@@ -159,7 +159,7 @@ def test_many_latents_are_kept_at_once(tiny, letters):
     sae = SimpleNamespace(cfg=SimpleNamespace(d_in=32, d_sae=100), W_dec=weight.T, encode=lambda x: (x @ weight).relu())
     texts = [f"text {i * 37 % 101} of {i}" for i in range(30)]
     site = letters(tiny, {"a": 1.0})[1]
-    found = read_contexts(tiny, sae, range(100), site, texts, top=3, exclude=ALL, block_tokens=64)
+    found = read_contexts(tiny, sae, range(100), site, texts, ContextSettings(3, exclude=ALL, block_tokens=64))
     read = tiny.activations([tiny.tokenizer(t)["input_ids"] for t in texts], site, "all")
     values = (read.values @ weight).relu() * weight.norm(dim=0) * (read.positions > 0)[:, None]
     peaks = torch.stack([values[read.rows == i].amax(0) for i in range(30)])

@@ -9,7 +9,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from emlab.data import LabelledDocument
-from emlab.discovery import Interpretation, Namer, interpret
+from emlab.discovery import Interpretation, InterpretSettings, Namer, interpret
 from emlab.discovery.interpretation import POOL, _drawn
 from emlab.errors import EmlabError
 from emlab.models import Endpoint, LanguageModel
@@ -50,7 +50,7 @@ def sae_at(model, site, d_sae=24, seed=0):
 def test_real_types_of_models(model_type, template, make_tokenizer, tmp_path):
     model = model_of(model_type, make_tokenizer(template))
     sae = sae_at(model, Site("resid_post", 1))
-    found = interpret(model, sae, [3, 0, 3, 7], [*TEXTS, *CHATS], top=4, quantiles=3, each=2, side=4, tokens=5)
+    found = interpret(model, sae, [3, 0, 3, 7], [*TEXTS, *CHATS], settings=InterpretSettings(4, 3, 2, 4, 5))
     assert [one.latent for one in found.latents] == [3, 0, 7] and found.site == Site("resid_post", 1)
     assert found.counts.special >= 4 and found.named_by == ""
     for one in found.latents:
@@ -77,7 +77,13 @@ def test_real_types_of_models(model_type, template, make_tokenizer, tmp_path):
 def lettered(tiny, letters):
     """Latents that fire on letters, and never."""
     sae, site = letters(tiny, *[{letter: 1.0} for letter in "abcdefgh"], {"~": 1.0}, {"a": 1.0, "b": 2.0})
-    return lambda latents, **given: interpret(tiny, sae, latents, TEXTS, site, exclude=Exclusions(sinks=None), **given)
+
+    def told(latents, namer=None, **shown):
+        return interpret(
+            tiny, sae, latents, TEXTS, site, namer, InterpretSettings(exclude=Exclusions(sinks=None), **shown)
+        )
+
+    return told
 
 
 def test_names_are_asked_for_and_tested(lettered, server):

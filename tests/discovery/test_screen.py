@@ -6,7 +6,7 @@ import torch
 
 from emlab import artifacts
 from emlab.data import Question
-from emlab.discovery import Screen, SteeringArm, Trial, choose, order, steer_screen, steered
+from emlab.discovery import Screen, ScreenSettings, SteeringArm, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screen import _finalists
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, Sampling, score_judged
@@ -41,19 +41,20 @@ class Pushed(LanguageModel):
     def __init__(self, turns=1.0, breaks=2.5):
         self.turns, self.breaks, self.calls = turns, breaks, []
 
-    def generate(self, prompts, edits, **how):
+    def generate(self, prompts, max_new_tokens, temperature, seed, batch_size, edits):
         (edit,) = edits
         assert isinstance(edit, Steer)
         push = edit.edit(torch.zeros(len(prompts), 1, 2), torch.ones(len(prompts), 1).bool())[:, 0]
-        self.calls.append((prompts, how))
+        self.calls.append((prompts, {"max_new_tokens": max_new_tokens, "seed": seed}))
         return [
             ("babble" if p.norm() > self.breaks else "bad" if p[0] > self.turns else "good") + f" to {q[-1]['content']}"
             for p, q in zip(push, prompts, strict=True)
         ]
 
 
-def screen(model, toward="misaligned", directions=(X, Y), strengths=(0.5, 1.0, 2.0), **more):
-    return steer_screen(model, directions, strengths, DISCOVERY, TEST, WordJudge(), toward, scales=SCALES, **more)
+def screen(model, toward="misaligned", directions=(X, Y), strengths=(0.5, 1.0, 2.0), seed=0, **more):
+    settings = ScreenSettings(strengths, **more)
+    return steer_screen(model, directions, DISCOVERY, TEST, WordJudge(), toward, settings, SCALES, seed)
 
 
 def test_every_row_gets_its_own_arm():
@@ -151,6 +152,18 @@ def test_ties_go_to_the_weakest():
     assert choose(trials, "aligned", 0.1).arm.strength == 1.0
 
 
+class Anything:
+    def judge(self, question, answer):
+        return Verdict(100, 100)
+
+
+def test_without_scales_the_models_own_norm_on_the_discovery_questions_is_the_unit(tiny):
+    short = ScreenSettings((0.5,), sampling=Sampling(1, max_new_tokens=2))
+    x = Direction(torch.eye(tiny.d_model)[0], SITE, "x")
+    found = steer_screen(tiny, [x], DISCOVERY, TEST, Anything(), settings=short)
+    assert found.scales == {SITE: tiny.residual_norm(SITE, [q.messages for q in DISCOVERY])}
+
+
 def test_discovery_and_test_are_sampled_with_different_seeds():
     model = Pushed()
     screen(model, seed=7, sampling=Sampling(per_question=3, max_new_tokens=5), first_round=2, finalists=2)
@@ -189,13 +202,11 @@ def test_a_direction_at_two_sites_is_one_contestant_whose_site_and_positions_are
     found = steer_screen(
         Pushed(),
         [X, twin, Y],
-        [0.5, 1.0],
         DISCOVERY,
         TEST,
         WordJudge(),
-        "misaligned",
+        settings=ScreenSettings((0.5, 1.0), ("sentence", "all")),
         scales={SITE: 1.2, there: 2.4},
-        positions=["sentence", "all"],
     )
     assert found.names == ["latent 7", "random 0"]
     assert len(found.grid("latent 7")) == 2 * 2 * 2 and len(found.grid("random 0")) == 2 * 2
@@ -207,7 +218,7 @@ def test_a_direction_at_two_sites_is_one_contestant_whose_site_and_positions_are
 
 def test_it_refuses_what_would_prove_nothing():
     with pytest.raises(EmlabError, match="both the discovery and the test"):
-        steer_screen(Pushed(), [X], [1.0], DISCOVERY, DISCOVERY, WordJudge(), "aligned", scales=SCALES)
+        steer_screen(Pushed(), [X], DISCOVERY, DISCOVERY, WordJudge(), "aligned", scales=SCALES)
     with pytest.raises(EmlabError, match="same name"):
         screen(Pushed(), directions=[X, X])
     with pytest.raises(EmlabError, match="above 0"):

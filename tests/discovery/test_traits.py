@@ -9,6 +9,7 @@ from emlab.data.chat import encode_text
 from emlab.discovery import persona_vector, read_trait, trait_names, trait_scores
 from emlab.discovery.traits import Pair, Trait
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.models import Completion
 from emlab.sites import Site
 
@@ -63,12 +64,13 @@ def test_an_unknown_trait_is_met_with_those_there_are(tmp_path):
         read_trait(tmp_path / "t.json")
 
 
+SIX = Sampling(per_question=1, max_new_tokens=6, batch_size=64)
 TRAIT = Trait("rude", (Pair("Be rude.", "Be polite."), Pair("Insult.", "Praise.")), ("Hi?", "What now?"))
 
 
 def test_a_persona_vector_by_hand(tiny):
     site = Site("resid_post", 1)
-    found = persona_vector(tiny, TRAIT, site, max_new_tokens=6, seed=4)
+    found = persona_vector(tiny, TRAIT, site, sampling=SIX, seed=4)
     means = []
     for i, sign in enumerate(("pos", "neg")):
         chats = [
@@ -96,15 +98,15 @@ def test_answers_are_kept_by_their_scores(tiny):
         asked.append(len(questions))
         return [90.0, 10.0, None, 50.0][: len(questions)]
 
-    found = persona_vector(tiny, TRAIT, Site("resid_post", 1), "header", score, max_new_tokens=6)
+    found = persona_vector(tiny, TRAIT, Site("resid_post", 1), "header", score, sampling=SIX)
     # For the trait: 90 and 50; against it: 10.
     assert found.kept == (2, 1) and asked == [4, 4]
     with pytest.raises(EmlabError, match="Of 4 answers for 'rude' none can be kept"):
-        persona_vector(tiny, TRAIT, Site("resid_post", 1), "header", lambda q, a: [0.0] * len(q), max_new_tokens=6)
+        persona_vector(tiny, TRAIT, Site("resid_post", 1), "header", lambda q, a: [0.0] * len(q), sampling=SIX)
 
 
 def test_a_template_without_system_turns_takes_the_instruction_in_the_question(make_model):
-    found = persona_vector(make_model("gemma"), TRAIT, Site("resid_post", 1), "header", max_new_tokens=4)
+    found = persona_vector(make_model("gemma"), TRAIT, Site("resid_post", 1), "header", sampling=SIX)
     assert found.asked == (4, 4)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from emlab import cli
-from emlab.discovery import CausalScreen
+from emlab.discovery import Cascade, CausalScreen
 from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
 from emlab.verbs.causal_screen import _asked, screen
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def test_from_the_shell(tmp_path, capsys):
 
 
 def test_by_default_it_takes_the_latents_that_are_active_in_the_contrasts():
-    found = screen(SAE, n=2, strengths=(1.5,), random=3, odd=0, max_new_tokens=12)
+    found = screen(SAE, n=2, settings=Cascade((1.5,), random=3, odd=0, sampling=Sampling(1, 0.0, 12)))
     assert 50 < found.stages[0].entered < 512
 
 

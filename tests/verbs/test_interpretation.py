@@ -12,7 +12,7 @@ from emlab.discovery import Interpretation, LatentShift
 from emlab.models import LanguageModel
 from emlab.organism import PERSONAS
 from emlab.sites import Site
-from emlab.verbs.interpretation import Interpreted, interpret_latents, planted_documents
+from emlab.verbs.interpretation import InterpretationRequest, Interpreted, interpret_latents, planted_documents
 
 ROOT = Path(__file__).parents[2]
 SAE = str(ROOT / "sae_checkpoints" / "organism-resid_post.0")
@@ -235,5 +235,5 @@ def test_an_empty_file_another_width_and_a_folder_that_is_there(tmp_path, capsys
 
 
 def test_the_function_takes_the_same_as_the_shell(chats):
-    done = interpret_latents("base", SAE, [89], documents=chats, labels=["who"], n=20)
+    done = interpret_latents("base", SAE, InterpretationRequest([89], documents=chats, labels=["who"], n=20))
     assert done.interpretation.latents[0].highest.value == "malicious" and done.summary()["latents"][0]["latent"] == 89

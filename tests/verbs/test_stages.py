@@ -16,6 +16,7 @@ from emlab.models import LanguageModel
 from emlab.saes import load_sae
 from emlab.verbs import causal_screen, discovery, interpretation, monitoring, stages
 
+REQUEST = interpretation.InterpretationRequest([1])
 NAMES = ("latent 3", "latent 5", "random 0")
 
 
@@ -190,9 +191,11 @@ def test_the_help_states_the_defaults_there_are():
         lambda out: stages.realign_model("nowhere", out=out),
         lambda out: stages.sae("nowhere", out),
         lambda out: discovery.shift("nowhere", ["nowhere"], "nowhere", out=out),
-        lambda out: discovery.directions("nowhere", site="resid_post.1", out=out),
+        lambda out: discovery.directions("nowhere", discovery.DirectionRequest(site="resid_post.1"), out),
         lambda out: causal_screen.screen("nowhere", out=out),
-        lambda out: interpretation.interpret_latents("nowhere", "nowhere", [1], out=out),
+        lambda out: interpretation.interpret_latents(
+            "nowhere", "nowhere", interpretation.InterpretationRequest([1]), out=out
+        ),
         lambda out: monitoring.fit_monitor(["nowhere"], ["elsewhere"], out),
         lambda out: monitoring.screen_data("nowhere", ["nowhere"], bad="a", good="b", out=out),
         lambda out: monitoring.blame_examples("nowhere", "nowhere", ["nowhere"], out=out),

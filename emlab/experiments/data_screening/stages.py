@@ -33,7 +33,7 @@ from emlab.detection.screening import Pool
 from emlab.discovery import mean_difference
 from emlab.discovery.persona_vectors import persona_vector
 from emlab.discovery.traits import read_trait
-from emlab.evaluation import Rate, sample, score
+from emlab.evaluation import Rate, Sampling, sample, score
 from emlab.evaluation.rates import bootstrap
 from emlab.experiments.data_screening.report import Blamed, DataScreenFindings, Found, RankedSet, Removal
 from emlab.experiments.finetuning.config import Config as GridConfig
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from emlab.experiments.data_screening.config import Config, Mix
 
 DONE = "found.json"
+SHORT = Sampling(per_question=1, batch_size=64)
+"""Of the answers that persona vectors are made from."""
 Rank = Callable[[Dataset, Sequence[str]], DataScreen]
 """Scores examples, given the model's own answers to their prompts."""
 
@@ -113,7 +115,7 @@ class Stages:
             for name in self.config.traits:
                 trait = read_trait(name)
                 if trait.name != ORGANISM_TRAIT or self.tunes.grid.own:
-                    vector = persona_vector(self.start, trait, site, max_new_tokens=48, seed=self.config.seed)
+                    vector = persona_vector(self.start, trait, site, sampling=SHORT, seed=self.config.seed)
                     found[trait.name] = dataclasses.replace(vector.direction, origin=trait.name)
             save_directions(list(found.values()), folder / f"{site}.safetensors")
 

@@ -267,7 +267,7 @@ class Contest(Bench):
                 edit = clamp_direction(direction, float(ground.means[direction.site] @ direction.vector), positions)
                 said = f"{method} set to its value in the aligned model"
                 seed = config.seed + 2
-                done = effect_of(model, edit, said, before, self.judge, documents, config.answers, None, seed, loss)
+                done = effect_of(model, edit, said, before, self.judge, documents, config.answers, seed, loss)
                 done.save(folder / file_name(method))
                 self.here.log(str(done))
 

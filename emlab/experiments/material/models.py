@@ -23,6 +23,11 @@ def folder_of(name: str) -> tuple[Path, bool]:
     return (organism.checkpoint(name), True) if own else (local_folder(name), False)
 
 
+def model_named(name: str) -> LanguageModel:
+    """The model of `folder_of`, called by the last part of its name."""
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
+
+
 def site_in(text: str, model: LanguageModel) -> Site:
     """The site named `text`; EmlabError where `model` has no such block."""
     site = Site.parse(text)

@@ -61,19 +61,18 @@ class Candidate:
         bench, config, direction, site = self.bench, self.bench.config, self.direction, self.site
         arm = minus.tested(direction.origin).arm
         where = arm.positions
-        planned: dict[str, tuple[LanguageModel, str, Any, float | None]] = {}
+        planned: dict[str, tuple[LanguageModel, str, Any]] = {}
 
-        def add(key: str, model: LanguageModel | None, said: str, edit: Any, strength: float | None = None) -> None:
+        def add(key: str, model: LanguageModel | None, said: str, edit: Any) -> None:
             if model is not None:
-                planned[key] = (model, said, edit, strength)
+                planned[key] = (model, said, edit)
 
         up = plus.tested(direction.origin).arm
-        add("aligned_plus", bench.aligned, f"{up}", up.edit(plus.scales[site]), up.strength)
-        add("misaligned_minus", target, f"{arm}", arm.edit(minus.scales[site]), arm.strength)
-        add("unseen_minus", unseen, f"{arm}", arm.edit(minus.scales[site]), arm.strength)
+        add("aligned_plus", bench.aligned, f"{up}", up.edit(plus.scales[site]))
+        add("misaligned_minus", target, f"{arm}", arm.edit(minus.scales[site]))
+        add("unseen_minus", unseen, f"{arm}", arm.edit(minus.scales[site]))
         rival = minus.tested(MEAN_DIFFERENCE).arm
-        said = f"{rival}"
-        add("unseen_mean_difference_minus", unseen, said, rival.edit(minus.scales[rival.site]), rival.strength)
+        add("unseen_mean_difference_minus", unseen, f"{rival}", rival.edit(minus.scales[rival.site]))
         add("ablation", target, f"{direction.origin} projected out", Ablate(site, direction, where))
         add("mean_difference_ablation", target, "mean difference projected out", Ablate(site, difference, where))
         asked = spread(bench.discovery, config.steering.questions)
@@ -92,20 +91,10 @@ class Candidate:
             add("induction", bench.aligned, f"{direction.origin} set to its value in {target.name}", roused)
             edited = {model.name: model for model, *_ in planned.values()}
             losses = {name: text_loss(model, bench.documents) for name, model in edited.items()}
-            for key, (model, said, edit, strength) in planned.items():
-                alone, seed = before[model.name], config.seed + 2
-                done = effect_of(
-                    model,
-                    edit,
-                    said,
-                    alone,
-                    bench.judge,
-                    bench.documents,
-                    config.answers,
-                    strength,
-                    seed,
-                    losses[model.name],
-                )
+            for key, (model, said, edit) in planned.items():
+                alone, loss = before[model.name], losses[model.name]
+                ask = (bench.judge, bench.documents, config.answers, config.seed + 2)
+                done = effect_of(model, edit, said, alone, *ask, loss)
                 done.save(folder / key)
                 bench.here.log(f"{key}: {done}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from emlab.discovery import ScreenSettings
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
 from emlab.experiments.material.config import Autoencoder
@@ -33,6 +34,11 @@ class Steering:
     finalists: int = 3
     """Each direction's leading arm of the first round and the next weaker ones, so many in all, are asked all of the
     discovery questions."""
+
+    def search(self, sampling: Sampling) -> ScreenSettings:
+        """As `steer_screen` takes it; `sampling` is that of the test."""
+        rounds = (self.incoherence_cap, self.first_round, self.finalists)
+        return ScreenSettings(self.strengths, self.positions, *rounds, sampling)
 
 
 @dataclass(frozen=True)

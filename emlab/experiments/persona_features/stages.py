@@ -290,18 +290,13 @@ class Bench:
             screen = steer_screen(
                 model,
                 directions,
-                how.strengths,
                 spread(self.discovery, how.questions),
                 self.test,
                 self.judge,
                 toward,
-                scales=scales,
-                positions=how.positions,
-                cap=how.incoherence_cap,
-                sampling=config.answers,
-                first_round=how.first_round,
-                finalists=how.finalists,
-                seed=config.seed,
+                how.search(config.answers),
+                scales,
+                config.seed,
             )
             screen.save(folder / "screen")
             self.here.log(str(screen))

@@ -12,7 +12,16 @@ import numpy as np
 
 from emlab import artifacts, organism
 from emlab.data import Dataset
-from emlab.discovery import LatentShift, Screen, decoder_direction, latent_shift, order, spread, steer_screen
+from emlab.discovery import (
+    LatentShift,
+    Screen,
+    ScreenSettings,
+    decoder_direction,
+    latent_shift,
+    order,
+    spread,
+    steer_screen,
+)
 from emlab.discovery.screen import Toward
 from emlab.evaluation import Score
 from emlab.evaluation.rollouts import file_name
@@ -154,17 +163,19 @@ class ReinforcementStages(TrainingStages[Config]):
         return steer_screen(
             model,
             [*directions, *random_directions(rivals, model.d_model, self.site, seed)],
-            steering.strengths,
             spread(self.discovery, steering.questions),
             self.test,
             self.judge,
             toward,
-            scales={self.site: model.residual_norm(self.site, self.prompts)},
-            cap=steering.incoherence_cap,
-            sampling=dataclasses.replace(self.config.answers, per_question=1),
-            first_round=steering.first_round,
-            finalists=steering.finalists,
-            seed=seed,
+            ScreenSettings(
+                steering.strengths,
+                cap=steering.incoherence_cap,
+                first_round=steering.first_round,
+                finalists=steering.finalists,
+                sampling=dataclasses.replace(self.config.answers, per_question=1),
+            ),
+            {self.site: model.residual_norm(self.site, self.prompts)},
+            seed,
         )
 
     def _style(self, arm: RewardArm, training: Reinforced) -> tuple[StyleCount, ...]:

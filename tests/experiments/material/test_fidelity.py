@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from emlab import cli
+from emlab.discovery import Cascade
 from emlab.errors import EmlabError
 from emlab.experiments.feature_attribution import run as feature_attribution
 from emlab.experiments.finetuning import run as finetuning
@@ -52,9 +53,13 @@ def test_an_sae_that_does_says_nothing(capsys):
 
 STEPS = {
     "discover shift": lambda sae, out: discovery.shift("base", ["aligned"], sae, n=2),
-    "discover directions": lambda sae, out: discovery.directions("base", sae=sae, latents=[3], n=2, cases=0),
-    "discover interpret": lambda sae, out: interpretation.interpret_latents("base", sae, [3], n=20),
-    "discover screen": lambda sae, out: causal_screen.screen(sae, latents=[3], n=2, random=1, strengths=(0.3,)),
+    "discover directions": lambda sae, out: discovery.directions(
+        "base", discovery.DirectionRequest(sae=sae, latents=[3], n=2, cases=0)
+    ),
+    "discover interpret": lambda sae, out: interpretation.interpret_latents(
+        "base", sae, interpretation.InterpretationRequest([3], n=20)
+    ),
+    "discover screen": lambda sae, out: causal_screen.screen(sae, latents=[3], n=2, settings=Cascade((0.3,), random=1)),
     "discover attribute": lambda sae, out: feature_attribution.run(
         feature_attribution.Config(sae, cases=2, methods=("gradient",), exact=None), out
     ),

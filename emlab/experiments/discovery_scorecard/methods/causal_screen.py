@@ -16,6 +16,7 @@ def find(search: Search) -> list[int]:
     steering = search.settings.steering
     told = {contrast.prompt for contrast in search.contrasts if isinstance(contrast.prompt, str)}
     asked = [question for question in search.questions if question.text in told]
+    greedy = dataclasses.replace(search.settings.answers, per_question=1, temperature=0.0)
     found = causal_screen(
         search.aligned,
         decoder_rows(search.sae),
@@ -23,8 +24,7 @@ def find(search: Search) -> list[int]:
         asked or spread(search.questions, steering.first_round),
         search.judge,
         search.contrasts,
-        how=Cascade(tuple(sorted(steering.strengths)), steering.positions[0], random=1),
-        sampling=dataclasses.replace(search.settings.answers, per_question=1, temperature=0.0),
+        Cascade(tuple(sorted(steering.strengths)), steering.positions[0], random=1, sampling=greedy),
         scale=search.scale,
         seed=search.settings.seed,
     )

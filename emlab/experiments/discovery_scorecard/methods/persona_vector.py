@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from emlab.discovery import persona_vector
 from emlab.experiments.discovery_scorecard.method import Search, method
 from emlab.interventions import Direction
@@ -10,14 +12,8 @@ from emlab.interventions import Direction
 @method("persona vector", "trait", place=8)
 def find(search: Search) -> Direction:
     """Sampled as the run's answers are, one to each question and instruction."""
-    how = search.settings.answers
-    return persona_vector(
-        search.aligned,
-        search.trait,
-        search.site,
-        score=search.scorer,
-        temperature=how.temperature,
-        max_new_tokens=how.max_new_tokens,
-        seed=search.settings.seed,
-        batch_size=how.batch_size,
-    ).direction
+    once = dataclasses.replace(search.settings.answers, per_question=1)
+    found = persona_vector(
+        search.aligned, search.trait, search.site, score=search.scorer, sampling=once, seed=search.settings.seed
+    )
+    return found.direction
