@@ -12,6 +12,7 @@ from emlab.cli import _verbs
 from emlab.detection import Detection
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
+from emlab.experiments.material import fine_tune
 from emlab.models import LanguageModel
 from emlab.saes import load_sae
 from emlab.verbs import causal_screen, discovery, interpretation, monitoring, stages
@@ -42,7 +43,8 @@ def unloaded(monkeypatch):
     def load(*_, **__):
         raise AssertionError("it was loaded")
 
-    monkeypatch.setattr(stages, "_model", load)
+    monkeypatch.setattr(stages, "model_named", load)
+    monkeypatch.setattr(fine_tune, "model_named", load)
     monkeypatch.setattr(stages, "load_sae", load)
 
 

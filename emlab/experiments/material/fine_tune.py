@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emlab import artifacts
 from emlab.data import Dataset
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import model_named
 from emlab.experiments.material.sets import drawn, planted_set
 from emlab.models import LanguageModel
 from emlab.training import FineTuned, Recipe
@@ -28,7 +28,7 @@ def finetune(
 ) -> FineTuned:
     """Fine-tune `model` on the set `data` by LoRA and save it in the new folder `out`, merged unless not `whole`."""
     artifacts.check_new(out)
-    start = LanguageModel.load(folder_of(model)[0], name=Path(model).name)
+    start = model_named(model)
     recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
     tuned = _finetune(start, chats_of(data, rows, seed, start), recipe, seed, name=Path(out).name)
     tuned.save(out, None if whole else start)
