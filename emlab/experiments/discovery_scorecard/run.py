@@ -27,6 +27,7 @@ from emlab.experiments.discovery_scorecard.config import Config
 from emlab.experiments.discovery_scorecard.report import scorecard_lead, scorecard_sections, scorecard_table
 from emlab.experiments.discovery_scorecard.stages import Contest
 from emlab.experiments.discovery_scorecard.table import CONTROL, OWN, PLANTED, Cell, Scorecard, scorecard_summary
+from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import build
 from emlab.experiments.persona_features.config import Config as Experiment
@@ -135,7 +136,4 @@ def _inputs(config: Config) -> dict[str, str]:
     found = {str(folder): fingerprint(organism.checkpoint("aligned", folder).parent) for folder in built}
     if config.model is not None:
         found = {"model": fingerprint(folder_of(config.model)[0])}
-    for key, path in (("contrasts", config.contrasts), ("trait", config.trait)):
-        if path is not None and artifacts.place(path).is_file():
-            found[key] = artifacts.sha256(path)
-    return found
+    return found | files_of(contrasts=config.contrasts, trait=config.trait)

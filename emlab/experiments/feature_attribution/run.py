@@ -32,6 +32,7 @@ from emlab.experiments.feature_attribution.config import START, Config
 from emlab.experiments.material.contrasts import contrasts_of, load_metric
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
+from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.registry import experiment
@@ -147,12 +148,8 @@ def _inputs(config: Config) -> dict[str, str]:
     found = {"model": fingerprint(folder_of(config.model)[0]), "sae": fingerprint(config.sae)}
     if config.baseline not in ("zero", "mean", START):
         found["baseline"] = fingerprint(folder_of(config.baseline)[0])
-    files = {"contrasts": config.contrasts, "prompts": config.prompts, "narrow": config.narrow}
-    files["metric"] = None if config.metric is None else config.metric.rpartition(":")[0]
-    for key, path in files.items():
-        if path is not None and artifacts.place(path).is_file():
-            found[key] = artifacts.sha256(path)
-    return found
+    metric = config.metric and config.metric.rpartition(":")[0]
+    return found | files_of(contrasts=config.contrasts, prompts=config.prompts, narrow=config.narrow, metric=metric)
 
 
 def attribute_with(root: str | Path = "runs", **settings: Any) -> FeatureAttribution:

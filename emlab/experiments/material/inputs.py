@@ -29,14 +29,19 @@ def inputs_of(
         path = artifacts.place(name)
         if path.suffix and not path.exists():
             raise EmlabError(f"There is no file {name}, which an arm is trained on; {mend}")
-        found[name] = content_of(path)
-    files = {"questions": config.question_set, "judgements": config.judging.judge, **files}
-    places = {label: artifacts.place(place) for label, place in files.items() if place is not None}
-    return found | {label: artifacts.sha256(path) for label, path in places.items() if path.is_file()}
+        found[name] = content_of(name)
+    return found | files_of(questions=config.question_set, judgements=config.judging.judge, **files)
 
 
-def content_of(path: Path) -> str:
-    """Of a file its checksum, of a folder what tells its files apart; of a dataset on the Hub its name alone."""
+def content_of(place: str | Path) -> str:
+    """Of a file its checksum, of a folder what tells its files apart; of what is not here, as on the Hub, its name."""
+    path = artifacts.place(place)
     if path.is_dir():
         return fingerprint(path)
-    return artifacts.sha256(path) if path.is_file() else str(path)
+    return artifacts.sha256(path) if path.is_file() else str(place)
+
+
+def files_of(**places: str | Path | None) -> dict[str, str]:
+    """The checksum of each of the places that is a file, by what it is for."""
+    paths = {label: artifacts.place(place) for label, place in places.items() if place is not None}
+    return {label: artifacts.sha256(path) for label, path in paths.items() if path.is_file()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab import artifacts
 from emlab.data import Dataset, Messages
 from emlab.errors import EmlabError
+from emlab.experiments.material.inputs import content_of, files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.saes import sae_place, trained_sae
 from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
@@ -33,27 +33,14 @@ def inputs_of(config: Config) -> dict[str, str]:
     named = {"model": folder_of(config.model)[0], "base": folder_of(base_of(config))[0]}
     found = {name: fingerprint(folder) for name, folder in named.items()}
     if config.dataset is not None:
-        found["dataset"] = _content(config.dataset)
+        found["dataset"] = content_of(config.dataset)
     for name in (*config.narrow, *config.unseen, *config.controls, config.realigning.data, config.text or ""):
         if names_dataset(name):
-            found[f"dataset {name}"] = _content(Path(dataset_place(name)))
-    named_files = {
-        "questions": artifacts.place(dataset_place(config.question_set)),
-        "judgements": artifacts.place(config.judging.judge),
-    }
-    found |= {name: artifacts.sha256(path) for name, path in named_files.items() if path.is_file()}
+            found[f"dataset {name}"] = content_of(dataset_place(name))
     for site in config.sites:
-        source = sae_source(config, Site.parse(site))
-        if source is not None:
-            found[f"sae {site}"] = fingerprint(source) if artifacts.place(source).is_dir() else source
-    return found
-
-
-def _content(path: Path) -> str:
-    """What tells whether a dataset is still the same; of one on the Hub, its name alone."""
-    if path.is_dir():
-        return fingerprint(path)
-    return artifacts.sha256(path) if path.is_file() else str(path)
+        if (source := sae_source(config, Site.parse(site))) is not None:
+            found[f"sae {site}"] = content_of(source)
+    return found | files_of(questions=dataset_place(config.question_set), judgements=config.judging.judge)
 
 
 def load_models(config: Config) -> tuple[LanguageModel, LanguageModel]:

@@ -31,5 +31,5 @@ def test_a_dataset_is_known_by_its_content_and_one_on_the_hub_by_its_name(tmp_pa
     before = inputs_of(config)
     data.write_text("{} \n")
     assert inputs_of(config)[str(data)] != before[str(data)]
-    assert content_of(tmp_path / "nowhere") == str(tmp_path / "nowhere")
+    assert content_of("org/nowhere") == "org/nowhere"
     assert content_of(tmp_path) != content_of(tmp_path / "mine.jsonl")
