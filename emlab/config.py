@@ -284,17 +284,22 @@ def _said(value: Any) -> str:
 
 def _unknown(place: str, kind: Any) -> str:
     prefix, dot, key = place.rpartition(".")
-    inside = re.sub(r"\[\d+\]", "[]", f"{prefix}{dot}")
-    alike = {place: difflib.SequenceMatcher(None, key, place[1]).ratio() for place in _places(kind, "")}
-    close, here = max(((alike[place], place[1]) for place in alike if place[0] == inside), key=lambda one: one[0])
-    # The same name, or nearly, may stand in another part of the config: steps for recipe.steps, recipe.seed for seed.
-    far = max((ratio for where, ratio in alike.items() if where[0] != inside and "[" not in where[0]), default=0.0)
-    if far >= 0.8 and far > close:
-        there = [f"'{''.join(where)}'" for where, ratio in alike.items() if ratio == far and "[" not in where[0]]
-        return f"unknown key '{place}'; did you mean {' or '.join(there)}?"
-    if close >= 0.6:
-        return f"unknown key '{place}'; did you mean '{prefix}{dot}{here}'?"
-    return f"unknown key '{place}'; the keys here are {', '.join(name for where, name in alike if where == inside)}."
+    inside, here, alike = re.sub(r"\[\d+\]", "[]", f"{prefix}{dot}"), [], {}
+    for where, name in _places(kind, ""):
+        ratio = difflib.SequenceMatcher(None, key, name).ratio()
+        if where == inside:
+            here.append(name)
+            alike[f"{prefix}{dot}{name}"] = ratio if ratio >= 0.6 else 0.0
+        elif (
+            "[" not in where and ratio >= 0.8
+        ):  # nearly the same elsewhere: steps for recipe.steps, recipe.seed for seed
+            alike[f"{where}{name}"] = ratio
+    best = [found for found, ratio in alike.items() if ratio == max(alike.values()) > 0]
+    local = [found for found in best if found.rpartition(".")[0] == prefix][:1]
+    meant = " or ".join(f"'{found}'" for found in local or best)
+    return f"unknown key '{place}'; " + (
+        f"did you mean {meant}?" if meant else f"the keys here are {', '.join(here) or 'none'}."
+    )
 
 
 def _places(kind: Any, prefix: str, within: tuple[Any, ...] = ()) -> Iterator[tuple[str, str]]:

@@ -252,6 +252,15 @@ def test_a_key_at_another_depth_is_met_with_its_whole_name(override, mend):
     assert str(raised.value) == f"the config: unknown key '{override.partition('=')[0]}'; {mend}"
 
 
+def test_a_config_without_keys_takes_none():
+    @dataclasses.dataclass(frozen=True)
+    class Empty:
+        pass
+
+    with pytest.raises(EmlabError, match="unknown key 'a'; the keys here are none."):
+        config.load(None, ["a=1"], Empty)
+
+
 def test_a_key_of_several_parts_is_met_with_all_of_them(tmp_path):
     said = refused(tmp_path, "model: a", "steps=5")
     assert said == "unknown key 'steps'; did you mean 'recipe.steps' or 'second.steps'?"
