@@ -9,6 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from emlab.discovery import ScreenSettings
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
 from emlab.training import Recipe
@@ -82,6 +83,32 @@ class Arm:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screening:
+    """The screen: how strongly directions are added or subtracted, on which tokens, beside how many random ones."""
+
+    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
+    """In units of the site's median residual norm, the same for every direction."""
+    positions: tuple[str, ...] = ("sentence",)
+    """Where edits may act: sentence (the assistant's header and every sentence end), header, generated, prompt, all."""
+    random: int = 20
+    """Random directions that go through the same search."""
+    incoherence_cap: float = 0.1
+    """An arm is chosen among those with at most this share of incoherent answers."""
+    questions: int | None = 120
+    """Discovery questions, evenly spaced, on which arms are chosen; null takes all."""
+    first_round: int | None = 20
+    """Of these, the ones that every arm is asked in the first round; null takes all."""
+    finalists: int = 3
+    """Each direction's leading arm of the first round and the next weaker ones, so many in all, are asked all of the
+    discovery questions."""
+
+    def search(self, sampling: Sampling) -> ScreenSettings:
+        """As `steer_screen` takes it; `sampling` is that of the test."""
+        rounds = (self.incoherence_cap, self.first_round, self.finalists)
+        return ScreenSettings(self.strengths, self.positions, *rounds, sampling)
 
 
 @dataclass(frozen=True)

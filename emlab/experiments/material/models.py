@@ -23,9 +23,9 @@ def folder_of(name: str) -> tuple[Path, bool]:
     return (organism.checkpoint(name), True) if own else (local_folder(name), False)
 
 
-def model_named(name: str) -> LanguageModel:
+def model_named(name: str, chat_template: str | None = None) -> LanguageModel:
     """The model of `folder_of`, called by the last part of its name."""
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name)
+    return LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=chat_template)
 
 
 def site_in(text: str, model: LanguageModel) -> Site:

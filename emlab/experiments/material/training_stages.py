@@ -16,7 +16,7 @@ from emlab.evaluation import Score, score
 from emlab.experiments.material.config import BehaviourConfig
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import model_named
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import named_sae
 from emlab.models import LanguageModel
@@ -56,9 +56,7 @@ class TrainingStages(Generic[C]):
     def model(self, name: str) -> LanguageModel:
         """A model that trainings begin from, as the config names it; loaded once."""
         if name not in self.models:
-            self.models[name] = LanguageModel.load(
-                folder_of(name)[0], name=Path(name).name, chat_template=self.config.chat_template
-            )
+            self.models[name] = model_named(name, self.config.chat_template)
         return self.models[name]
 
     def asked(

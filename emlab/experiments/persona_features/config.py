@@ -6,39 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from emlab.discovery import ScreenSettings
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
-from emlab.experiments.material.config import Autoencoder
+from emlab.experiments.material.config import Autoencoder, Screening
 from emlab.training import Recipe
 
 
-@dataclass(frozen=True)
-class Steering:
+@dataclass(frozen=True, kw_only=True)
+class Steering(Screening):
     """The screen: which directions, how strongly, on which tokens."""
 
-    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
-    """In units of the site's median residual norm."""
     positions: tuple[str, ...] = ("sentence", "generated")
     """Where edits may act: sentence (the assistant's header and every sentence end), header, generated, prompt, all."""
     candidates: int = 3
     """The latents of each site that rise most and are screened; the one that misaligns most becomes the candidate."""
-    random: int = 20
-    """Random directions that go through the same search."""
-    incoherence_cap: float = 0.1
-    """An arm is chosen among those with at most this share of incoherent answers."""
-    questions: int | None = 120
-    """Discovery questions, evenly spaced; null takes all."""
-    first_round: int | None = 20
-    """Of these, the ones that every arm is asked in the first round; null takes all."""
-    finalists: int = 3
-    """Each direction's leading arm of the first round and the next weaker ones, so many in all, are asked all of the
-    discovery questions."""
-
-    def search(self, sampling: Sampling) -> ScreenSettings:
-        """As `steer_screen` takes it; `sampling` is that of the test."""
-        rounds = (self.incoherence_cap, self.first_round, self.finalists)
-        return ScreenSettings(self.strengths, self.positions, *rounds, sampling)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
-from emlab.experiments.material.config import Arm, BehaviourConfig, check_at_least, check_distinct, check_known
+from emlab.experiments.material.config import (
+    Arm,
+    BehaviourConfig,
+    Screening,
+    check_at_least,
+    check_distinct,
+    check_known,
+)
 from emlab.organism import PERSONAS
 from emlab.training import Recipe, Reinforcement
 
@@ -79,21 +86,18 @@ class Supervised:
     """The latent carries a training if it is among so many that rise most."""
 
 
-@dataclass(frozen=True)
-class Steering:
+@dataclass(frozen=True, kw_only=True)
+class Steering(Screening):
     """The test of cause: the latent's direction subtracted from a misaligned model, beside random directions."""
 
     arms: tuple[str, ...] = ()
     """The arms whose models it is done with, each seed."""
-    strengths: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
-    """In units of the site's median residual norm, the same for every direction."""
     random: int = 10
     """Random directions through the same search."""
-    incoherence_cap: float = 0.1
     questions: int | None = 48
-    """Discovery questions, evenly spaced, on which strengths are chosen."""
+    """Discovery questions, evenly spaced, on which strengths are chosen; null takes all."""
     first_round: int | None = 16
-    finalists: int = 3
+    """Of these, the ones that every arm is asked in the first round; null takes all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ from emlab.data import Dataset
 from emlab.discovery import (
     LatentShift,
     Screen,
-    ScreenSettings,
     decoder_direction,
     latent_shift,
     order,
@@ -167,13 +166,7 @@ class ReinforcementStages(TrainingStages[Config]):
             self.test,
             self.judge,
             toward,
-            ScreenSettings(
-                steering.strengths,
-                cap=steering.incoherence_cap,
-                first_round=steering.first_round,
-                finalists=steering.finalists,
-                sampling=dataclasses.replace(self.config.answers, per_question=1),
-            ),
+            steering.search(dataclasses.replace(self.config.answers, per_question=1)),
             {self.site: model.residual_norm(self.site, self.prompts)},
             seed,
         )
