@@ -87,8 +87,9 @@ class TrainingStages(Generic[C]):
         return Watch(every, asked, self.judge, sae, self.site, latents, max_new_tokens=length, seed=seed)
 
     def check_sae(self, model: LanguageModel) -> None:
-        """A caution at the head of the report where the SAE does not describe `model`."""
-        ask_fidelity(self.sae, self.sae_name, self.site, [model], self.prompts, say=self.run.caution)
+        """A caution at the head of the report where there is an SAE and it does not describe `model`."""
+        if self.sae is not None:
+            ask_fidelity(self.sae, self.sae_name, self.site, [model], self.prompts, say=self.run.caution)
 
     def shift_under(
         self,
