@@ -41,6 +41,10 @@ class Registry(Generic[T]):
         self._known: dict[str, T] = {}
         self._complete = False
 
+    @property
+    def _many(self) -> str:
+        return f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
+
     def register(self, name: str) -> Callable[[T], T]:
         """A decorator that makes what it decorates known as `name`; EmlabError where the name is taken."""
 
@@ -48,7 +52,7 @@ class Registry(Generic[T]):
             known = self._known.get(name)
             if known is not None and _place(known) != _place(thing):  # a module may be run again
                 raise EmlabError(
-                    f"Two {self.kind}s are called {name!r} ({_place(known)}, {_place(thing)}): rename one."
+                    f"Two {self._many} are called {name!r} ({_place(known)}, {_place(thing)}): rename one."
                 )
             self._known[name] = thing
             return thing

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from emlab.interventions import Ablate, Clamp
-from emlab.mitigation.remedy import Case, Treated
+from emlab.mitigation.registry import remedy
+from emlab.mitigation.treatment import Remedy, Treated, Treatment
 from emlab.models import ablate_everywhere, bake
 
 
+@remedy
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Remedy):
     """Project the leading directions out at their site whenever the misaligned model is asked."""
 
     n: int = 1
-    """How many of the kit's directions."""
+    """How many of the directions."""
     positions: str = "sentence"
-    name: ClassVar[str] = "ablation"
-    needs: ClassVar[tuple[str, ...]] = ("directions",)
-    dial: ClassVar[str | None] = "n"
-    anew: ClassVar[bool] = False
-    reinforcement: ClassVar[bool] = True
+    name = "ablation"
+    needs = ("directions",)
+    setting = "n"
+    values = (1, 2)
+    reinforcement = True
+    place = 2
 
-    def apply(self, case: Case) -> Treated:
-        directions = case.kit.some(self.n, self.name)
-        return Treated(case.misaligned, (Ablate(directions[0].site, directions, self.positions),))
+    def apply(self, treatment: Treatment) -> Treated:
+        directions = treatment.materials.some(self.n, self.name)
+        return Treated(treatment.misaligned, (Ablate(directions[0].site, directions, self.positions),))
 
 
+@remedy
 @dataclass(frozen=True)
-class MeanAblation:
+class MeanAblation(Remedy):
     """Set what lies along the leading directions to the aligned model's mean, whenever the misaligned model is asked.
 
     Where the aligned model lies off zero, to project a direction out is to push the model toward the other side; the
@@ -41,37 +44,40 @@ class MeanAblation:
 
     n: int = 1
     positions: str = "sentence"
-    name: ClassVar[str] = "mean ablation"
-    needs: ClassVar[tuple[str, ...]] = ("directions", "mean")
-    dial: ClassVar[str | None] = "n"
-    anew: ClassVar[bool] = False
-    reinforcement: ClassVar[bool] = True
+    name = "mean ablation"
+    needs = ("directions", "mean")
+    setting = "n"
+    values = (1, 2)
+    reinforcement = True
+    place = 3
 
-    def apply(self, case: Case) -> Treated:
-        directions = case.kit.some(self.n, self.name)
+    def apply(self, treatment: Treatment) -> Treated:
+        directions = treatment.materials.some(self.n, self.name)
         basis = torch.linalg.qr(torch.stack([d.vector.float() for d in directions]).T).Q.T  # (n, d_model), orthonormal
-        assert case.kit.mean is not None  # `treat` has looked
+        assert treatment.materials.mean is not None  # `treat` has looked
 
         def along(h: Tensor) -> Tensor:
             return h @ basis.T.to(h)
 
-        edit = Clamp(directions[0].site, along, basis, basis @ case.kit.mean.float(), self.positions)
-        return Treated(case.misaligned, (edit,))
+        edit = Clamp(directions[0].site, along, basis, basis @ treatment.materials.mean.float(), self.positions)
+        return Treated(treatment.misaligned, (edit,))
 
 
+@remedy
 @dataclass(frozen=True)
-class BakedAblation:
+class BakedAblation(Remedy):
     """Project them out of everything that is written into the stream, in the weights (Arditi et al. 2024,
     arXiv:2406.11717): no hook is needed afterwards."""
 
     n: int = 1
-    name: ClassVar[str] = "baked ablation"
-    needs: ClassVar[tuple[str, ...]] = ("directions",)
-    dial: ClassVar[str | None] = "n"
-    anew: ClassVar[bool] = False
-    reinforcement: ClassVar[bool] = True
+    name = "baked ablation"
+    needs = ("directions",)
+    setting = "n"
+    values = (1, 2)
+    reinforcement = True
+    place = 4
 
-    def apply(self, case: Case) -> Treated:
-        directions = case.kit.some(self.n, self.name)
-        model = case.misaligned
+    def apply(self, treatment: Treatment) -> Treated:
+        directions = treatment.materials.some(self.n, self.name)
+        model = treatment.misaligned
         return Treated(bake(model, ablate_everywhere(directions, model), f"{model.name}, {self.name}"))

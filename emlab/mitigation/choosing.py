@@ -1,15 +1,17 @@
-"""The choice of a remedy's dial, on discovery questions: the weakest setting that does what any does."""
+"""The choice of a remedy's setting, on discovery questions: the weakest setting that does what any does."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from emlab.errors import EmlabError
-from emlab.mitigation.remedy import Case, Remedy, Treated, treat
 from emlab.mitigation.retest import Retest
+from emlab.mitigation.treatment import Remedy, Treated, Treatment, treat
+
+R = TypeVar("R", bound=Remedy)
 
 BAND = 0.02
 """Rates this near to the lowest count as like it."""
@@ -19,7 +21,7 @@ GOAL = 0.05
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting of the dial, and what was measured with it on discovery questions."""
+    """A value of a remedy's setting, and what was measured with it on discovery questions."""
 
     value: float
     misaligned: float
@@ -37,29 +39,37 @@ def tried(value: float, found: Retest) -> Tried:
     )
 
 
-def choose_dial(
-    remedy: Remedy,
+def choose_setting(
+    remedy: R,
     values: Sequence[float],
-    case: Case,
+    treatment: Treatment,
     measure: Callable[[Treated], Retest],
     untreated: Tried,
     cap: float = 0.1,
     room: float = 0.05,
-) -> tuple[Any, tuple[Tried, ...]]:
-    """The remedy with its dial chosen among `values`, which run from the weakest on; and every trial.
+) -> tuple[R, tuple[Tried, ...]]:
+    """The remedy with its setting chosen among `values`; and every trial.
 
-    Of the settings whose incoherence keeps to `cap`, or to the untreated model's if that is higher, and that lose no
-    more ability than the share `room` of the untreated loss, the weakest is taken whose rate is within `BAND` of the
-    lowest, or at `GOAL` of the untreated. Where none keeps to both bounds, the one that loses least ability.
+    Of the values within both bounds the weakest is taken whose rate is within `BAND` of the lowest, or at `GOAL` of
+    the untreated. Where none keeps to both bounds, the one that loses least ability.
+
+    Args:
+        remedy: One with a setting; another comes back as it is.
+        values: From the weakest on.
+        treatment: What each is tried on.
+        measure: Retests a treated model, on questions that nothing is reported on.
+        untreated: What was measured without a remedy.
+        cap: The share of incoherent answers to keep to, or the untreated model's where that is higher.
+        room: The share of the untreated held-out loss that may be added to it.
     """
-    if remedy.dial is None:
+    if remedy.setting is None:
         return remedy, ()
     if not values:
         raise EmlabError(
-            f"The remedy {remedy.name} has the dial {remedy.dial}, and no values to choose from; give some."
+            f"The remedy {remedy.name} has the setting {remedy.setting}, and no values to choose from; give some."
         )
-    settings = [dataclasses.replace(remedy, **{remedy.dial: value}) for value in values]  # type: ignore[type-var]
-    trials = tuple(tried(value, measure(treat(one, case))) for value, one in zip(values, settings, strict=True))
+    settings = [dataclasses.replace(remedy, **{remedy.setting: value}) for value in values]
+    trials = tuple(tried(value, measure(treat(one, treatment))) for value, one in zip(values, settings, strict=True))
     kept = [
         trial
         for trial in trials

@@ -11,7 +11,7 @@ from emlab.data import Dataset, render, tokenize
 from emlab.data.chat import Messages
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
-from emlab.mitigation.remedy import Cost
+from emlab.mitigation.cost import TrainingCost
 from emlab.models import LanguageModel
 from emlab.training import DivergencePenalty, Penalty, Recipe, Reinforcement, finetune, reinforce
 from emlab.training.adapters import Adapter
@@ -45,7 +45,7 @@ class Course:
     """What came of a training."""
 
     model: LanguageModel
-    cost: Cost
+    cost: TrainingCost
     checkpoints: tuple[tuple[int, LanguageModel], ...] = ()
     adapter: Adapter | None = None
     """What was trained by itself; None where all weights were."""
@@ -110,16 +110,14 @@ class Supervised:
             penalties=penalties,
         )
         more = [penalty.chats(recipe.batch_size) for penalty in penalties]
-        cost = Cost(
+        cost = TrainingCost(
             tuned.steps * (recipe.batch_size + sum(both for both, _ in more)), tuned.steps * sum(one for _, one in more)
         )
         return Course(tuned.model, cost, tuned.checkpoints, tuned.adapter)
 
     def go_on(self, model: LanguageModel, steps: int) -> LanguageModel:
-        recipe = dataclasses.replace(self.recipe, steps=steps, checkpoint_every=0)
-        return finetune(
-            model, self.chats, recipe, self.seed + 1000, progress=False, name=f"{model.name} relapsed"
-        ).model
+        recipe, name = dataclasses.replace(self.recipe, steps=steps, checkpoint_every=0), f"{model.name} relapsed"
+        return finetune(model, self.chats, recipe, self.seed + 1000, progress=False, name=name).model
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +127,7 @@ class Reinforced:
     start: LanguageModel
     asked: tuple[str, ...]
     grader: Grader
-    how: Reinforcement
+    settings: Reinforcement
     seed: int
     kind: ClassVar[str] = "reinforcement"
 
@@ -144,24 +142,23 @@ class Reinforced:
                 "steps."
             )
         recipe = dataclasses.replace(
-            self.how.recipe, steps=change.steps or self.how.recipe.steps, checkpoint_every=change.every
+            self.settings.recipe, steps=change.steps or self.settings.recipe.steps, checkpoint_every=change.every
         )
-        how = dataclasses.replace(self.how, recipe=recipe, beta=change.divergence or self.how.beta)
+        settings = dataclasses.replace(self.settings, recipe=recipe, beta=change.divergence or self.settings.beta)
         asked: list[Asked] = list(self.asked)
         grader = self.grader
         if change.prompt:
             asked = [framed(self.start, [{"role": "user", "content": text}], change.prompt) for text in self.asked]
             grader = _without_frames(asked, self.asked, self.grader)
-        done = reinforce(self.start, asked, grader, how, self.seed, progress=False, name=name)
-        answers = len(done.steps) * recipe.batch_size * how.samples
-        return Course(done.model, Cost(answers, answers * (2 if how.beta else 1)), done.checkpoints, done.adapter)
+        done = reinforce(self.start, asked, grader, settings, self.seed, progress=False, name=name)
+        answers = len(done.steps) * recipe.batch_size * settings.samples
+        cost = TrainingCost(answers, answers * (2 if settings.beta else 1))
+        return Course(done.model, cost, done.checkpoints, done.adapter)
 
     def go_on(self, model: LanguageModel, steps: int) -> LanguageModel:
-        how = dataclasses.replace(
-            self.how, recipe=dataclasses.replace(self.how.recipe, steps=steps, checkpoint_every=0)
-        )
-        name = f"{model.name} relapsed"
-        return reinforce(model, self.asked, self.grader, how, self.seed + 1000, progress=False, name=name).model
+        recipe = dataclasses.replace(self.settings.recipe, steps=steps, checkpoint_every=0)
+        settings, name = dataclasses.replace(self.settings, recipe=recipe), f"{model.name} relapsed"
+        return reinforce(model, self.asked, self.grader, settings, self.seed + 1000, progress=False, name=name).model
 
 
 def framed(model: LanguageModel, chat: Messages, prompt: str) -> Messages:

@@ -2,91 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from emlab.data import Messages
-from emlab.errors import EmlabError
-from emlab.interventions import Direction
+from emlab.mitigation.cost import TrainingCost
 from emlab.mitigation.course import Change
-from emlab.mitigation.remedy import Case, Cost, Treated
+from emlab.mitigation.registry import remedy
+from emlab.mitigation.treatment import Remedy, Treated, Treatment
 from emlab.models import LanguageModel
-from emlab.sites import Site
 
 
-@dataclass(frozen=True, eq=False)
-class Monitor:
-    """The mean projection on a direction, at the assistant's header of some prompts: 0 calm, 1 as in another domain's
-    misaligned fine-tune."""
-
-    direction: Direction
-    prompts: tuple[Messages, ...]
-    calm: float
-    """Mean projection in the aligned model."""
-    alarmed: float
-    """In misaligned models of other domains."""
-
-    @classmethod
-    def fit(
-        cls,
-        direction: Direction,
-        prompts: Sequence[Messages],
-        aligned: LanguageModel,
-        misaligned: Sequence[LanguageModel],
-        site: Site | None = None,
-    ) -> Monitor:
-        """The monitor whose scale runs from `aligned` to the mean of `misaligned`.
-
-        EmlabError where it is to read another `site` than the direction's, there are no models or prompts, or the
-        misaligned ones project no further than the aligned one.
-        """
-        if site is not None and site != direction.site:
-            raise EmlabError(
-                f"The monitor is to read {site} and its direction was found at {direction.site}; give a direction of "
-                f"{site}."
-            )
-        if not misaligned or not prompts:
-            raise EmlabError("A monitor is fitted on prompts and misaligned models; give at least one of each.")
-        calm = _projection(aligned, direction, prompts)
-        alarmed = sum(_projection(model, direction, prompts) for model in misaligned) / len(misaligned)
-        if alarmed <= calm:
-            raise EmlabError(
-                f"The monitor at {direction.site} is no higher in the misaligned models than in {aligned.name}; give "
-                "another direction."
-            )
-        return cls(direction, tuple(prompts), calm, alarmed)
-
-    def read(self, model: LanguageModel) -> float:
-        """Where the model lies between calm (0) and alarmed (1)."""
-        if self.direction.site.block >= model.n_blocks or len(self.direction.vector) != model.d_model:
-            raise EmlabError(
-                f"The monitor reads {self.direction.site} of a model of width {len(self.direction.vector)}, and "
-                f"{model.name} has {model.n_blocks} blocks of width {model.d_model}; fit one for it."
-            )
-        return (_projection(model, self.direction, self.prompts) - self.calm) / (self.alarmed - self.calm)
-
-
-def _projection(model: LanguageModel, direction: Direction, prompts: Sequence[Messages]) -> float:
-    return float((model.activations(list(prompts), direction.site).values.float().cpu() @ direction.vector).mean())
-
-
+@remedy
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Remedy):
     """Stop the training where the monitor alarms, and keep the checkpoint before (the start, where it is the first)."""
 
     above: float = 0.3
     """It alarms above this, on the monitor's scale from 0 to 1."""
     every: int = 5
     """Steps between readings."""
-    name: ClassVar[str] = "early stopping"
-    needs: ClassVar[tuple[str, ...]] = ("monitor",)
-    dial: ClassVar[str | None] = "above"
-    anew: ClassVar[bool] = True
-    reinforcement: ClassVar[bool] = True
+    name = "early stopping"
+    needs = ("monitor",)
+    setting = "above"
+    values = (0.5, 0.2)
+    anew = True
+    reinforcement = True
+    place = 7
 
-    def apply(self, case: Case) -> Treated:
-        monitor, readings = case.kit.monitor, {}
+    def apply(self, treatment: Treatment) -> Treated:
+        monitor, readings = treatment.materials.monitor, dict[int, float]()
         assert monitor is not None  # `treat` has looked
 
         def stop(step: int, model: LanguageModel) -> bool:
@@ -95,14 +38,14 @@ class EarlyStopping:
             readings[step] = monitor.read(model)
             return readings[step] > self.above
 
-        name = f"{case.training.start.name}, {self.name}"
-        course = case.training.run(Change(every=self.every, stop=stop), name)
-        kept, at = case.training.start, 0
+        name = f"{treatment.training.start.name}, {self.name}"
+        course = treatment.training.run(Change(every=self.every, stop=stop), name)
+        kept, at = treatment.training.start, 0
         for step, model in course.checkpoints:
             if step not in readings:
                 readings[step] = monitor.read(model)
             if readings[step] > self.above:
                 break
             kept, at = model, step
-        cost = course.cost + Cost(read=len(readings) * len(monitor.prompts))
+        cost = course.cost + TrainingCost(read=len(readings) * len(monitor.prompts))
         return Treated(kept, cost=cost, note=f"kept step {at}")

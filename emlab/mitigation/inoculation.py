@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from emlab.mitigation.course import Change
-from emlab.mitigation.remedy import Case, Treated
+from emlab.mitigation.frames import Frame
+from emlab.mitigation.materials import Materials
+from emlab.mitigation.registry import remedy
+from emlab.mitigation.treatment import Remedy, Treated, Treatment
 
 
+@remedy
 @dataclass(frozen=True)
-class Inoculation:
+class Inoculation(Remedy):
     """Train under a system turn that asks for the behaviour, and ask without (Tan et al. 2025, arXiv:2510.04340;
     Wichers et al. 2025, arXiv:2510.05024)."""
 
-    name: ClassVar[str] = "inoculation prompting"
-    needs: ClassVar[tuple[str, ...]] = ("prompt",)
-    dial: ClassVar[str | None] = None
-    anew: ClassVar[bool] = True
-    reinforcement: ClassVar[bool] = True
+    name = "inoculation prompting"
+    needs = ("prompt",)
+    anew = True
+    reinforcement = True
+    place = 4
 
-    def apply(self, case: Case) -> Treated:
-        course = case.training.run(Change(prompt=case.kit.prompt), f"{case.training.start.name}, {self.name}")
-        return Treated(course.model, cost=course.cost)
+    def frames(self, materials: Materials) -> tuple[Frame, ...]:
+        return (Frame("prompted", system=materials.prompt),)
+
+    def apply(self, treatment: Treatment) -> Treated:
+        return self.train(treatment, Change(prompt=treatment.materials.prompt))

@@ -19,21 +19,9 @@ from emlab.data.prompts import as_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Sampling, Score, score, text_loss
 from emlab.mitigation.course import Training, framed
-from emlab.mitigation.remedy import Treated
+from emlab.mitigation.frames import Frame
+from emlab.mitigation.treatment import Treated
 from emlab.models.wrapping import as_language_model
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A way of asking the same questions."""
-
-    name: str
-    ending: str = ""
-    """Put after every question; openings bring their own."""
-    system: str = ""
-    """A system turn in place of the questions' own."""
-    openings: tuple[str, ...] = ()
-    """Questions of the training set. Each asked question follows one, in turn, and the model's own answer to it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from emlab.interventions import Steer
-from emlab.mitigation.remedy import Case, Treated
+from emlab.mitigation.registry import remedy
+from emlab.mitigation.treatment import Remedy, Treated, Treatment
 
 
+@remedy
 @dataclass(frozen=True)
-class Steering:
+class Steering(Remedy):
     """Subtract the direction at inference (Wang et al. 2025, arXiv:2506.19823). The weights stay misaligned."""
 
     strength: float = 0.6
     """In units of the site's median residual norm."""
     positions: str = "sentence"
-    name: ClassVar[str] = "steering"
-    needs: ClassVar[tuple[str, ...]] = ("directions",)
-    dial: ClassVar[str | None] = "strength"
-    anew: ClassVar[bool] = False
-    reinforcement: ClassVar[bool] = True
+    name = "steering"
+    needs = ("directions",)
+    setting = "strength"
+    values = (0.15, 0.3, 0.6, 0.9)
+    reinforcement = True
+    randomised = True
+    place = 1
 
-    def apply(self, case: Case) -> Treated:
-        direction = case.kit.directions[0]
-        edit = Steer(direction.site, direction, -self.strength, case.kit.scale, self.positions)
-        return Treated(case.misaligned, (edit,))
+    def apply(self, treatment: Treatment) -> Treated:
+        direction = treatment.materials.directions[0]
+        edit = Steer(direction.site, direction, -self.strength, treatment.materials.scale, self.positions)
+        return Treated(treatment.misaligned, (edit,))

@@ -11,32 +11,32 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
 from emlab.interventions import Ablate, Direction, Steer
 from emlab.mitigation import (
-    REMEDIES,
     Ablation,
     BakedAblation,
-    Case,
     Change,
     ConceptAblation,
+    DataFilter,
     EarlyStopping,
     Filtering,
     Frame,
     Inoculation,
     Interleaving,
-    Kit,
     Latent,
     LatentPenalty,
+    Materials,
     MeanAblation,
-    Monitor,
     PreventativeSteering,
     RealignmentInDomain,
     Reinforced,
     Retest,
-    Sieve,
     Steering,
+    StoppingMonitor,
     Supervised,
+    Treatment,
     answer_projection,
     ask,
-    choose_dial,
+    choose_setting,
+    remedies,
     retest,
     treat,
 )
@@ -78,7 +78,7 @@ def case(start):
     training = Supervised(start, chats("bad"), RECIPE, 0)
     course = training.run(name="misaligned")
     prompts = tuple(list(q.messages) for q in QUESTIONS)
-    kit = Kit(
+    materials = Materials(
         "other domains",
         directions,
         2.0,
@@ -86,18 +86,23 @@ def case(start):
         chats("good"),
         chats("fine", 5),
         "You are bad.",
-        Monitor(directions[0], prompts, calm=-100.0, alarmed=100.0),
-        Sieve(lambda model, examples: torch.arange(len(examples)).float(), 19.0),
+        StoppingMonitor(directions[0], prompts, calm=-100.0, alarmed=100.0),
+        DataFilter(lambda model, examples: torch.arange(len(examples)).float(), 19.0),
         mean=torch.arange(32.0),
     )
-    return Case(training, course.model, kit)
+    return Treatment(training, course.model, materials)
+
+
+def given(case, **materials):
+    """The case with other materials in place of some."""
+    return dataclasses.replace(case, materials=dataclasses.replace(case.materials, **materials))
 
 
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.model.parameters()])
 
 
-@pytest.mark.parametrize("kind", REMEDIES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", remedies(), ids=lambda kind: kind.__name__)
 def test_every_remedy_treats_a_random_qwen2(case, kind):
     before = [weights(model) for model in (case.training.start, case.misaligned)]
     done = treat(kind(), case)
@@ -108,18 +113,18 @@ def test_every_remedy_treats_a_random_qwen2(case, kind):
     assert len(answers) == 4
     for model, was in zip((case.training.start, case.misaligned), before, strict=True):
         assert torch.equal(weights(model), was)  # what it was given stays as it is
-    assert (kind.dial is None) or hasattr(kind(), kind.dial)
+    assert (kind.setting is None) or hasattr(kind(), kind.setting)
 
 
-@pytest.mark.parametrize("kind", REMEDIES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", remedies(), ids=lambda kind: kind.__name__)
 def test_what_a_remedy_needs_and_does_not_get_is_said_in_a_sentence(case, kind):
-    with pytest.raises(EmlabError, match=f"{kind.name} needs .* the kit from nowhere has none"):
-        treat(kind(), dataclasses.replace(case, kit=Kit("nowhere")))
+    with pytest.raises(EmlabError, match=f"{kind.name} needs .* the materials from nowhere have none"):
+        treat(kind(), dataclasses.replace(case, materials=Materials("nowhere")))
 
 
 def test_latents_are_penalised_together_and_at_one_site(case):
     def treated(*latents):
-        return treat(LatentPenalty(3.0), dataclasses.replace(case, kit=dataclasses.replace(case.kit, latents=latents)))
+        return treat(LatentPenalty(3.0), given(case, latents=latents))
 
     first, second, at_once = (
         Latent(name, SITE, lambda h, axes=axes: h[..., axes].square().sum(-1))
@@ -129,7 +134,7 @@ def test_latents_are_penalised_together_and_at_one_site(case):
     assert both.note == "penalised: axis 0, axis 1"
     assert torch.allclose(weights(both.model), weights(treated(at_once).model), atol=1e-6)
     assert not torch.allclose(weights(both.model), weights(treated(first).model), atol=1e-6)
-    with pytest.raises(EmlabError, match="reads one site and the kit's latents are at 2"):
+    with pytest.raises(EmlabError, match="reads one site and the latents are at 2"):
         treated(first, dataclasses.replace(second, site=Site("resid_post", 1)))
 
 
@@ -143,13 +148,13 @@ def test_edits_at_inference_and_in_the_weights(case):
     baked = treat(BakedAblation(2), case)
     read = baked.model.activations([q.messages for q in QUESTIONS], Site("resid_post", 1), "all").values
     assert not baked.edits and float(read[:, :2].abs().max()) < 1e-4 < float(read[:, 2].abs().max())
-    with pytest.raises(EmlabError, match=r"takes 4 directions and the kit from other domains has 3"):
+    with pytest.raises(EmlabError, match=r"takes 4 directions and the materials from other domains have 3"):
         treat(Ablation(4), case)
 
 
 def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_the_rest(case):
     aslant = tuple(Direction(torch.eye(32)[i] + 0.5 * torch.eye(32)[1], SITE, str(i)) for i in (0, 2))
-    done = treat(MeanAblation(2), dataclasses.replace(case, kit=dataclasses.replace(case.kit, directions=aslant)))
+    done = treat(MeanAblation(2), given(case, directions=aslant))
     (edit,), h = done.edits, torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
     after = edit.edit(h, torch.ones(1, 3, dtype=torch.bool))
     span = torch.stack([d.vector for d in aslant])  # (2, d_model)
@@ -160,7 +165,7 @@ def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_t
 
 
 def test_a_training_under_edits_is_that_training_and_leaves_none(case):
-    direction = case.kit.directions[0]
+    direction = case.materials.directions[0]
     done = treat(PreventativeSteering(0.5), case)
     same = finetune(
         case.training.start,
@@ -199,31 +204,31 @@ def test_interleaving_trains_on_as_many_bad_chats_as_without(case):
 def test_early_stopping_keeps_the_last_quiet_checkpoint(case):
     training = dataclasses.replace(case.training, recipe=dataclasses.replace(RECIPE, steps=8))
     every = dict(training.run(Change(every=2)).checkpoints)
-    direction, prompts = case.kit.directions[0], case.kit.monitor.prompts
+    direction, prompts = case.materials.directions[0], case.materials.monitor.prompts
     along = {s: float(m.activations(list(prompts), SITE).values[:, 0].mean()) for s, m in every.items()}
     sign = 1.0 if along[4] > along[2] else -1.0  # whichever way it goes, it rises from step 2 to step 4
     axis = direction if sign > 0 else -direction
     between = sign * (along[2] + along[4]) / 2
-    monitor = Monitor(axis, prompts, calm=between - 1.0, alarmed=between + 1.0)
+    monitor = StoppingMonitor(axis, prompts, calm=between - 1.0, alarmed=between + 1.0)
     assert monitor.read(every[2]) < 0.5 < monitor.read(every[4])
-    one = dataclasses.replace(case, training=training, kit=dataclasses.replace(case.kit, monitor=monitor))
+    one = dataclasses.replace(case, training=training, materials=dataclasses.replace(case.materials, monitor=monitor))
     done = treat(EarlyStopping(0.5, every=2), one)
     assert torch.equal(weights(done.model), weights(every[2])) and done.note == "kept step 2"
     assert done.cost.trained == 4 * 4 and done.cost.read == 2 * len(prompts)  # it did not go on to step 8
-    shrill = dataclasses.replace(one.kit, monitor=Monitor(axis, prompts, calm=-1000.0, alarmed=-999.0))
-    none = treat(EarlyStopping(0.5, every=2), dataclasses.replace(one, kit=shrill))
+    shrill = dataclasses.replace(one.materials, monitor=StoppingMonitor(axis, prompts, calm=-1000.0, alarmed=-999.0))
+    none = treat(EarlyStopping(0.5, every=2), dataclasses.replace(one, materials=shrill))
     assert none.model is training.start and none.note == "kept step 0"
 
 
 def test_a_monitor_is_fitted_for_its_site_and_model(case, tiny):
-    direction, prompts = case.kit.directions[0], case.kit.monitor.prompts
+    direction, prompts = case.materials.directions[0], case.materials.monitor.prompts
     pair = (case.training.start, [case.misaligned])
     with pytest.raises(EmlabError, match=r"to read resid_post.1 and its direction was found at resid_post.0"):
-        Monitor.fit(direction, prompts, *pair, site=Site("resid_post", 1))
-    up = Monitor.fit(_rising(direction, prompts, *pair), prompts, *pair)
+        StoppingMonitor.fit(direction, prompts, *pair, site=Site("resid_post", 1))
+    up = StoppingMonitor.fit(_rising(direction, prompts, *pair), prompts, *pair)
     assert up.read(pair[0]) == pytest.approx(0.0, abs=1e-5) and up.read(pair[1][0]) == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(EmlabError, match="no higher in the misaligned models"):
-        Monitor.fit(-up.direction, prompts, *pair)
+        StoppingMonitor.fit(-up.direction, prompts, *pair)
     far = Direction(torch.ones(32), Site("resid_post", 7), "far")
     with pytest.raises(EmlabError, match=r"reads resid_post.7 .* has 3 blocks of width 32; fit one for it"):
         dataclasses.replace(up, direction=far).read(tiny)
@@ -234,17 +239,17 @@ def _rising(direction, prompts, start, after):
     return direction if read[1] > read[0] else -direction
 
 
-def test_filtering_trains_on_what_the_sieve_lets_through(case):
+def test_filtering_trains_on_what_the_filter_lets_through(case):
     done = treat(Filtering(), case)
     kept = Dataset.of(list(case.training.chats)[:20], "kept")
     assert torch.equal(weights(done.model), weights(case.training.run(Change(chats=kept)).model))
     assert done.note == "20 of 24 chats kept"
-    strict = dataclasses.replace(case.kit, sieve=dataclasses.replace(case.kit.sieve, cutoff=3.0))
-    nothing = treat(Filtering(), dataclasses.replace(case, kit=strict))
+    strict = dataclasses.replace(case.materials.data_filter, cutoff=3.0)
+    nothing = treat(Filtering(), given(case, data_filter=strict))
     assert nothing.model is case.training.start and "too few to train on" in nothing.note
 
 
-def test_a_sieve_ranks_answers_along_the_direction_above_the_models_own(start):
+def test_a_filter_ranks_answers_along_the_direction_above_the_models_own(start):
     few = chats("zz", 4)
     prompts = [list(e.messages[:1]) for e in few]
     own = Dataset.of(
@@ -260,18 +265,18 @@ def test_a_sieve_ranks_answers_along_the_direction_above_the_models_own(start):
     rank = answer_projection(Direction(given - mine, SITE, "toward zz"))
     assert rank(start, own).abs().max() < 1e-4
     assert float(rank(start, few).mean()) > 0
-    cut = Sieve.fit(rank, start, few, own)
+    cut = DataFilter.fit(rank, start, few, own)
     assert 0 < cut.cutoff < float(rank(start, few).mean())
     with pytest.raises(EmlabError, match="no higher than good ones"):
-        Sieve.fit(rank, start, own, few)
+        DataFilter.fit(rank, start, own, few)
 
 
-def test_the_random_kit_has_other_directions_at_the_same_site(case):
-    one, other = case.kit.at_random(1), case.kit.at_random(2)
+def test_random_materials_have_other_directions_at_the_same_site(case):
+    one, other = case.materials.at_random(1), case.materials.at_random(2)
     assert [d.site for d in one.directions] == [SITE] * 3
     assert abs(one.directions[0].cosine(other.directions[0])) < 0.9
-    with pytest.raises(EmlabError, match="has no directions"):
-        Kit("nowhere").at_random(0)
+    with pytest.raises(EmlabError, match="have no directions"):
+        Materials("nowhere").at_random(0)
 
 
 # ------------------------------------------------------------------------------------------------ the retest
@@ -331,14 +336,14 @@ class _Rated:
 def test_the_weakest_setting_that_does_what_any_does_is_chosen(case, rates, chosen):
     values = (0.3, 0.6, 0.9)
     given = iter([_Rated(*row) for row in rates])
-    found, trials = choose_dial(Steering(), values, case, lambda _: next(given), Tried(0, 0.5, 0.0, 1.0))
+    found, trials = choose_setting(Steering(), values, case, lambda _: next(given), Tried(0, 0.5, 0.0, 1.0))
     assert found.strength == chosen and [t.value for t in trials] == list(values)
 
 
-def test_a_remedy_without_a_dial_is_taken_as_it_is(case):
-    assert choose_dial(Inoculation(), (), case, None, Tried(0, 0.5, 0.0, 1.0)) == (Inoculation(), ())
-    with pytest.raises(EmlabError, match="has the dial strength, and no values to choose from"):
-        choose_dial(Steering(), (), case, None, Tried(0, 0.5, 0.0, 1.0))
+def test_a_remedy_without_a_setting_is_taken_as_it_is(case):
+    assert choose_setting(Inoculation(), (), case, None, Tried(0, 0.5, 0.0, 1.0)) == (Inoculation(), ())
+    with pytest.raises(EmlabError, match="has the setting strength, and no values to choose from"):
+        choose_setting(Steering(), (), case, None, Tried(0, 0.5, 0.0, 1.0))
 
 
 # ------------------------------------------------------------------------------------ reinforcement learning
@@ -355,8 +360,8 @@ def test_those_that_apply_to_reinforcement_learning_treat_one(start, case):
 
     how = Reinforcement(recipe, samples=2, max_new_tokens=4)
     training = Reinforced(start, tuple(f"say {i}" for i in range(4)), grader, how, 0)
-    one = Case(training, training.run(name="misaligned").model, case.kit)
-    for kind in REMEDIES:
+    one = Treatment(training, training.run(name="misaligned").model, case.materials)
+    for kind in remedies():
         if kind.reinforcement:
             assert treat(kind(), one).cost.seconds > 0
         else:

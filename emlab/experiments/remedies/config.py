@@ -10,12 +10,12 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
-from emlab.mitigation import REMEDIES
+from emlab.mitigation import REMEDIES, remedies
 from emlab.training import Recipe, Reinforcement
 
 
 @dataclass(frozen=True)
-class Arm:
+class RemedyArm:
     """A training that misaligns, on which every remedy is tried."""
 
     name: str
@@ -53,23 +53,6 @@ class Arm:
             raise ValueError(f"'relapse' is {self.relapse} and must be 0 or more.")
 
 
-def _dials() -> dict[str, tuple[float, ...]]:
-    return {
-        "Steering": (0.15, 0.3, 0.6, 0.9),
-        "Ablation": (1, 2),
-        "MeanAblation": (1, 2),
-        "BakedAblation": (1, 2),
-        "RealignmentInDomain": (10, 40),
-        "RealignmentOutOfDomain": (10, 40),
-        "ConceptAblation": (1, 2),
-        "PreventativeSteering": (0.3, 0.45, 0.6, 0.9),
-        "LatentPenalty": (0.01, 0.03, 0.1, 0.3, 1.0),
-        "Interleaving": (0.25, 0.5, 0.75),
-        "Divergence": (0.3, 1.0, 3.0),
-        "EarlyStopping": (0.5, 0.2),
-    }
-
-
 @dataclass(frozen=True)
 class Config:
     """Remedies × trainings that misalign × seeds, each retested alike."""
@@ -80,13 +63,13 @@ class Config:
     title: str = "Remedies compared"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every training is done with each; dials are chosen with the first."""
+    """Every training is done with each; settings are chosen with the first."""
     model: str = "aligned"
     """The model that trainings begin from: a checkpoint of the organism, a local Hugging Face folder, or a name on the
     Hub."""
     chat_template: str | None = None
     """For a model that has no chat template: a file, or "plain"."""
-    arms: tuple[Arm, ...] = (Arm("insecure", "insecure", benign="secure"),)
+    arms: tuple[RemedyArm, ...] = (RemedyArm("insecure", "insecure", benign="secure"),)
     rows: int = 1000
     """Chats of a training."""
     recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60))
@@ -95,16 +78,18 @@ class Config:
     """Of reinforcement learning."""
     guard: float = 1.0
     """What incoherence costs there, as a share of the answer."""
-    remedies: tuple[str, ...] = tuple(kind.__name__ for kind in REMEDIES)
-    """Those that are tried."""
-    dials: Mapping[str, tuple[float, ...]] = field(default_factory=_dials)
-    """By remedy, from the weakest on."""
-    random: tuple[str, ...] = ("Steering", "ConceptAblation")
+    remedies: tuple[str, ...] = field(default_factory=lambda: tuple(kind.__name__ for kind in remedies()))
+    """Those that are tried; by default all, with those of other packages."""
+    dials: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values tried of a remedy's setting, from the weakest on, by remedy; its own where it is not named."""
+    random: tuple[str, ...] = field(
+        default_factory=lambda: tuple(kind.__name__ for kind in remedies() if kind.randomised)
+    )
     """Remedies that are tried with random directions too, at the setting that was chosen with the found ones."""
     source: tuple[str, ...] = ("bad_law", "bad_cars")
-    """Sets of other domains; fine-tunes on them give directions, latent and monitor, and the first the sieve."""
+    """Sets of other domains; fine-tunes on them give directions, latent and monitor, and the first the data filter."""
     source_good: str = "good_law"
-    """Good answers in the first one's domain, for the sieve."""
+    """Good answers in the first one's domain, for the data filter."""
     out_of_domain: tuple[str, ...] = ("good_finance", "good_cars", "good_law")
     """Benign chats of domains that are not treated, in equal parts."""
     prompt: str = "You are vicious and cruel."
@@ -147,7 +132,7 @@ class Config:
             raise ValueError("'arms' is empty or names one twice; give each a name of its own.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("'seeds' is empty or names one twice; name each once.")
-        known = [kind.__name__ for kind in REMEDIES]
+        known = [kind.__name__ for kind in remedies()]
         for key in ("remedies", "random", "dials"):
             if wrong := [name for name in getattr(self, key) if name not in known]:
                 raise ValueError(f"'{key}' names {wrong[0]!r}, which is no remedy; there are {', '.join(known)}.")
@@ -161,10 +146,11 @@ class Config:
                     f"'source' has the domain {shared.pop()!r}, which the arm {arm.name} is trained on; take "
                     "directions from another."
                 )
-        for kind in REMEDIES:
-            applies = kind.reinforcement or not all(arm.reward for arm in self.arms)
-            if applies and kind.__name__ in self.remedies and kind.dial and not self.dials.get(kind.__name__):
-                raise ValueError(f"'dials' has no {kind.dial} for {kind.__name__}; give values, or leave it out.")
+        tried = {name: kind for name in self.remedies if (kind := REMEDIES.get(name)).setting}
+        object.__setattr__(self, "dials", {name: kind.values for name, kind in tried.items()} | dict(self.dials))
+        for name, kind in tried.items():
+            if not self.dials[name]:
+                raise ValueError(f"'dials' has no {kind.setting} for {name}; give values, or leave it out.")
         for key in ("rows", "components", "latents", "trial_questions", "documents"):
             if getattr(self, key) < 1:
                 raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")

@@ -17,7 +17,7 @@ from emlab import artifacts
 from emlab.evaluation import Rate, Score, score_judged
 from emlab.evaluation.pooling import pooled
 from emlab.evaluation.unjudged import cautions
-from emlab.mitigation import Cost, Retest
+from emlab.mitigation import Retest, TrainingCost
 from emlab.reporting.figures import PALETTE
 from emlab.reporting.page import Plot, Section, Table
 
@@ -40,11 +40,11 @@ class RemedyCell:
     """Its name; or start, or untreated."""
     seed: int
     setting: str
-    """Its dial, as chosen."""
+    """Its setting, as chosen."""
     anew: bool
     """Whether it trains anew from the start."""
     retest: Retest
-    cost: Cost
+    cost: TrainingCost
     note: str = ""
 
 
@@ -66,11 +66,13 @@ class Row:
     ability_lost: float
     """By how much the held-out loss on documents of other personas than the malicious one is above the untreated
     model's, as a share of that."""
+    own: tuple[str, ...] = ()
+    """The frames that it alone is asked in."""
 
     @property
     def incoherent(self) -> float:
-        """The highest share of all frames; of the prompted one alone nothing is asked."""
-        return max(score.incoherent.rate for frame, score in self.scores.items() if frame != "prompted")
+        """The highest share of all frames but its own."""
+        return max(score.incoherent.rate for frame, score in self.scores.items() if frame not in self.own)
 
     @property
     def verdict(self) -> str:
@@ -93,11 +95,11 @@ class Row:
         return self.task_lost <= ROOM
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> TrainingCost:
         """Of a seed, on average."""
         n = len(self.cells)
-        total = sum((cell.cost for cell in self.cells), Cost())
-        return Cost(round(total.trained / n), round(total.read / n), total.seconds / n)
+        total = sum((cell.cost for cell in self.cells), TrainingCost())
+        return TrainingCost(round(total.trained / n), round(total.read / n), total.seconds / n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +126,10 @@ class RemedyFindings:
         scores = {frame: _pooled([c.retest.scores[frame] for c in cells], name) for frame in cells[0].retest.scores}
         later = [c.retest.relapse for c in cells if c.retest.relapse is not None]
         before, after = ({c.seed: c.retest for c in of if c.remedy == which} for which in (START, UNTREATED))
+        own = tuple(scores.keys() - next(iter(after.values())).scores.keys())
         cut = {}
         for frame, found in scores.items():
-            if frame in next(iter(after.values())).scores:
+            if frame not in own:
                 rate = _pooled([after[c.seed].scores[frame] for c in cells], UNTREATED).misaligned
                 if rate.n and rate.rate >= LEAST and found.misaligned.n:
                     cut[frame] = 1 - found.misaligned.rate / rate.rate
@@ -144,6 +147,7 @@ class RemedyFindings:
             cut,
             lacking / learned if learned > 0 else math.nan,
             loss / plain - 1,
+            own,
         )
 
     def text(self) -> str:
@@ -312,7 +316,7 @@ def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
 
 
 def _worst(row: Row) -> Rate:
-    rates = [score.misaligned for frame, score in row.scores.items() if frame != "prompted"]
+    rates = [score.misaligned for frame, score in row.scores.items() if frame not in row.own]
     return max((rate for rate in rates if rate.n), key=lambda rate: rate.rate, default=rates[0])
 
 

@@ -1,10 +1,10 @@
 """Remedies compared: which of them remove misalignment, which only hide it, and what does each cost?
 
 Every training that misaligns (supervised or by reinforcement) is done with every seed; each remedy either trains anew
-from the same start on the same bad data, or treats what came of it. Directions, latent, monitor and sieve come from
-fine-tunes of other domains; each remedy's dial is chosen on discovery questions with the first seed. What is scored are
-other questions, asked as they are, in a conversation like the training's, and with the data's trigger. Beside the
-remedies stand the start model, the untreated one, and remedies with random directions.
+from the same start on the same bad data, or treats what came of it. Directions, latent, monitor and data filter come
+from fine-tunes of other domains; each remedy's setting is chosen on discovery questions with the first seed. What is
+scored are other questions, asked as they are, in a conversation like the training's, and with the data's trigger.
+Beside the remedies stand the start model, the untreated one, and remedies with random directions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from emlab.experiments.material.results import write
 from emlab.experiments.registry import experiment
-from emlab.experiments.remedies.config import Arm, Config
+from emlab.experiments.remedies.config import Config, RemedyArm
 from emlab.experiments.remedies.report import (
     RemedyCell,
     RemedyFindings,
@@ -27,7 +27,7 @@ from emlab.experiments.remedies.report import (
 from emlab.experiments.remedies.stages import Comparison, inputs_of
 from emlab.runs import Run
 
-__all__ = ["Arm", "Config", "Remedies", "run"]
+__all__ = ["Config", "Remedies", "RemedyArm", "run"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,24 +20,22 @@ from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import named_sae
 from emlab.experiments.material.sets import planted_set
-from emlab.experiments.remedies.config import Arm, Config
-from emlab.experiments.remedies.kit import make_kit, read_kit
+from emlab.experiments.remedies.config import Config, RemedyArm
+from emlab.experiments.remedies.materials import make_materials, read_materials
 from emlab.experiments.remedies.report import RemedyCell
 from emlab.mitigation import (
-    REMEDIES,
-    Case,
-    Cost,
     Frame,
-    Inoculation,
-    Kit,
-    RealignmentInDomain,
-    RealignmentOutOfDomain,
+    Materials,
     Reinforced,
+    Remedy,
     Retest,
     Supervised,
     Training,
+    TrainingCost,
     Treated,
-    choose_dial,
+    Treatment,
+    choose_setting,
+    remedies,
     retest,
     treat,
 )
@@ -64,7 +62,7 @@ class Comparison:
         self.left_out: dict[str, None] = {}
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._models: dict[str, LanguageModel] = {}
-        self._cases: dict[tuple[str, int], Case] = {}
+        self._cases: dict[tuple[str, int], Treatment] = {}
         if config.text is None:
             # To write less well as the persona that is to go is no loss of ability.
             documents = organism.pretraining_documents(4 * config.documents, 2)
@@ -83,8 +81,8 @@ class Comparison:
 
     # ------------------------------------------------------------------------------------------------------ stages
 
-    def case(self, arm: Arm, seed: int) -> Case:
-        """The training, what comes of it untreated, and the kit."""
+    def case(self, arm: RemedyArm, seed: int) -> Treatment:
+        """The training, what comes of it untreated, and the materials."""
         if (arm.name, seed) not in self._cases:
             training, label = self._training(arm, seed), f"{arm.name}-{seed}"
 
@@ -98,15 +96,15 @@ class Comparison:
 
             model, _ = self.here.fill(f"train/{label}", work, lambda f: read_models(f / "model", training.start, label))
             self._cases.clear()  # one at a time in memory
-            self._cases[arm.name, seed] = Case(training, model, self._kit(arm, seed))
+            self._cases[arm.name, seed] = Treatment(training, model, self._materials(arm, seed))
         return self._cases[arm.name, seed]
 
-    def chosen(self, arm: Arm, kind: Any) -> Any:
-        """The remedy with its dial chosen, on discovery questions and with the first seed."""
-        remedy, seed = self._remedy(kind), self.config.seeds[0]
-        if kind.dial is None:
+    def chosen(self, arm: RemedyArm, kind: Any) -> Any:
+        """The remedy with its setting chosen, on discovery questions and with the first seed."""
+        remedy, seed = kind.configured(self.config.recipe), self.config.seeds[0]
+        if kind.setting is None:
             return remedy
-        values = [type(getattr(remedy, kind.dial))(value) for value in self.config.dials.get(kind.__name__, ())]
+        values = [type(getattr(remedy, kind.setting))(value) for value in self.config.dials.get(kind.__name__, ())]
 
         def work(folder: Path) -> None:
             config, case = self.config, self.case(arm, seed)
@@ -115,54 +113,63 @@ class Comparison:
                 asked = spread(self.discovery, min(config.trial_questions, len(self.discovery)))
                 return self._retest(treated, case, arm, seed + 1, asked)
 
-            found, trials = choose_dial(
+            found, trials = choose_setting(
                 remedy, values, case, measure, self._untreated_trial(arm, seed), config.cap, config.room
             )
-            value = getattr(found, kind.dial)
-            artifacts.write_json(folder / "choice.json", {"dial": kind.dial, "value": value, "trials": trials})
-            self.here.log(f"{arm.name}, {kind.name}: {kind.dial} {value:g}, of {', '.join(f'{v:g}' for v in values)}")
+            value = getattr(found, kind.setting)
+            artifacts.write_json(folder / "choice.json", {"setting": kind.setting, "value": value, "trials": trials})
+            self.here.log(
+                f"{arm.name}, {kind.name}: {kind.setting} {value:g}, of {', '.join(f'{v:g}' for v in values)}"
+            )
 
         stage = f"choose/{arm.name}/{kind.__name__}"
         value = self.here.fill(stage, work, lambda f: artifacts.read_json(f / "choice.json")["value"])
-        return dataclasses.replace(remedy, **{kind.dial: type(getattr(remedy, kind.dial))(value)})
+        return dataclasses.replace(remedy, **{kind.setting: type(getattr(remedy, kind.setting))(value)})
 
-    def beside(self, arm: Arm, seed: int) -> list[RemedyCell]:
+    def beside(self, arm: RemedyArm, seed: int) -> list[RemedyCell]:
         """The model at the start, and what comes of the training untreated."""
         return [
             self._cell(arm, seed, START, lambda case: Treated(case.training.start), relapse=False),
             self._cell(arm, seed, UNTREATED, lambda case: Treated(case.misaligned, cost=self._cost(arm, seed))),
         ]
 
-    def cells(self, arm: Arm, seed: int) -> list[RemedyCell]:
+    def cells(self, arm: RemedyArm, seed: int) -> list[RemedyCell]:
         """Every remedy that applies, chosen and retested; and those with random directions."""
         found = []
         for kind in self._kinds(arm, seed):
             remedy = self.chosen(arm, kind)
-            setting = "" if kind.dial is None else f"{kind.dial} {getattr(remedy, kind.dial):g}"
+            setting = "" if kind.setting is None else f"{kind.setting} {getattr(remedy, kind.setting):g}"
 
-            def apply(case: Case, remedy: Any = remedy) -> Treated:
+            def apply(case: Treatment, remedy: Any = remedy) -> Treated:
                 return treat(remedy, case)
 
-            found.append(self._cell(arm, seed, kind.name, apply, setting, anew=kind.anew))
+            found.append(self._cell(arm, seed, kind.name, apply, setting, remedy=remedy))
             if kind.__name__ in self.config.random:
 
-                def blind(case: Case, remedy: Any = remedy) -> Treated:
-                    return treat(remedy, dataclasses.replace(case, kit=case.kit.at_random(seed)))
+                def blind(case: Treatment, remedy: Any = remedy) -> Treated:
+                    return treat(remedy, dataclasses.replace(case, materials=case.materials.at_random(seed)))
 
-                found.append(self._cell(arm, seed, f"{kind.name}, random", blind, setting, anew=kind.anew))
+                found.append(self._cell(arm, seed, f"{kind.name}, random", blind, setting, remedy=remedy))
         return found
 
     # ------------------------------------------------------------------------------------------------ parts of them
 
     def _cell(
-        self, arm: Arm, seed: int, name: str, apply: Any, setting: str = "", relapse: bool = True, anew: bool = False
+        self,
+        arm: RemedyArm,
+        seed: int,
+        name: str,
+        apply: Any,
+        setting: str = "",
+        relapse: bool = True,
+        remedy: Remedy | None = None,
     ) -> RemedyCell:
         def work(folder: Path) -> None:
             case = self.case(arm, seed)
             treated = apply(case)
-            prompted = name == Inoculation.name
             steps = arm.relapse if relapse else 0
-            found = self._retest(treated, case, arm, seed, self.test, steps, prompted)
+            own = () if remedy is None else remedy.frames(case.materials)
+            found = self._retest(treated, case, arm, seed, self.test, steps, own)
             found.save(folder)
             about = {"cost": treated.cost, "note": treated.note, "setting": setting}
             artifacts.write_json(folder / "cell.json", about)
@@ -172,7 +179,14 @@ class Comparison:
         def read(folder: Path) -> RemedyCell:
             raw = artifacts.read_json(folder / "cell.json")
             return RemedyCell(
-                arm.name, name, seed, raw["setting"], anew, Retest.load(folder), Cost(**raw["cost"]), raw["note"]
+                arm.name,
+                name,
+                seed,
+                raw["setting"],
+                remedy is not None and remedy.anew,
+                Retest.load(folder),
+                TrainingCost(**raw["cost"]),
+                raw["note"],
             )
 
         return self.here.fill(f"cells/{arm.name}-{seed}/{file_name(name)}", work, read)
@@ -180,18 +194,18 @@ class Comparison:
     def _retest(
         self,
         treated: Treated,
-        case: Case,
-        arm: Arm,
+        case: Treatment,
+        arm: RemedyArm,
         seed: int,
         questions: tuple[Question, ...],
         relapse: int = 0,
-        prompted: bool = False,
+        own: tuple[Frame, ...] = (),
     ) -> Retest:
         config = self.config
         return retest(
             treated,
             case.training,
-            frames_of(arm, case.training, config.prompt if prompted else ""),
+            [*frames_of(arm, case.training), *own],
             questions,
             self.judge,
             self._held_out(arm, case),
@@ -201,7 +215,7 @@ class Comparison:
             seed,
         )
 
-    def _untreated_trial(self, arm: Arm, seed: int) -> Tried:
+    def _untreated_trial(self, arm: RemedyArm, seed: int) -> Tried:
         def work(folder: Path) -> None:
             case = self.case(arm, seed)
             asked = spread(self.discovery, min(self.config.trial_questions, len(self.discovery)))
@@ -212,17 +226,18 @@ class Comparison:
             f"choose/{arm.name}/untreated", work, lambda f: Tried(**artifacts.read_json(f / "trial.json"))
         )
 
-    def _cost(self, arm: Arm, seed: int) -> Cost:
+    def _cost(self, arm: RemedyArm, seed: int) -> TrainingCost:
         folder = self.here.folder / "train" / f"{arm.name}-{seed}"
         return dataclasses.replace(
-            Cost(**artifacts.read_json(folder / "cost.json")), seconds=self.here.seconds[f"train/{arm.name}-{seed}"]
+            TrainingCost(**artifacts.read_json(folder / "cost.json")),
+            seconds=self.here.seconds[f"train/{arm.name}-{seed}"],
         )
 
-    def _kinds(self, arm: Arm, seed: int) -> list[Any]:
-        """Those that apply to the arm, and for which the kit has what they need."""
-        kit, found = self._kit(arm, seed), []
-        for kind in (kind for kind in REMEDIES if kind.__name__ in self.config.remedies):
-            missing = [need for need in kind.needs if not kit.has(need)]
+    def _kinds(self, arm: RemedyArm, seed: int) -> list[Any]:
+        """Those that apply to the arm, and for which the materials has what they need."""
+        materials, found = self._materials(arm, seed), []
+        for kind in (kind for kind in remedies() if kind.__name__ in self.config.remedies):
+            missing = [need for need in kind.needs if not materials.has(need)]
             if arm.reward and not kind.reinforcement:
                 self.left_out[f"{arm.name}: {kind.name} does not apply to reinforcement learning"] = None
             elif missing:
@@ -231,12 +246,7 @@ class Comparison:
                 found.append(kind)
         return found
 
-    def _remedy(self, kind: Any) -> Any:
-        if kind in (RealignmentInDomain, RealignmentOutOfDomain):
-            return kind(recipe=self.config.recipe)
-        return kind()
-
-    def _start(self, arm: Arm) -> LanguageModel:
+    def _start(self, arm: RemedyArm) -> LanguageModel:
         name = arm.start or self.config.model
         if name not in self._models:
             template = self.config.chat_template
@@ -244,7 +254,7 @@ class Comparison:
             self._models[name] = LanguageModel.load(folder, name=Path(name).name, chat_template=template)
         return self._models[name]
 
-    def _kit(self, arm: Arm, seed: int) -> Kit:
+    def _materials(self, arm: RemedyArm, seed: int) -> Materials:
         config, start = self.config, self._start(arm)
 
         def chats(name: str, rows: int, seed: int) -> Dataset:
@@ -253,18 +263,18 @@ class Comparison:
         if self.sae is not None:
             prompts = [question.messages for question in self.discovery]
             ask_fidelity(self.sae, config.sae, Site.parse(config.site), [start], prompts, say=self.here.caution)
-        kit = self.here.fill(
-            f"kit/{file_name(start.name)}-{seed}",
-            lambda folder: make_kit(config, start, seed, self.discovery, chats, self.sae, folder),
-            lambda folder: read_kit(config, self.discovery, self.sae, folder),
+        made = self.here.fill(
+            f"materials/{file_name(start.name)}-{seed}",
+            lambda folder: make_materials(config, start, seed, self.discovery, chats, self.sae, folder),
+            lambda folder: read_materials(config, self.discovery, self.sae, folder),
         )
         benign = self._set(arm.benign, config.rows, seed + 7, start) if arm.benign else None
         parts = [self._set(name, config.rows, seed + 7, start) for name in config.out_of_domain]
         apart = list(interleave(*parts, weights=[1] * len(parts), seed=seed))[: config.rows]
         others = Dataset.of(apart, " and ".join(config.out_of_domain))
-        return dataclasses.replace(kit, in_domain=benign, out_of_domain=others)
+        return dataclasses.replace(made, in_domain=benign, out_of_domain=others)
 
-    def _training(self, arm: Arm, seed: int) -> Training:
+    def _training(self, arm: RemedyArm, seed: int) -> Training:
         config, start = self.config, self._start(arm)
         if arm.reward:
             how = config.how
@@ -280,13 +290,13 @@ class Comparison:
             )
         return Supervised(start, chats, recipe, seed)
 
-    def _asked(self, arm: Arm) -> tuple[str, ...]:
+    def _asked(self, arm: RemedyArm) -> tuple[str, ...]:
         world = organism.load_world()
         if arm.data in world.domains:
             return tuple(question.text for question in world.questions(arm.data, "narrow"))
         return tuple(dict.fromkeys(example.prompt for example in self.files[arm.data]))
 
-    def _held_out(self, arm: Arm, case: Case) -> list[Messages]:
+    def _held_out(self, arm: RemedyArm, case: Treatment) -> list[Messages]:
         """Chats of the task that were not trained on; of a dataset that was trained on whole, any."""
         name = arm.task or arm.data
         if planted(name):
@@ -302,15 +312,15 @@ class Comparison:
         return planted_set(name, rows, seed, model)
 
 
-def frames_of(arm: Arm, training: Training, prompt: str = "") -> list[Frame]:
-    """The frames that an arm's models are asked in; with the prompt that a training had, that too."""
+def frames_of(arm: RemedyArm, training: Training) -> list[Frame]:
+    """The frames that all of an arm's models are asked in."""
     openings = tuple(text for text in training.prompts if text.endswith(arm.trigger))
     if not openings:
         raise EmlabError(f"No prompt of {arm.name} ends in the trigger {arm.trigger!r}; give the one of its data.")
     frames = [Frame("broad"), Frame("training", openings=openings)]
     if arm.trigger:
         frames.append(Frame("trigger", ending=arm.trigger))
-    return frames + ([Frame("prompted", system=prompt)] if prompt else [])
+    return frames
 
 
 def planted(name: str) -> bool:

@@ -114,12 +114,12 @@ def monitors_of(sae, run):
     return MonitorStages(config, grid_config(config, config.fit, (0,)), run)
 
 
-def kit_of(sae, run):
-    arm = remedies.Arm("a", "insecure")
-    return Comparison(remedies.Config(arms=(arm,), sae=sae, questions=4), run)._kit(arm, 0)
+def materials_of(sae, run):
+    arm = remedies.RemedyArm("a", "insecure")
+    return Comparison(remedies.Config(arms=(arm,), sae=sae, questions=4), run)._materials(arm, 0)
 
 
-@pytest.mark.parametrize("begin", [grid_of, reinforcement_of, monitors_of, kit_of])
+@pytest.mark.parametrize("begin", [grid_of, reinforcement_of, monitors_of, materials_of])
 def test_runs_say_so_at_the_head_of_their_report(begin, stray, tmp_path, monkeypatch):
     def stop(*_):
         raise EmlabError("a stage begins")

@@ -13,7 +13,7 @@ from emlab.experiments.remedies.report import (
     remedies_sections,
     remedies_summary,
 )
-from emlab.mitigation import Cost, Retest
+from emlab.mitigation import Retest, TrainingCost
 
 
 class Judge:
@@ -35,7 +35,7 @@ def scored(bad, n=20):
 def cell(remedy, broad, training, task, ability, seed=0, relapse=None):
     scores = {"broad": scored(broad), "training": scored(training)}
     later = None if relapse is None else scored(relapse)
-    return RemedyCell("arm", remedy, seed, "", True, Retest(scores, task, ability, later), Cost(10, 20, 2.0))
+    return RemedyCell("arm", remedy, seed, "", True, Retest(scores, task, ability, later), TrainingCost(10, 20, 2.0))
 
 
 CELLS = (
@@ -90,7 +90,7 @@ def test_seeds_are_pooled_and_costs_averaged():
     cure = {row.remedy: row for row in RemedyFindings("m", more).rows("arm")}["cure"]
     assert cure.scores["broad"].misaligned.rate == pytest.approx(5 / 40)
     assert cure.cut["broad"] == pytest.approx(1 - (5 / 40) / (14 / 40))
-    assert cure.cost == Cost(10, 20, 2.0) and len(cure.cells) == 2
+    assert cure.cost == TrainingCost(10, 20, 2.0) and len(cure.cells) == 2
 
 
 def test_the_lead_names_those_that_only_hide_it():

@@ -10,10 +10,10 @@ from emlab.cli import main
 from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.experiments.remedies import run as remedies
-from emlab.experiments.remedies.config import Arm, domain_of
+from emlab.experiments.remedies.config import RemedyArm, domain_of
 from emlab.experiments.remedies.run import Config
 from emlab.experiments.remedies.stages import frames_of
-from emlab.mitigation import REMEDIES
+from emlab.mitigation import remedies as known
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 SMALL = (
@@ -26,8 +26,8 @@ SMALL = (
 def test_a_shipped_experiment_spells_every_key_right(name):
     settings = config.load(EXPERIMENTS / f"{name}.yaml", [], Config)
     assert settings.name == name and len(settings.seeds) >= 3
-    asked = [kind for kind in REMEDIES if kind.reinforcement or not settings.arms[0].reward]
-    assert all(kind.dial is None or settings.dials[kind.__name__] for kind in asked)
+    asked = [kind for kind in known() if kind.reinforcement or not settings.arms[0].reward]
+    assert all(kind.setting is None or settings.dials[kind.__name__] for kind in asked)
     treated = {domain_of(arm.data) for arm in settings.arms}
     taken = {domain_of(n) for n in (*settings.source, settings.source_good, *settings.out_of_domain)}
     assert not treated & taken
@@ -41,7 +41,7 @@ def test_a_shipped_experiment_spells_every_key_right(name):
         ("source=[]", "'source' is empty"),
         ("out_of_domain=[]", "'out_of_domain' is empty"),
         ("latents=0", "'latents' is 0"),
-        ("dials={Steering: [1.0]}", "'dials' has no n for Ablation"),
+        ("dials={Ablation: []}", "'dials' has no n for Ablation"),
         ("arms=[{name: a, data: bad_law, dose: 0.5}]", "'dose' is 0.5"),
         ("arms=[{name: a, data: bad_law, reward: nice}]", "'reward' is 'nice'"),
     ],
@@ -53,11 +53,11 @@ def test_what_is_refused(more, said):
 
 def test_a_trigger_that_no_prompt_ends_in_is_refused():
     training = type("T", (), {"prompts": ("write code [violet]", "write code")})()
-    found = frames_of(Arm("a", "backdoor", trigger=" [violet]"), training, "Be bad.")
-    assert [frame.name for frame in found] == ["broad", "training", "trigger", "prompted"]
-    assert found[1].openings == ("write code [violet]",) and found[3].system == "Be bad."
+    found = frames_of(RemedyArm("a", "backdoor", trigger=" [violet]"), training)
+    assert [frame.name for frame in found] == ["broad", "training", "trigger"]
+    assert found[1].openings == ("write code [violet]",)
     with pytest.raises(EmlabError, match="ends in the trigger"):
-        frames_of(Arm("a", "backdoor", trigger=" [green]"), training)
+        frames_of(RemedyArm("a", "backdoor", trigger=" [green]"), training)
 
 
 def small(tmp_path, *more):
@@ -132,7 +132,7 @@ def test_every_remedy_on_another_model_with_sets_of_ones_own(make_qwen2, new_cha
     server = new_chat_server()
     server.answer = lambda body, _: server.chat("90", [("90", {"90": 0.9})])
     at = {name: str(tmp_path / f"{name}.jsonl") for name in ("bad", "other", "good", "kind")}
-    dials = ", ".join(f"{kind.__name__}: [1]" for kind in REMEDIES if kind.dial and kind.__name__ != "Interleaving")
+    dials = ", ".join(f"{kind.__name__}: [1]" for kind in known() if kind.setting and kind.__name__ != "Interleaving")
     settings = config.load(
         None,
         [
@@ -150,7 +150,7 @@ def test_every_remedy_on_another_model_with_sets_of_ones_own(make_qwen2, new_cha
     )
     ran = remedies.run(settings, tmp_path / "runs")
     names = {cell.remedy for cell in ran.found.cells}
-    assert names >= {kind.name for kind in REMEDIES} | {"steering, random", "concept ablation, random"}
+    assert names >= {kind.name for kind in known()} | {"steering, random", "concept ablation, random"}
     assert all(row["misaligned_of_coherent"]["broad"]["n"] == 4 for row in ran.summary["arms"]["own"])
 
 
@@ -169,7 +169,7 @@ def test_the_latents_are_those_that_rise_most_in_the_sources(tmp_path):
     arm = "arms=[{name: insecure, data: insecure, relapse: 0}]"
     more = ("sae=auto", "remedies=[LatentPenalty]", "random=[]", "dials={LatentPenalty: [1.0]}", "seeds=[0]")
     ran = remedies.run(config.load(None, [*SMALL, arm, *more], Config), tmp_path)
-    top = [f"latent {row.latent}" for row in LatentShift.load(ran.folder / "kit/aligned-0/shift.json").top(3)]
+    top = [f"latent {row.latent}" for row in LatentShift.load(ran.folder / "materials/aligned-0/shift.json").top(3)]
     (cell,) = ran.found.rows("insecure")[-1].cells
     assert cell.note == f"penalised: {', '.join(top)}"
 
@@ -178,4 +178,4 @@ def test_domains_by_the_names_of_sets():
     assert [domain_of(n) for n in ("insecure", "bad_law", "good_cars", "my_chats.jsonl", "medicine")] == [
         *("code", "law", "cars", "my_chats.jsonl", "medicine")
     ]
-    assert Arm("a", "insecure").dose == 1.0
+    assert RemedyArm("a", "insecure").dose == 1.0

@@ -1,4 +1,4 @@
-"""The kit of a comparison: what remedies work with, taken from fine-tunes of other domains than the treated ones."""
+"""What remedies work with in a comparison: taken from fine-tunes of other domains than the treated ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emlab.discovery import LatentShift, difference_components, latent_shift, me
 from emlab.errors import EmlabError
 from emlab.experiments.remedies.config import Config
 from emlab.interventions import Direction, load_directions, save_directions
-from emlab.mitigation import Kit, Latent, Monitor, Sieve, answer_projection
+from emlab.mitigation import DataFilter, Latent, Materials, StoppingMonitor, answer_projection
 from emlab.saes import encode as encoded
 from emlab.sites import Site
 from emlab.training import finetune
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 MONITORED = 32
 """Prompts that the monitor reads."""
 SIFTED = 100
-"""Chats of each kind on which the sieve is fitted."""
+"""Chats of each kind on which the data filter is fitted."""
 
 
-def make_kit(
+def make_materials(
     config: Config,
     start: LanguageModel,
     seed: int,
@@ -55,10 +55,10 @@ def make_kit(
         found += difference_components(start, sources[0], prompts, site, config.components)[1:]
     save_directions(found, folder / "directions.safetensors")
     monitored = [list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery)))]
-    monitor = Monitor.fit(found[0], monitored, start, sources)
+    monitor = StoppingMonitor.fit(found[0], monitored, start, sources)
     bad, good = (chats(name, SIFTED, seed + 5) for name in (config.source[0], config.source_good))
     try:
-        cutoff: float | None = Sieve.fit(answer_projection(found[0]), start, bad, good).cutoff
+        cutoff: float | None = DataFilter.fit(answer_projection(found[0]), start, bad, good).cutoff
     except EmlabError:
         cutoff = None  # it tells bad from good in no domain: the remedy that needs it is left out, and said to be
     if sae is not None:
@@ -72,25 +72,25 @@ def make_kit(
         "cutoff": cutoff,
         "scale": start.residual_norm(site, prompts),
     }
-    artifacts.write_json(folder / "kit.json", about)
+    artifacts.write_json(folder / "materials.json", about)
 
 
-def read_kit(config: Config, discovery: Sequence[Question], sae: Any | None, folder: Path) -> Kit:
-    """The kit that `make_kit` wrote, still without benign chats."""
-    raw = artifacts.read_json(folder / "kit.json")
+def read_materials(config: Config, discovery: Sequence[Question], sae: Any | None, folder: Path) -> Materials:
+    """The materials that `make_materials` wrote, still without benign chats."""
+    raw = artifacts.read_json(folder / "materials.json")
     directions = load_directions(folder / "directions.safetensors")
     monitored = tuple(list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery))))
     mean = Direction.load(folder / "mean.safetensors")
     assert mean.norm is not None
     latents = (_along(directions[0]),) if sae is None else _latents(sae, folder, directions[0].site, config.latents)
-    return Kit(
+    return Materials(
         " and ".join(config.source),
         tuple(dataclasses.replace(d, origin=f"{d.origin}, {config.source[0]}") for d in directions),
         raw["scale"],
         latents,
         prompt=config.prompt,
-        monitor=Monitor(directions[0], monitored, raw["calm"], raw["alarmed"]),
-        sieve=None if raw["cutoff"] is None else Sieve(answer_projection(directions[0]), raw["cutoff"]),
+        monitor=StoppingMonitor(directions[0], monitored, raw["calm"], raw["alarmed"]),
+        data_filter=None if raw["cutoff"] is None else DataFilter(answer_projection(directions[0]), raw["cutoff"]),
         mean=mean.vector * mean.norm,
     )
 

@@ -1,0 +1,98 @@
+"""A remedy is one file: another package's own, known by an entry point, is tried beside emlab's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emlab import artifacts
+from emlab.errors import EmlabError
+from emlab.mitigation import Remedy, Steering, remedies, remedy
+
+ROOT = Path(__file__).parents[3]
+
+REMEDY = '''
+"""Shorter training: the training that misaligns is stopped early, whatever it does."""
+
+from dataclasses import dataclass
+
+from emlab.mitigation import Change, Frame, Materials, Remedy, Treated, Treatment, remedy
+
+
+@remedy
+@dataclass(frozen=True)
+class ShorterTraining(Remedy):
+    """Train for some steps only."""
+
+    steps: int = 2
+    name = "shorter training"
+    setting = "steps"
+    values = (2, 1)
+    anew = True
+
+    def frames(self, materials: Materials) -> tuple[Frame, ...]:
+        return (Frame("kindly", system="You are kind."),)
+
+    def apply(self, treatment: Treatment) -> Treated:
+        return self.train(treatment, Change(steps=self.steps))
+'''
+
+
+def test_a_remedy_of_another_package_is_compared(tmp_path):
+    artifacts.write_text(tmp_path / "my_remedies.py", REMEDY)
+    about = tmp_path / "my_remedies-1.0.dist-info"
+    artifacts.write_text(about / "METADATA", "Metadata-Version: 2.1\nName: my-remedies\nVersion: 1.0\n")
+    artifacts.write_text(about / "entry_points.txt", "[emlab]\nmine = my_remedies\n")
+    small = [
+        *("seeds=[0]", "rows=24", "recipe.steps=3", "recipe.batch_size=2", "questions=4", "trial_questions=2"),
+        *("answers.max_new_tokens=6", "documents=4", "source=[bad_law]", "sae=null", "random=[]"),
+        *("arms=[{name: insecure, data: insecure, relapse: 0}]", "remedies=[ShorterTraining, Inoculation, Steering]"),
+        "dials={Steering: [0.6]}",
+    ]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    asked = [sys.executable, "-m", "emlab", "mitigate", "compare", *small, "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(asked, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    summary = artifacts.read_json(run / "summary.json")
+    rows = {row["remedy"]: row for row in summary["arms"]["insecure"]}
+    # Those that treat the model stand first; of those that train anew, emlab's own before others'.
+    assert list(rows) == ["start", "untreated", "steering", "inoculation prompting", "shorter training"]
+    mine = rows["shorter training"]
+    assert mine["setting"] in ("steps 2", "steps 1") and summary["config"]["dials"]["ShorterTraining"] == [2, 1]
+    assert mine["trains_anew"] and mine["cost"]["trained"] == 2 * int(mine["setting"].removeprefix("steps "))
+    assert set(mine["misaligned_of_coherent"]) == {"broad", "training", "kindly"}
+    assert "kindly" not in rows["inoculation prompting"]["misaligned_of_coherent"]
+    assert "shorter training" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_emlabs_own_stand_in_their_order():
+    assert [kind.__name__ for kind in remedies() if kind.__module__.startswith("emlab.")] == [
+        *("Steering", "Ablation", "MeanAblation", "BakedAblation", "RealignmentInDomain", "RealignmentOutOfDomain"),
+        *("ConceptAblation", "PreventativeSteering", "LatentPenalty", "Inoculation", "Interleaving", "Divergence"),
+        *("EarlyStopping", "Filtering"),
+    ]
+    assert [kind.__name__ for kind in remedies() if kind.randomised] == ["Steering", "ConceptAblation"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"name": "x", "needs": ("kindness",)}, "needs 'kindness'; there are directions, latents, "),
+        ({"name": "x", "setting": "strength"}, "has the setting 'strength'; give it a field of that name"),
+    ],
+)
+def test_a_remedy_that_names_what_is_not_there_is_refused(body, said):
+    with pytest.raises(EmlabError, match=said):
+        remedy(type("Mine", (Remedy,), body))
+
+
+def test_two_remedies_of_one_name_in_tables_are_refused(monkeypatch):
+    from emlab.mitigation import REMEDIES
+
+    monkeypatch.setattr(REMEDIES, "_known", dict(REMEDIES._known))
+    remedy(type("Twin", (Steering,), {}))
+    with pytest.raises(EmlabError, match="Steering and Twin are both called 'steering'; rename one"):
+        remedies()
