@@ -63,7 +63,6 @@ def test_an_import_upwards_is_found(tmp_path):
 
 
 OPEN_CIRCLES = {
-    frozenset(f"emlab.mitigation.{file}" for file in ("course", "early_stopping", "filtering", "remedy")),
     frozenset(f"emlab.experiments.persona_features.{file}" for file in ("candidate", "stages")),
 }
 """Circles that still wait to be opened."""
