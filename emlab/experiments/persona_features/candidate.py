@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emlab import artifacts
-from emlab.detection import Auroc, Detection, Onset, Reading, auroc, detect, onset
+from emlab.detection import Detection, Onset, Reading, auroc, detect, onset
 from emlab.discovery import (
     Context,
     Effect,
@@ -109,7 +108,7 @@ class Candidate:
         if not bench.texts.personas:
             return None
 
-        def work(folder: Path) -> None:
+        def work() -> Planted:
             # The header of the last turn: the document up to, and without, its last answer.
             prompts = [chat[:-1] for chat in bench.documents]
             values = prompt_means(bench.base, prompts, self.site, "header", self.sae)[:, self.latent].numpy()
@@ -118,13 +117,9 @@ class Candidate:
             ids = [str(i) for i in range(len(bad))]
             everything = auroc(values, bad, ids, bench.config.seed)
             known = auroc(values[some], [bad[i] for i in some], [ids[i] for i in some], bench.config.seed)
-            artifacts.write_json(folder / "planted.json", Planted(everything, known))
+            return Planted(everything, known)
 
-        def read(folder: Path) -> Planted:
-            raw = artifacts.read_json(folder / "planted.json")
-            return Planted(Auroc.of(raw["all"]), Auroc.of(raw["knowable"]))
-
-        return bench.here.fill("planted", work, read)
+        return bench.here.stage("planted", work, Planted)
 
     def detect(
         self, models: Mapping[str, LanguageModel], kinds: Mapping[str, str], before: Mapping[str, Score]
