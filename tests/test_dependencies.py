@@ -1,7 +1,8 @@
-"""What emlab imports is what pyproject.toml declares: no more, no less."""
+"""What pyproject.toml declares: all that emlab imports and no more, and every file that it reads."""
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,15 @@ def test_one_too_few_or_too_many_is_told(tmp_path, instead, said):
     assert '"krippendorff>=0.8",' in WRITTEN
     code, told = checked(tmp_path, WRITTEN.replace('"krippendorff>=0.8",', instead))
     assert code == 1 and said in told
+
+
+def test_every_file_that_is_no_code_goes_into_the_package():
+    declared = tomllib.loads(WRITTEN)["tool"]["setuptools"]["package-data"]
+    packed = {
+        file
+        for package, globs in declared.items()
+        for glob in globs
+        for file in (ROOT / package.replace(".", "/")).glob(glob)
+    }
+    others = {file for file in (ROOT / "emlab").rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert others - packed == set()
