@@ -135,7 +135,8 @@ def _meant(text: str) -> Any:
         value = _parsed(text, "")
     except EmlabError:
         return expanded(text)
-    return expanded(text) if isinstance(value, str) or (value is None and text != "null") else value
+    # YAML's own numbers (12:30 is 750, 0x1f is 31) are none here.
+    return value if isinstance(value, bool | list | dict) or text == "null" else expanded(text)
 
 
 def _values(path: str | Path | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:

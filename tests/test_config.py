@@ -297,6 +297,8 @@ def test_a_value_of_another_type_is_refused_by_name(tmp_path, line, message):
         ("=1", "'=1' is no override; write it as key=value, for example seed=1."),
         ("recipe..steps=1", "'recipe..steps=1' is no override; write it as key=value, for example seed=1."),
         ("model.name=1", "'model.name=1' reaches into 'model', which is 'a' and has no keys."),
+        ("seed=12:30", "'seed' must be a whole number, and it is '12:30'."),
+        ("recipe.learning_rate=0x1f", "'recipe.learning_rate' must be a number, and it is '0x1f'."),
         ("seed=x", "'seed' must be a whole number, and it is 'x'."),
         ("seed=1e999", "'seed' must be a whole number, and it is '1e999'."),
         ("names=[a", "'names' must be a list, and it is '[a'; write it as [one, two]."),
