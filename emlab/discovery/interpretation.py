@@ -3,7 +3,6 @@ that is right."""
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from emlab.discovery.latents import check_latents
 from emlab.discovery.name_scores import NameScore, score_names
 from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.errors import EmlabError
+from emlab.notebook import ShownAsText
 from emlab.saes import Exclusions, fitted_site
 from emlab.saes.token_rows import Counts
 from emlab.sites import Site
@@ -77,7 +77,7 @@ class InterpretedLatent:
 
 
 @dataclass(frozen=True)
-class Interpretation:
+class Interpretation(ShownAsText):
     """What is told of some latents of an SAE, from one corpus."""
 
     model: str
@@ -115,9 +115,6 @@ class Interpretation:
             raise EmlabError(
                 f"{path} holds no interpretation ({error!r}); write it with Interpretation.save."
             ) from error
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         lines = [f"latents at {self.site} of {self.model} on {self.documents}: {self.counts}"]
