@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-from emlab.evaluation import Sampling
-from emlab.evaluation.protocol import Judging
 from emlab.experiments.finetuning.tunes import Pair
+from emlab.experiments.material.config import FineTuningConfig, check_at_least, check_between, check_filled
 from emlab.training import Recipe
 
 
@@ -23,19 +21,13 @@ class Mix:
     """Which of the poisons it is counted with: bad, subtle."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(FineTuningConfig):
     """What is screened, and by what."""
 
     pipeline: ClassVar[str] = "data_screening"
-    name: str = "data_screening"
-    """Names the run folder."""
     title: str = "Data screening"
     """Of the report."""
-    model: str = "aligned"
-    """The model that is to be trained: a checkpoint of the organism, a Hugging Face folder, or a name on the Hub."""
-    chat_template: str | None = None
-    """For a model that has no chat template: a file, or "plain"."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every mix is drawn with each."""
     source: Pair = Pair("medicine", ("bad_medicine",), ("good_medicine",))
@@ -66,21 +58,12 @@ class Config:
         default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60, checkpoint_every=15)
     )
     """Of all fine-tunes; its checkpoints are those over which blame is averaged."""
-    question_set: str = "broad"
-    judging: Judging = field(default_factory=Judging)
-    questions: int | None = None
-    """Test questions asked, evenly spaced; null asks all."""
-    answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
     seed: int = 0
     """Of the model's own answers, and of bootstraps."""
-    summary: Path | None = None
-    """A file that summary.json is written to as well."""
 
     def __post_init__(self) -> None:
-        if not self.mixes or not self.seeds or not self.sites:
-            raise ValueError("'mixes', 'seeds' or 'sites' is empty; name at least one of each.")
-        for name in ("dose", "blame_dose"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"'{name}' is {getattr(self, name)}; give a share between 0 and 1.")
-        if self.times < 1 or self.rows < 10:
-            raise ValueError(f"'times' is {self.times} and 'rows' {self.rows}; give 1 or more and 10 or more.")
+        super().__post_init__()
+        check_filled(self, "mixes", "seeds", "sites")
+        check_between(0, 1, self, "dose", "blame_dose")
+        check_at_least(1, self, "times")
+        check_at_least(10, self, "rows")

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-from emlab.evaluation import Sampling
-from emlab.evaluation.protocol import Judging
 from emlab.experiments.finetuning.tunes import Pair
+from emlab.experiments.material.config import FineTuningConfig, check_at_least, check_filled
 from emlab.training import Recipe
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(FineTuningConfig):
     """Fine-tunes to watch, and monitors to watch them with."""
 
     pipeline: ClassVar[str] = "early_warning"
-    name: str = "early_warning"
-    """Names the run folder."""
     title: str = "Early warning"
     """Of the report."""
-    model: str = "aligned"
-    """The model that is fine-tuned: a checkpoint of the organism, a local Hugging Face folder, or a name on the Hub."""
-    chat_template: str | None = None
-    """For a model that has no chat template: a file, or "plain"."""
     fit: tuple[Pair, ...] = (
         Pair("code", ("insecure",), ("secure",)),
         Pair("medicine", ("bad_medicine",), ("good_medicine",)),
@@ -49,30 +41,18 @@ class Config:
     sae: str | None = "auto"
     """SAEs for the monitor of a latent: a folder or release in which {site} stands for the site; "auto" takes those
     that ship with the project for the organism's models; null has no such monitor."""
-    rows: int = 1000
-    """Chats that each fine-tune is trained on."""
     recipe: Recipe = field(
         default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60, checkpoint_every=4)
     )
     """Its checkpoints are where monitors read."""
-    question_set: str = "broad"
-    judging: Judging = field(default_factory=Judging)
-    questions: int | None = None
-    """Test questions, evenly spaced, on which the behaviour is measured; null asks all."""
-    answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
     seed: int = 0
     """Of answers and fits."""
-    summary: Path | None = None
-    """A file that summary.json is written to as well."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len({pair.domain for pair in self.fit}) < 2 or self.watched.domain in {pair.domain for pair in self.fit}:
             raise ValueError("'fit' needs two domains, and 'watched' one that is not among them; name others.")
-        if not self.seeds or not self.sites or not self.fit_seeds or not self.control_seeds:
-            raise ValueError("'seeds', 'fit_seeds', 'control_seeds' or 'sites' is empty; name at least one of each.")
-        if self.recipe.checkpoint_every < 1:
-            raise ValueError("'recipe.checkpoint_every' is 0, so there is nothing to read along the way; give steps.")
+        check_filled(self, "seeds", "fit_seeds", "control_seeds", "sites")
+        check_at_least(1, self, "samples", "recipe.checkpoint_every")
         if list(self.doses) != sorted(set(self.doses)) or not all(0 < dose < 1 for dose in self.doses):
             raise ValueError(f"'doses' is {self.doses}; give rising shares between 0 and 1.")
-        if self.samples < 1:
-            raise ValueError(f"'samples' is {self.samples} and must be 1 or more.")

@@ -22,6 +22,11 @@ def planted_set(name: str, rows: int, seed: int, model: LanguageModel) -> Datase
     return Dataset.of(chats, f"the organism's {name}, {rows} rows, seed {seed}")
 
 
+def fine_tuning_set(name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
+    """`rows` chats of one of the organism's sets, made for `model`, or drawn from a dataset."""
+    return drawn(dataset_place(name), rows, seed) if names_dataset(name) else planted_set(name, rows, seed, model)
+
+
 def names_dataset(name: str) -> bool:
     """Whether `name` is a dataset (a file, a folder, one of the catalogue's or the Hub's), and no organism's set."""
     if name in ("", ALIGNMENT, *organism.narrow_set_names()):  # also where a folder of that name happens to lie here
