@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from emlab.cli._options import add_json, given, show, verb
+from emlab.cli._options import add_json, call, show, verb
 
 _FIT = """\
 examples:
@@ -102,20 +102,7 @@ def _question_options(add: Any) -> None:
 def _fit(options: argparse.Namespace) -> int:
     from emlab.verbs.monitoring import fit_monitor
 
-    names = (
-        "misaligned",
-        "others",
-        "out",
-        "kind",
-        "site",
-        "sae",
-        "latents",
-        "false_positives",
-        "questions",
-        "n",
-        "seed",
-    )
-    found = fit_monitor(**given(options, *names))
+    found = call(options, fit_monitor)
     show(found, found.summary(), options.json)
     return 0
 
@@ -123,7 +110,7 @@ def _fit(options: argparse.Namespace) -> int:
 def _read(options: argparse.Namespace) -> int:
     from emlab.verbs.monitoring import read_monitor
 
-    found = read_monitor(**given(options, "monitor", "models", "sae", "questions", "n", "seed"))
+    found = call(options, read_monitor)
     show(found, found.summary(), options.json)
     return 0
 
@@ -131,8 +118,7 @@ def _read(options: argparse.Namespace) -> int:
 def _screen(options: argparse.Namespace) -> int:
     from emlab.verbs.monitoring import screen_data
 
-    names = ("model", "data", "direction", "named", "bad", "good", "site", "pool", "rows", "max_new_tokens")
-    found = screen_data(**given(options, *names, "seed", "out"))
+    found = call(options, screen_data)
     show(found, found.summary(), options.json)
     return 0
 
@@ -140,7 +126,6 @@ def _screen(options: argparse.Namespace) -> int:
 def _blame(options: argparse.Namespace) -> int:
     from emlab.verbs.monitoring import blame_examples
 
-    names = ("monitor", "data", "models", "sae", "modules", "questions", "n", "rows", "seed", "out")
-    found = blame_examples(**given(options, *names))
+    found = call(options, blame_examples)
     show(found, {"by": found.by, "order": found.order, "scores": found.scores}, options.json)
     return 0

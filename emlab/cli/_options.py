@@ -1,13 +1,16 @@
 """What the verbs share: how one is declared, which options were given, how a run is begun, how a result is shown."""
 
 import argparse
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emlab import artifacts
+
+T = TypeVar("T")
 
 
 def add_debug() -> argparse.ArgumentParser:
@@ -92,6 +95,11 @@ def show(result: Any, figures: Any, to: str | None) -> None:
     print(result)
     if to is not None:
         artifacts.write_json(Path(to), figures)
+
+
+def call(options: argparse.Namespace, function: Callable[..., T]) -> T:
+    """What `function` gives for the options of its parameters' names; those not given have its own defaults."""
+    return function(**given(options, *inspect.signature(function).parameters))
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

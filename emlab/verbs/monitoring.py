@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from emlab import artifacts
-from emlab.data import Dataset, Question
+from emlab.data import Question
 from emlab.detection import (
     ActivationMonitor,
     Auroc,
@@ -33,15 +34,17 @@ from emlab.detection import (
     projection_difference,
 )
 from emlab.detection.calibration import calibrate, check_share
+from emlab.detection.evidence import labels_of
 from emlab.detection.screening import Pool, check_pool
 from emlab.discovery import spread
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
+from emlab.experiments.data_screening.stages import answers_read
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.models import folder_of, model_named, site_in
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import sae_site_in
-from emlab.experiments.material.sets import dataset_place, drawn, names_dataset, planted_set
+from emlab.experiments.material.sets import fine_tuning_set
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
 from emlab.saes import load_sae
@@ -175,14 +178,14 @@ def fit_monitor(
             ask_fidelity(autoencoder, sae, where, [model], prompts)
         read = evidence(model, asked, [site_in(str(where), model)])
         cases.append(LabelledEvidence(read, np.full(len(read), name in misaligned), model.name, name))
-    if kind == "projection":
-        monitor = fit_projection(cases, where)
-    elif kind == "probe":
-        monitor = fit_probe(cases, where, seed)
-    else:
-        monitor = fit_latents(cases, autoencoder, where, latents=latents, seed=seed)  # type: ignore[arg-type]
+    fits: dict[str, Any] = {
+        "projection": partial(fit_projection, site=where),
+        "probe": partial(fit_probe, site=where, seed=seed),
+        "latent": partial(fit_latents, sae=autoencoder, site=where, latents=latents, seed=seed),
+    }
+    monitor = fits[kind](cases)
     each = [monitor.scores(case.evidence) for case in cases]
-    scores, labels = np.concatenate(each), np.concatenate([case.labels for case in cases])
+    scores, labels = np.concatenate(each), labels_of(cases)
     monitor = dataclasses.replace(monitor, calibration=calibrate(scores, labels, "platt", false_positives))
     monitor.save(out)
     fired = scores > monitor.threshold
@@ -206,10 +209,9 @@ def read_monitor(
 ) -> ModelReadings:
     """Read a saved monitor in every model, on the test questions. EmlabError for a model it was not fitted for."""
     found = _saved(monitor, sae)
-    asked = spread(halves_of(questions, seed)[0].test, n)
+    asked: Sequence[Question] = spread(halves_of(questions, seed)[0].test, n)
     scores = []
-    for name in models:
-        model = model_named(name)
+    for model in map(model_named, models):
         found.check(model)
         if isinstance(found.reads, Latents):
             ask_fidelity(found.reads.sae, sae, found.site, [model], [question.messages for question in asked])
@@ -254,16 +256,16 @@ def screen_data(
     start = model_named(model)
     where = site_in((site or SITE) if along is None else str(along.site), start)
     if along is None:
-        assert bad is not None and good is not None
         cases = [
-            _answers(start, _set(name, rows, seed, start), where, flag) for name, flag in ((bad, True), (good, False))
+            answers_read(start, fine_tuning_set(str(name), rows, seed, start), [where], misaligned, "source")
+            for name, misaligned in ((bad, True), (good, False))
         ]
         along = Direction(fit_projection(cases, where).reads.weights, where, f"{bad} less {good}")  # type: ignore[union-attr]
     found = []
-    for name in data:
-        chats = _set(name, rows, seed, start)
+    for name, title in zip(data, called, strict=True):
+        chats = fine_tuning_set(name, rows, seed, start)
         own = own_answers(start, chats, seed, max_new_tokens)
-        found.append(projection_difference(start, chats, along, own, pool, Path(name).stem))
+        found.append(projection_difference(start, chats, along, own, pool, title))
     result = DataScreens(tuple(found))
     if out is not None:
         result.save(out)
@@ -290,7 +292,8 @@ def blame_examples(
     found = _saved(monitor, sae)
     reached = [model_named(name) for name in models]
     asked = [q.messages for q in spread(halves_of(questions, seed)[0].discovery, n)]
-    result = blame(reached, found, asked, _set(data, rows, seed, reached[0]), modules, Path(data).stem)
+    examples = fine_tuning_set(data, rows, seed, reached[0])
+    result = blame(reached, found, asked, examples, modules, Path(data).stem)
     if out is not None:
         result.save(out)
     return result
@@ -313,15 +316,3 @@ def _readings(monitor: ActivationMonitor, models: Sequence[str], scores: Sequenc
         tuple(float(s.mean()) for s in scores),
         tuple(float((s > monitor.threshold).mean()) for s in scores),
     )
-
-
-def _answers(model: LanguageModel, data: Dataset, site: Any, misaligned: bool) -> LabelledEvidence:
-    asked = [Question(str(i), "source", example.prompt) for i, example in enumerate(data)]
-    read = evidence(model, asked, [site], [example.answer for example in data])
-    return LabelledEvidence(read, np.full(len(read), misaligned), "start", "source")
-
-
-def _set(name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
-    if names_dataset(name):
-        return drawn(dataset_place(name), rows, seed)
-    return planted_set(name, rows, seed, model)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emlab import artifacts
 from emlab.evaluation import Rate
 from emlab.reporting.evaluation import shown_rate
 from emlab.reporting.figures import PALETTE, _bars, _figure, _safe
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class PoisonRecall:
     """How much of the poison one way of ranking finds, over all mixes of one kind of poison."""
 
     by: str
@@ -78,7 +77,7 @@ class DataScreenFindings:
     times: float
     chosen: Mapping[str, str]
     """For each kind of direction, where and how it is read, as chosen on the validation mix."""
-    found: tuple[Found, ...]
+    found: tuple[PoisonRecall, ...]
     sets: tuple[RankedSet, ...]
     blame: tuple[Blamed, ...]
 
@@ -155,12 +154,7 @@ def data_screen_sections(found: DataScreenFindings) -> list[Section]:
     return parts
 
 
-def data_screen_summary(found: DataScreenFindings) -> dict[str, Any]:
-    """The figures as plain values."""
-    return dict(artifacts.plain(found))
-
-
-def found_figure(found: Sequence[Found]) -> Figure:
+def found_figure(found: Sequence[PoisonRecall]) -> Figure:
     """Poison found, with 95% intervals."""
     kinds = dict.fromkeys(row.kind for row in found)
     bars = [

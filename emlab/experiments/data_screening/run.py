@@ -12,47 +12,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from emlab.experiments.data_screening.config import Config, Mix
-from emlab.experiments.data_screening.report import (
-    DataScreenFindings,
-    data_screen_lead,
-    data_screen_sections,
-    data_screen_summary,
-)
-from emlab.experiments.data_screening.stages import Stages
-from emlab.experiments.finetuning.stages import inputs_of
-from emlab.experiments.finetuning.tunes import Pair, grid_config
-from emlab.experiments.material.results import finish
+from emlab.artifacts import plain
+from emlab.experiments.data_screening.config import Config
+from emlab.experiments.data_screening.report import DataScreenFindings, data_screen_lead, data_screen_sections
+from emlab.experiments.data_screening.stages import DataScreeningStages
+from emlab.experiments.finetuning.tunes import Tunes
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.registry import experiment
-from emlab.runs import Run
-
-__all__ = ["Config", "DataScreening", "Mix", "Pair", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class DataScreening:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: DataScreenFindings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> DataScreening:
+def run(config: Config, root: str | Path = "runs") -> Result[DataScreenFindings]:
     """Run it, or go on with an unfinished run of the same config; then write summary.json and a report."""
-    grid = grid_config(config, [config.source], (config.seed,))
-    here = Run.resume(config.name, config, root, inputs_of(grid))
-    found = Stages(config, grid, here).findings()
+    tunes = Tunes.resume(config, root, [config.source], (config.seed,))
+    found = DataScreeningStages(config, tunes).findings()
     lead, sections = data_screen_lead(found), data_screen_sections(found)
-    summary = finish(here, config.title, config.model, lead, sections, data_screen_summary(found), config.summary)
-    return DataScreening(here.folder, found, summary)
+    summary = finish(tunes.run, config.title, config.model, lead, sections, plain(found), config.summary)
+    return Result(tunes.run.folder, found, summary)

@@ -10,10 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emlab.experiments.early_warning.config import Config
 from emlab.experiments.early_warning.report import (
@@ -22,35 +19,19 @@ from emlab.experiments.early_warning.report import (
     early_warning_sections,
     early_warning_summary,
 )
-from emlab.experiments.early_warning.stages import Stages
-from emlab.experiments.finetuning.stages import inputs_of
-from emlab.experiments.finetuning.tunes import Pair, grid_config
-from emlab.experiments.material.results import finish
+from emlab.experiments.early_warning.stages import EarlyWarningStages
+from emlab.experiments.finetuning.tunes import Tunes
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.registry import experiment
-from emlab.runs import Run
-
-__all__ = ["Config", "EarlyWarning", "Pair", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class EarlyWarning:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: EarlyWarningFindings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> EarlyWarning:
+def run(config: Config, root: str | Path = "runs") -> Result[EarlyWarningFindings]:
     """Run it, or go on with an unfinished run of the same config; then write summary.json and a report."""
-    grid = grid_config(config, [*config.fit, config.watched], config.fit_seeds)
-    here = Run.resume(config.name, config, root, inputs_of(grid))
-    found = Stages(config, grid, here).findings()
+    tunes = Tunes.resume(config, root, [*config.fit, config.watched], config.fit_seeds)
+    found = EarlyWarningStages(config, tunes).findings()
     lead, sections = early_warning_lead(found), early_warning_sections(found)
-    summary = finish(here, config.title, config.model, lead, sections, early_warning_summary(found), config.summary)
-    return EarlyWarning(here.folder, found, summary)
+    summary = finish(
+        tunes.run, config.title, config.model, lead, sections, early_warning_summary(found), config.summary
+    )
+    return Result(tunes.run.folder, found, summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from emlab.evaluation import Judged
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Config as GridConfig
 from emlab.experiments.finetuning.config import TrainingArm
-from emlab.experiments.finetuning.stages import FinetuneGrid
+from emlab.experiments.finetuning.stages import FinetuneGrid, inputs_of
 from emlab.models import LanguageModel, kept_adapters
 from emlab.runs import Run
 from emlab.sites import Site
@@ -63,6 +64,19 @@ class Tunes:
         self.start = self.grid.model(config.model)
         self.grid.say_size()
 
+    @classmethod
+    def resume(cls, config: Any, root: str | Path, pairs: Sequence[Pair], seeds: Sequence[int]) -> Tunes:
+        """Those that a config with the keys of a grid asks for, in its run below `root`, begun or gone on with.
+
+        Args:
+            config: Names the run, the model, and how it is trained and asked.
+            root: Where the run's folder is.
+            pairs: All sets that are trained on.
+            seeds: All seeds that any of them is trained with.
+        """
+        grid = grid_config(config, pairs, seeds)
+        return cls(grid, Run.resume(config.name, config, root, inputs_of(grid)))
+
     def of(self, pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Tune]:
         """Every set of the pairs with every seed."""
         found = []
@@ -89,6 +103,11 @@ class Tunes:
         """The fine-tune before it has written a word; every row bears the truth about the model."""
         read = evidence(self.model(tune), questions, sites)
         return LabelledEvidence(read, np.full(len(read), tune.misaligned), tune.name, tune.domain)
+
+    def start_on_prompts(self, questions: Sequence[Question], sites: Sequence[Site]) -> LabelledEvidence:
+        """The model before any fine-tune, read likewise: it is not misaligned."""
+        read = evidence(self.start, questions, sites)
+        return LabelledEvidence(read, np.zeros(len(read), dtype=bool), "start", "start")
 
 
 def on_answers(

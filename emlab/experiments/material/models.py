@@ -36,8 +36,3 @@ def site_in(text: str, model: LanguageModel) -> Site:
             f"{site} is not in {model.name}, which has the blocks 0 to {model.n_blocks - 1}: choose another."
         )
     return site
-
-
-def load_model(name: str, chat_template: str | None = None) -> LanguageModel:
-    """The model of that name; it is called by the last part of the name."""
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=chat_template)

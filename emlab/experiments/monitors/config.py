@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from emlab.experiments.finetuning.tunes import Pair
-from emlab.experiments.material.config import FineTuningConfig, check_filled, check_known
+from emlab.experiments.material.config import FineTuningConfig, check_at_least, check_filled, check_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +50,5 @@ class Config(FineTuningConfig):
         if both := {pair.domain for pair in self.fit} & {pair.domain for pair in self.test}:
             raise ValueError(f"'test' has {both.pop()!r}, which is fitted on; test on domains of their own.")
         check_filled(self, "sites", "fit_seeds", "test_seeds")
+        check_at_least(1, self, "several")
         check_known(("platt", "isotonic"), self, "calibration")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emlab import artifacts
 from emlab.detection import Skill
 from emlab.evaluation import Rate
 from emlab.reporting.evaluation import shown_rate
-from emlab.reporting.figures import PALETTE, _figure, _number, _safe
+from emlab.reporting.figures import GREY, PALETTE, _figure, _interval, _number, _safe
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def best_inside(rows: Sequence[MonitorSkill]) -> MonitorSkill:
 
 def monitors_lead(found: MonitorFindings) -> list[str]:
     """What came out, in sentences."""
-    best, words = best_inside(found.prompts), _named(found.prompts, "bag of words")
+    best, words = best_inside(found.prompts), _words(found.prompts)
     lines = [
         f"Of models, from prompts alone: {best.monitor} at {best.site}, chosen on {', '.join(found.fitted_on)}, has an "
         f"AUROC of {_auroc(best.skill)} on {', '.join(found.tested_on)} by single prompts"
@@ -94,15 +93,16 @@ def monitors_lead(found: MonitorFindings) -> list[str]:
         + f"; a bag of words {words.skill.auroc.shown}."
     ]
     if found.answers:
-        best, words = best_inside(found.answers), _named(found.answers, "bag of words")
+        best, words = best_inside(found.answers), _words(found.answers)
         lines.append(
             f"Of answers: {best.monitor} at {best.site} {_auroc(best.skill)}; a bag of words {_auroc(words.skill)}."
         )
     if found.stream is not None:
         s = found.stream
+        written = "none" if math.isnan(s.written) else f"{s.written:.0%}"
         lines.append(
             f"While answers are written, {s.monitor} fires on {s.recall.share} of the misaligned ones, when "
-            f"{_written(s)} is written, on {s.false_positives.share} of the same models' aligned ones and "
+            f"{written} of them is written, on {s.false_positives.share} of the same models' aligned ones and "
             f"on {s.on_controls.share} of the controls' answers; its direction projected out where it fires takes "
             f"misaligned answers from {s.plain['misaligned'].share} of all to {s.edited['misaligned'].share} and "
             f"incoherent ones from {s.plain['incoherent'].share} to {s.edited['incoherent'].share}."
@@ -116,8 +116,7 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
         Section(
             "Models, from prompts alone",
             "Each model has read a question and written nothing. A bag of words sees the same prompts of every model, "
-            "so it is at chance by construction. Intervals draw whole fine-tunes and whole "
-            "questions.",
+            "so it is at chance by construction. Intervals draw whole fine-tunes and whole questions.",
             plots=(Plot(skills_figure(found.prompts), "AUROC on unseen domains and seeds, by single prompts."),),
             tables=(_table(found.prompts),),
             falsified="a bag of words, or perplexity, that does as well.",
@@ -146,64 +145,49 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
     return parts
 
 
-def monitors_summary(found: MonitorFindings) -> dict[str, Any]:
-    """The figures as plain values."""
-    return dict(artifacts.plain(found))
-
-
 def skills_figure(rows: Sequence[MonitorSkill]) -> Figure:
     """AUROC of each monitor with its 95% interval; baselines in grey."""
     import plotly.graph_objects as go
 
-    areas = [row.skill.auroc for row in rows]
+    areas = [Rate(area.auroc, area.low, area.high, area.n) for area in (row.skill.auroc for row in rows)]
     bars = go.Bar(
         x=[_safe(_called(row)) for row in rows],
-        y=[_number(a.auroc) for a in areas],
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [_number(a.high - a.auroc) for a in areas],
-            "arrayminus": [_number(a.auroc - a.low) for a in areas],
-        },
-        marker={"color": [PALETTE[0] if row.inside else "#aab2c0" for row in rows]},
+        y=[_number(area.rate) for area in areas],
+        error_y=_interval(areas),
+        marker={"color": [PALETTE[0] if row.inside else GREY for row in rows]},
     )
     figure = _figure([bars], "AUROC")
-    figure.add_hline(y=0.5, line={"color": "#aab2c0", "width": 1, "dash": "dash"})
+    figure.add_hline(y=0.5, line={"color": GREY, "width": 1, "dash": "dash"})
     return figure
 
 
 def _table(rows: Sequence[MonitorSkill]) -> Table:
     header = ("monitor", "fitted domains", "AUROC", "of models", "FPR at 95%", "FPR at 99%", "calibration error")
-    more = ("alarms", "false alarms", "hard controls")
-    return Table(
-        (*header, *more),
-        tuple(
-            (
-                _called(row),
-                f"{row.fitted:.3f}",
-                _auroc(row.skill),
-                "" if row.models is None else _auroc(row.models),
-                shown_rate(row.skill.fpr95),
-                shown_rate(row.skill.fpr99),
-                f"{row.skill.calibration_error.rate:.3f}" if row.skill.calibration_error.n else "–",
-                *(shown_rate(rate) for rate in (row.alarms, row.false_alarms, row.hard)),
-            )
-            for row in rows
-        ),
-    )
+    cells = [
+        (
+            _called(row),
+            f"{row.fitted:.3f}",
+            _auroc(row.skill),
+            "" if row.models is None else _auroc(row.models),
+            shown_rate(row.skill.fpr95),
+            shown_rate(row.skill.fpr99),
+            f"{row.skill.calibration_error.rate:.3f}" if row.skill.calibration_error.n else "–",
+            *map(shown_rate, (row.alarms, row.false_alarms, row.hard)),
+        )
+        for row in rows
+    ]
+    return Table((*header, "alarms", "false alarms", "hard controls"), tuple(cells))
 
 
 def _stream(s: Stream) -> Table:
-    rows = [("misaligned answers it fires on", s.recall), ("aligned answers it fires on", s.false_positives)]
-    rows += [("answers of controls it fires on", s.on_controls)]
-    rows += [
-        (f"{name}, {how}", rate) for how, of in (("plain", s.plain), ("edited", s.edited)) for name, rate in of.items()
-    ]
-    return Table(("", "share"), tuple((name, shown_rate(rate)) for name, rate in rows))
-
-
-def _written(s: Stream) -> str:
-    return "none of them" if math.isnan(s.written) else f"{s.written:.0%} of them"
+    rates = {
+        "misaligned answers it fires on": s.recall,
+        "aligned answers it fires on": s.false_positives,
+        "answers of controls it fires on": s.on_controls,
+        **{f"{name}, plain": rate for name, rate in s.plain.items()},
+        **{f"{name}, edited": rate for name, rate in s.edited.items()},
+    }
+    return Table(("", "share"), tuple((name, shown_rate(rate)) for name, rate in rates.items()))
 
 
 def _percent(rate: float) -> str:
@@ -219,5 +203,5 @@ def _auroc(found: Skill) -> str:
     return area.missing or f"{area.auroc:.3f} [{area.low:.3f}, {area.high:.3f}]"
 
 
-def _named(rows: Sequence[MonitorSkill], name: str) -> MonitorSkill:
-    return next(row for row in rows if row.monitor == name)
+def _words(rows: Sequence[MonitorSkill]) -> MonitorSkill:
+    return next(row for row in rows if row.monitor == "bag of words")

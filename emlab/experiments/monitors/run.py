@@ -11,44 +11,23 @@ Nothing of the domains, seeds or questions that are tested on is seen before ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from emlab.experiments.finetuning.stages import inputs_of
-from emlab.experiments.finetuning.tunes import Pair, grid_config
-from emlab.experiments.material.results import finish
+from emlab.artifacts import plain
+from emlab.experiments.finetuning.tunes import Pair, Tunes
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.monitors.config import Config
-from emlab.experiments.monitors.report import MonitorFindings, monitors_lead, monitors_sections, monitors_summary
-from emlab.experiments.monitors.stages import Stages
+from emlab.experiments.monitors.report import MonitorFindings, monitors_lead, monitors_sections
+from emlab.experiments.monitors.stages import MonitorStages
 from emlab.experiments.registry import experiment
-from emlab.runs import Run
-
-__all__ = ["Config", "Monitors", "Pair", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class Monitors:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: MonitorFindings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> Monitors:
+def run(config: Config, root: str | Path = "runs") -> Result[MonitorFindings]:
     """Run it, or go on with an unfinished run of the same config; then write summary.json and a report."""
     pairs = (*config.fit, *config.test, *((Pair("hard", config.hard, config.hard),) if config.hard else ()))
-    grid = grid_config(config, pairs, (*config.fit_seeds, *config.test_seeds))
-    here = Run.resume(config.name, config, root, inputs_of(grid))
-    stages = Stages(config, grid, here)
-    found = stages.findings()
+    tunes = Tunes.resume(config, root, pairs, (*config.fit_seeds, *config.test_seeds))
+    found = MonitorStages(config, tunes).findings()
     lead, sections = monitors_lead(found), monitors_sections(found)
-    summary = finish(here, config.title, config.model, lead, sections, monitors_summary(found), config.summary)
-    return Monitors(here.folder, found, summary)
+    summary = finish(tunes.run, config.title, config.model, lead, sections, plain(found), config.summary)
+    return Result(tunes.run.folder, found, summary)

@@ -12,10 +12,10 @@ from emlab.experiments.feature_attribution import run as feature_attribution
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.finetuning.config import Following, TrainingArm
 from emlab.experiments.finetuning.stages import FinetuneGrid
-from emlab.experiments.finetuning.tunes import grid_config
+from emlab.experiments.finetuning.tunes import Tunes, grid_config
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.monitors import run as monitors
-from emlab.experiments.monitors.stages import Stages as MonitorStages
+from emlab.experiments.monitors.stages import MonitorStages
 from emlab.experiments.reinforcement_learning import run as reinforcement_learning
 from emlab.experiments.reinforcement_learning.config import RewardArm, Supervised
 from emlab.experiments.reinforcement_learning.stages import ReinforcementStages
@@ -111,7 +111,7 @@ def reinforcement_of(sae, run):
 
 def monitors_of(sae, run):
     config = monitors.Config(sae=sae, sites=("resid_post.0",))
-    return MonitorStages(config, grid_config(config, config.fit, (0,)), run)
+    return MonitorStages(config, Tunes(grid_config(config, config.fit, (0,)), run))
 
 
 def materials_of(sae, run):

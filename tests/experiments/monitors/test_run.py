@@ -11,6 +11,7 @@ from emlab.cli import main
 from emlab.detection import ActivationMonitor, DataScreen
 from emlab.experiments.data_screening import run as data_screen
 from emlab.experiments.early_warning import run as early_warning
+from emlab.experiments.finetuning.tunes import Pair
 from emlab.experiments.monitors import run as monitors
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
@@ -136,7 +137,7 @@ def test_on_the_organism_what_is_planted_is_found(tmp_path):
 
 
 def test_wrong_settings():
-    a, b = (monitors.Pair(d, ("x",), ("y",)) for d in "ab")
+    a, b = (Pair(d, ("x",), ("y",)) for d in "ab")
     for broken in (
         {"fit": (a,)},
         {"test": (a,), "fit": (a, b)},
@@ -153,7 +154,7 @@ def test_wrong_settings():
         with pytest.raises(ValueError):
             data_screen.Config(**broken)
     with pytest.raises(ValueError, match="name one of each"):
-        monitors.Pair("d", (), ("x",))
+        Pair("d", (), ("x",))
 
 
 def test_the_verbs(tiny, sets, make_model, tmp_path, capsys):
