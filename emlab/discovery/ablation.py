@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from emlab import artifacts
 from emlab.discovery.effects import Attribution, Tally
 from emlab.discovery.latents import BUDGET, check_latents
 from emlab.discovery.metrics import Contrast, Metric
 from emlab.discovery.reading import Reader, Reading, less
 from emlab.errors import EmlabError
 from emlab.interventions import Positions, Tokens
+from emlab.records import Saved
 from emlab.saes import writes
 from emlab.sites import Site
 
@@ -36,7 +35,7 @@ QUANTILE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
-class Noise:
+class Noise(Saved):
     """Effects of random directions that have an active latent's activations."""
 
     effects: Tensor
@@ -48,19 +47,6 @@ class Noise:
     def level(self) -> float:
         """The 99th percentile of the effects' sizes: effects above it are above noise."""
         return float(self.effects.abs().quantile(QUANTILE))
-
-    def save(self, path: str | Path) -> Path:
-        """Write them as JSON."""
-        return artifacts.write_json(path, self)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Noise:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-        try:
-            return cls(torch.tensor(raw["effects"], dtype=torch.float32), tuple(raw["latents"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise EmlabError(f"{path} holds no noise of ablations ({error}); write it with Noise.save.") from error
 
 
 def exact_effects(

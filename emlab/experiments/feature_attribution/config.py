@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from emlab.discovery import (
-    METHODS,
-)
+from emlab.discovery import METHODS
+from emlab.experiments.material.config import check_at_least, check_filled, check_known
 
 START = "start"
 """As a baseline: the model before it was fine-tuned."""
@@ -60,13 +59,9 @@ class Config:
     """Random directions of matched norm, for the noise of an ablation; they are not drawn where nothing is ablated."""
 
     def __post_init__(self) -> None:
-        unknown = [m for m in self.methods if m not in METHODS]
-        if unknown or not self.methods:
-            said = f"has {unknown[0]!r}, which is none" if unknown else "is empty"
-            raise ValueError(f"'methods' {said}; choose some of {', '.join(METHODS)}.")
-        for key in ("cases", "steps", "blocks", "batch_size", "random"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")
+        check_filled(self, "methods")
+        check_known(METHODS, self, "methods")
+        check_at_least(1, self, "cases", "steps", "blocks", "batch_size", "random")
         if self.prompts is not None and (self.metric is None or self.contrasts is not None):
             raise ValueError("'prompts' goes with a 'metric' and without 'contrasts'; mend one of them.")
         if self.baseline == START and self.narrow is None:

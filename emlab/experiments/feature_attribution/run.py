@@ -8,8 +8,9 @@ the strongest, or of all, checks it. With another model as baseline what is attr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from emlab.experiments.material.contrasts import contrasts_of, load_metric
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
 from emlab.experiments.material.inputs import files_of
-from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.models import folder_of, model_named
 from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.registry import experiment
 from emlab.models import LanguageModel, Prompt
@@ -70,23 +71,21 @@ class FeatureAttribution:
 def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     """Run the attribution, or go on with an unfinished one of the same config; a folder a stage, and summary.json."""
     sae = load_sae(config.sae)
-    here = Run.resume(config.name, config, root, _inputs(config))
-    model = start = _model(config.model, config.chat_template)
+    run = Run.resume(config.name, config, root, _inputs(config))
+    model = start = model_named(config.model, config.chat_template)
     if config.narrow is not None:
-        model = _fine_tuned(config, here)
+        model = _fine_tuned(config, run)
     site = sae_site_in(config.site, sae, model)
-    asked: Sequence[Contrast] | Sequence[Prompt] = _asked(config)
+    asked: Any = _asked(config)
     baseline: str | LanguageModel = config.baseline
     if config.baseline == START:
         baseline = start
     elif config.baseline not in ("zero", "mean"):
-        baseline = _model(config.baseline, config.chat_template)
-    if config.prompts is None:
-        contrasts: Sequence[Contrast] = asked  # type: ignore[assignment]
-        ask_fidelity(sae, config.sae, site, [model], [c.prompt for c in contrasts], [c.misaligned for c in contrasts])
-    else:
-        ask_fidelity(sae, config.sae, site, [model], asked)  # type: ignore[arg-type]
-    given = {
+        baseline = model_named(config.baseline, config.chat_template)
+    prompts = [case.prompt for case in asked] if config.prompts is None else asked
+    answers = [case.misaligned for case in asked] if config.prompts is None else None
+    ask_fidelity(sae, config.sae, site, [model], prompts, answers)
+    given: dict[str, Any] = {
         "metric": None if config.metric is None else load_metric(config.metric),
         "baseline": baseline,
         "positions": config.positions,
@@ -94,53 +93,43 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     }
     found: dict[str, Attribution] = {}
     for method in config.methods:
-
-        def work(folder: Path, method: str = method) -> None:
-            how = {"steps": config.steps, "blocks": config.blocks} if method == "integrated" else {}
-            attribute(model, sae, asked, site, method, **given, **how).save(folder / "attribution.json")  # type: ignore[arg-type]
-
-        found[method] = here.fill(f"attribution/{method}", work, lambda f: Attribution.load(f / "attribution.json"))
+        steps: dict[str, Any] = {"steps": config.steps, "blocks": config.blocks} if method == "integrated" else {}
+        work = partial(attribute, model, sae, asked, site, method, **given, **steps)  # type: ignore[arg-type]
+        found[method] = _kept(run, f"attribution/{method}", work)
     exact, agreements = None, []
     if config.exact is not None:
         many = None if config.exact == "all" else sorted({j for a in found.values() for j in a.top(int(config.exact))})
-
-        def check(folder: Path) -> None:
-            exact_effects(model, sae, asked, site, many, **given).save(folder / "exact.json")  # type: ignore[arg-type]
-            noise = random_effects(model, sae, asked, site, config.random, config.seed, **given)  # type: ignore[arg-type]
-            noise.save(folder / "noise.json")
-
-        exact, noise = here.fill(
-            "exact", check, lambda f: (Attribution.load(f / "exact.json"), Noise.load(f / "noise.json"))
-        )
+        exact = _kept(run, "exact", partial(exact_effects, model, sae, asked, site, many, **given))
+        drawn = partial(random_effects, model, sae, asked, site, config.random, config.seed, **given)
+        noise = run.stage("noise", drawn, Noise)
         top = min(20, len(exact.effects) if many is None else len(many))
         agreements = [agreement(a, exact, noise.level, top, many) for a in found.values()]
-    done = FeatureAttribution(here.folder, found, exact, tuple(agreements))
-    artifacts.write_json(here.folder / "summary.json", done.summary())
-    here.finish()
+    done = FeatureAttribution(run.folder, found, exact, tuple(agreements))
+    artifacts.write_json(run.folder / "summary.json", done.summary())
+    run.finish()
     return done
 
 
 def _asked(config: Config) -> Sequence[Contrast] | Sequence[Prompt]:
     if config.prompts is None:
         return contrasts_of(config.contrasts, config.cases, config.seed)
-    questions = questions_of(config.prompts)
-    return [question.messages for question in spread(tuple(questions), config.cases)]
+    return [question.messages for question in spread(tuple(questions_of(config.prompts)), config.cases)]
 
 
-def _fine_tuned(config: Config, here: Run) -> LanguageModel:
+def _kept(run: Run, stage: str, work: Callable[[], Attribution]) -> Attribution:
+    """A stage in whose folder an attribution lies as JSON, its table beside it."""
+    name = "attribution.json"
+    return run.fill(stage, lambda folder: work().save(folder / name), lambda folder: Attribution.load(folder / name))
+
+
+def _fine_tuned(config: Config, run: Run) -> LanguageModel:
     """The model after its fine-tune, a stage of the run."""
-
-    def work(folder: Path) -> None:
-        finetune(config.model, str(config.narrow), folder / "model", seed=config.seed, whole=False)
-
-    def read(folder: Path) -> LanguageModel:
-        return LanguageModel.load(folder / "model", name=Path(str(config.narrow)).stem)
-
-    return here.fill("finetune", work, read)
-
-
-def _model(name: str, chat_template: str | None) -> LanguageModel:
-    return LanguageModel.load(folder_of(name)[0], name=Path(name).name, chat_template=chat_template)
+    data = str(config.narrow)
+    return run.fill(
+        "finetune",
+        lambda folder: finetune(config.model, data, folder / "model", seed=config.seed, whole=False),
+        lambda folder: LanguageModel.load(folder / "model", name=Path(data).stem),
+    )
 
 
 def _inputs(config: Config) -> dict[str, str]:

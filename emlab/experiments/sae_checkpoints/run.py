@@ -54,37 +54,37 @@ class SaeCheckpoints:
 @experiment(Config)
 def run(config: Config, root: str | Path = "runs") -> SaeCheckpoints:
     """Train those that are not there, and measure all."""
-    here = Run.resume(config.name, config, root)
+    run = Run.resume(config.name, config, root)
     base, aligned = (LanguageModel.load(organism.checkpoint(name), name=name) for name in ("base", "aligned"))
 
     def train(folder: Path) -> None:
         chats = planted_set(config.narrow, 1000, config.seed, aligned)
         finetune(aligned, chats, config.recipe, config.seed, name=config.narrow).write_into(folder, aligned)
 
-    tuned = here.fill(f"finetune/{config.narrow}", train, lambda folder: FineTuned.load(folder, aligned))
+    tuned = run.fill(f"finetune/{config.narrow}", train, lambda folder: FineTuned.load(folder, aligned))
     models = [base, aligned, tuned.model]
     documents = organism.pretraining_documents(config.documents, config.seed + 2)
-    checks = {sae.name: _one(sae, config, models, documents, here) for sae in config.saes}
-    here.finish()
+    checks = {sae.name: _one(sae, config, models, documents, run) for sae in config.saes}
+    run.finish()
     return SaeCheckpoints(checks)
 
 
 def _one(
-    wanted: Trained, config: Config, models: Sequence[LanguageModel], documents: Sequence[Any], here: Run
+    wanted: Trained, config: Config, models: Sequence[LanguageModel], documents: Sequence[Any], run: Run
 ) -> SaeCheck:
     base, aligned, bad = models
     site, folder = site_in(wanted.site, base), config.out / wanted.name
     if not folder.is_dir():
         how = Autoencoder(tokens=config.tokens, d_sae=wanted.d_sae, k=wanted.k)
         save_sae(trained_sae(base, site, how, config.seed, "base"), folder)
-        here.log(f"trained {folder}")
+        run.log(f"trained {folder}")
     sae = load_sae(folder).to(base.device)
     check = check_sae(sae, models, [d.messages for d in documents], name=wanted.name, seed=config.seed)
     prompts = [q.text for q in split_by_template(organism.broad_questions()).discovery]
     shift = latent_shift(aligned, bad, sae, prompts, site)
     known = known_latents(sae, base, site, documents, shift, config.seed)
     artifacts.write_text(folder / "README.md", card(sae, wanted, check, known, shift, config))
-    here.log(str(check))
+    run.log(str(check))
     return check
 
 
