@@ -16,13 +16,10 @@ from emlab.detection import (
     Curve,
     Perplexity,
     Warned,
-    cross_fitted,
     evidence,
     fit_perplexity,
-    skill,
     warned,
 )
-from emlab.detection.evidence import labels_of
 from emlab.discovery import spread
 from emlab.evaluation import Rate
 from emlab.evaluation.judging import judge
@@ -30,7 +27,7 @@ from emlab.experiments.early_warning.report import EarlyWarningFindings
 from emlab.experiments.finetuning.tunes import Tunes
 from emlab.experiments.material.models import site_in
 from emlab.experiments.material.sets import fine_tuning_set
-from emlab.experiments.monitors.stages import activation_fits, described_saes
+from emlab.experiments.monitors.stages import activation_fits, best_of, described_saes
 from emlab.models import LanguageModel
 from emlab.sites import Site
 from emlab.training import finetune
@@ -88,15 +85,12 @@ class EarlyWarningStages:
         """Every kind of monitor at the site where it does best on a fitted domain that is left out."""
         tunes = self.tunes.of(self.config.fit, self.config.fit_seeds)
         cases = [self.tunes.on_prompts(tune, self.tunes.grid.discovery, self.sites) for tune in tunes]
-        start, labels = self.tunes.start_on_prompts(self.tunes.grid.discovery, self.sites), labels_of(cases)
+        start = self.tunes.start_on_prompts(self.tunes.grid.discovery, self.sites)
         for kind, fits in activation_fits(self.sites, self.saes, self.config.seed).items():
-            scores = {site: cross_fitted(fit, cases) for site, fit in fits.items()}
-            areas = {site: skill(s, labels, {}, resamples=0).auroc.auroc for site, s in scores.items()}
-            best = max(areas, key=areas.__getitem__)
-            monitor = fits[best]([*cases, start])
+            site, *_ = best_of(kind, fits, cases, self.run.log)
+            monitor = fits[site]([*cases, start])
             assert isinstance(monitor, ActivationMonitor)
-            monitor.save(folder / f"{kind}-{best}.safetensors")
-            self.run.log(f"{monitor}: AUROC {areas[best]:.3f} on fitted domains")
+            monitor.save(folder / f"{kind}-{site}.safetensors")
         artifacts.write_json(folder / PERPLEXITY, fit_perplexity(cases))
 
     def _read_monitors(self, folder: Path) -> dict[str, ActivationMonitor | Perplexity]:

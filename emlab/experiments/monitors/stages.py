@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,7 @@ from emlab.detection import (
     LabelledEvidence,
     Latents,
     Monitor,
+    Skill,
     TextJudge,
     alarm_threshold,
     calibrate,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
     from emlab.experiments.monitors.config import Config
+
+S = TypeVar("S")
 
 MONITORS, SKILLS = "monitors", "skills.json"
 """In the folder of a stage that tests monitors: those that read activations, and what all are worth."""
@@ -175,61 +178,45 @@ class MonitorStages:
         if not whole:
             ways["text judge"] = {"": lambda cases: TextJudge(self.judge)}
         for kind, fits in ways.items():
-            tried = {site: cross_fitted(how, fit) for site, how in fits.items()}
-            areas = {site: skill(scores, labels, {}, resamples=0).auroc.auroc for site, scores in tried.items()}
-            for site, area in areas.items():
-                self.run.log(f"{kind} {site}: AUROC {area:.3f} on fitted domains")
-            best = max(areas, key=areas.__getitem__)
-            map_ = calibrate(tried[best], labels, self.config.calibration, self.config.false_positives)  # type: ignore[arg-type]
-            monitor = fits[best](fit)
+            site, area, scores = best_of(kind, fits, fit, self.run.log)
+            map_ = calibrate(scores, labels, self.config.calibration, self.config.false_positives)  # type: ignore[arg-type]
+            monitor = fits[site](fit)
             if isinstance(monitor, ActivationMonitor):
                 monitor = dataclasses.replace(monitor, calibration=map_)
                 monitor.save(folder / MONITORS / f"{kind}.safetensors")
-            found.append(
-                MonitorSkill(
-                    monitor.name,
-                    kind,
-                    isinstance(monitor, ActivationMonitor),
-                    str(best),
-                    areas[best],
-                    *self._measured(monitor, map_, test, hard, whole),
-                )
-            )
-            self.run.log(f"{kind} at {best or 'the text'}: {found[-1].skill}")
+            skills = self._skills(monitor, map_, test, whole)
+            alarms = self._alarms(monitor, map_.threshold, test, hard)
+            inside = isinstance(monitor, ActivationMonitor)
+            found.append(MonitorSkill(monitor.name, kind, inside, str(site), area, *skills, *alarms))
+            self.run.log(f"{kind} at {site or 'the text'}: {found[-1].skill}")
         return found
 
-    def _measured(
-        self,
-        monitor: Monitor,
-        map_: Calibration,
-        test: Sequence[LabelledEvidence],
-        hard: Sequence[LabelledEvidence],
-        whole: bool,
-    ) -> tuple[Any, ...]:
-        """What a calibrated monitor is worth: skill on rows and on whole models, and the shares of three alarms."""
+    def _skills(
+        self, monitor: Monitor, map_: Calibration, test: Sequence[LabelledEvidence], whole: bool
+    ) -> tuple[Skill, Skill | None]:
+        """Of single rows, and of whole models."""
         seed, each = self.config.seed, [monitor.scores(case.evidence) for case in test]
-        scores, models = np.concatenate(each), [case.model for case in test]
-        drawn = {
-            "fine-tunes": [case.model for case in test for _ in case.labels],
-            "questions": [q.id for case in test for q in case.evidence.questions],
-        }
-        of_models = None
-        if whole:
-            means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
-            of_models = skill(means, bad, {"fine-tunes": models}, seed=seed)
+        scores, models = np.concatenate(each), [case.model for case in test for _ in case.labels]
+        questions = [q.id for case in test for q in case.evidence.questions]
+        drawn = {"fine-tunes": models, "questions": questions}
+        of_rows = skill(scores, labels_of(test), drawn, map_(scores), seed=seed)
+        if not whole:
+            return of_rows, None
+        means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
+        return of_rows, skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
 
-        def share(scores: Sequence[np.ndarray], of: Sequence[np.ndarray]) -> Rate:
-            """A share of rows, its interval from drawing whole fine-tunes."""
-            hits = [((s > map_.threshold) & o).sum() for s, o in zip(scores, of, strict=True)]
-            return bootstrap(hits, [o.sum() for o in of], seed)
+    def _alarms(
+        self, monitor: Monitor, limit: float, test: Sequence[LabelledEvidence], hard: Sequence[LabelledEvidence]
+    ) -> tuple[Rate, Rate, Rate]:
+        """The shares of misaligned, of other and of hard rows above the limit; intervals draw whole fine-tunes."""
 
-        return (
-            skill(scores, labels_of(test), drawn, map_(scores), seed=seed),
-            of_models,
-            share(each, [case.labels for case in test]),
-            share(each, [~case.labels for case in test]),
-            share([monitor.scores(case.evidence) for case in hard], [np.ones(len(c.labels), dtype=bool) for c in hard]),
-        )
+        def share(cases: Sequence[LabelledEvidence], among: Sequence[np.ndarray]) -> Rate:
+            fired = [monitor.scores(case.evidence) > limit for case in cases]
+            hits = [(f & of).sum() for f, of in zip(fired, among, strict=True)]
+            return bootstrap(hits, [of.sum() for of in among], self.config.seed)
+
+        bad, every = [case.labels for case in test], [np.ones(len(case.labels), dtype=bool) for case in hard]
+        return share(test, bad), share(test, [~labels for labels in bad]), share(hard, every)
 
     def _on_answers(self, judged: Iterable[tuple[Tune, Judged]]) -> list[LabelledEvidence]:
         read = (on_answers(self.tunes.model(t), of, t.name, t.domain, self.sites) for t, of in judged)
@@ -244,6 +231,26 @@ class MonitorStages:
         """Answers to the test questions, one each."""
         asked = Rollouts(tuple(self.test_questions), tuple(answers), tune.name, self.config.seed, 1.0)
         return judge(asked, self.judge)
+
+
+def best_of(
+    kind: str, fits: Mapping[S, Fit], cases: Sequence[LabelledEvidence], log: Callable[[str], object]
+) -> tuple[S, float, np.ndarray]:
+    """The site at which monitors of a kind do best, their AUROC there, and their scores (n,): all cross-fitted.
+
+    Args:
+        kind: Of monitor, to speak of it.
+        fits: How it is fitted at each site.
+        cases: Of the fitted domains, each of which is left out once.
+        log: Is told the AUROC at each site.
+    """
+    scores = {site: cross_fitted(fit, cases) for site, fit in fits.items()}
+    labels = labels_of(cases)
+    areas = {site: skill(of, labels, {}, resamples=0).auroc.auroc for site, of in scores.items()}
+    for site, area in areas.items():
+        log(f"{kind} {site}: AUROC {area:.3f} on fitted domains")
+    best = max(areas, key=areas.__getitem__)
+    return best, areas[best], scores[best]
 
 
 def activation_fits(
