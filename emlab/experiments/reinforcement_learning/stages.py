@@ -12,15 +12,7 @@ import numpy as np
 
 from emlab import artifacts, organism
 from emlab.data import Dataset
-from emlab.discovery import (
-    LatentShift,
-    Screen,
-    decoder_direction,
-    latent_shift,
-    order,
-    spread,
-    steer_screen,
-)
+from emlab.discovery import LatentShift, Screen, decoder_direction, latent_shift, order, spread, steer_screen
 from emlab.discovery.screen import Toward
 from emlab.evaluation import Score
 from emlab.evaluation.rollouts import file_name
