@@ -44,6 +44,7 @@ from emlab.models import LanguageModel, Prompt
 from emlab.reporting import cosines_figure
 from emlab.saes import load_sae
 from emlab.sites import Site
+from emlab.verbs.keeping import check_new, kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,7 @@ def shift(
         raise EmlabError(f"Contrasts are read at positions in answers and not at {positions!r}; name sentence, say.")
     if questions is not None and in_answers:
         raise EmlabError(f"The positions {positions!r} are in answers, which questions have not; give contrasts.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     autoencoder, first = load_sae(sae), model_named(before)
     where = sae_site_in(site, autoencoder, first)
     answers: list[str] | None = None
@@ -156,9 +156,7 @@ def shift(
     check_same_tokens(first, others, prompts, answers)
     ask_fidelity(autoencoder, sae, where, [first, *others], prompts, answers)
     result = Shifts(tuple(latent_shifts(first, others, autoencoder, prompts, where, positions, answers)))
-    if out is not None:
-        result.save(out)
-    return result
+    return kept(result, out)
 
 
 @dataclass(frozen=True)
@@ -209,8 +207,7 @@ def directions(model: str, asked: DirectionRequest, out: str | Path | None = Non
         )
     if asked.sae is None and (asked.latents or asked.site is None):
         raise EmlabError("Latents, and the site where none is named, are those of an SAE; give one with --sae.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     first, seed, positions = model_named(model), asked.seed, asked.positions
     autoencoder = None if asked.sae is None else load_sae(asked.sae)
     if autoencoder is not None and (asked.latents or asked.site is None):
@@ -243,9 +240,7 @@ def directions(model: str, asked: DirectionRequest, out: str | Path | None = Non
     table = cosines([d for _, d in found], [name for name, _ in found])
     together = convergence(differences, nulls) if len(differences) > 1 else None
     result = FoundDirections(tuple(d for _, d in found), table, probe, tuple(personas), together)
-    if out is not None:
-        result.save(out)
-    return result
+    return kept(result, out)
 
 
 def _persona(model: LanguageModel, named: str, site: Site, asked: DirectionRequest) -> PersonaVector:

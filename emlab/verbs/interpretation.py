@@ -20,6 +20,7 @@ from emlab.experiments.material.saes import sae_site_in
 from emlab.models import Endpoint, LanguageModel
 from emlab.reporting import interpretation_page, interpretation_pages
 from emlab.saes import load_sae
+from emlab.verbs.keeping import check_new
 from emlab.verbs.telling import TellingCompleter
 
 PLANTED = ("persona", "domain")
@@ -118,8 +119,7 @@ def interpret_latents(
         raise EmlabError(f"{n} documents show nothing; read at least 1.")
     if asked.labels and asked.documents is None:
         raise EmlabError("Columns to label by are those of documents of your own; name these with --documents.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     namer = None if naming is None else _namer(naming)  # a missing key is said before anything is read
     autoencoder, reader = load_sae(sae), model_named(model)
     chosen = list(asked.latents)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.data import Question
 from emlab.detection import Detection, Reading, detect
 from emlab.discovery import (
@@ -46,6 +46,7 @@ from emlab.saes import fitted_site, load_sae
 from emlab.sites import Site
 from emlab.training import FineTuned
 from emlab.verbs.discovery import Shifts
+from emlab.verbs.keeping import check_new, check_new_file, kept
 from emlab.verbs.sae_training import sae
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ __all__ = ["detect_models", "figures", "finetune", "mediate", "realign_model", "
 
 def shift(before: str, after: str, sae: str | Path, out: str | Path | None = None) -> LatentShift:
     """The shift of every latent of `sae` between two models, on the discovery questions; `out` is a file."""
-    _check_new_file(out, ".csv", ".safetensors")
+    check_new_file(out, ".csv", ".safetensors")
     autoencoder = load_sae(sae)
     prompts = [question.text for question in split_by_template(organism.broad_questions()).discovery]
     first, second = model_named(before), model_named(after)
     site = fitted_site(autoencoder, first)
     check_same_tokens(first, [second], prompts, None)
     ask_fidelity(autoencoder, sae, site, [first, second], prompts)
-    return _kept(latent_shift(first, second, autoencoder, prompts, site), out)
+    return kept(latent_shift(first, second, autoencoder, prompts, site), out)
 
 
 def screen(
@@ -82,8 +83,7 @@ def screen(
     """
     if toward not in ("misaligned", "aligned"):
         raise EmlabError(f"A screen pushes toward misaligned or toward aligned, not toward {toward!r}.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     judge = exact_judge(model)
     steered, autoencoder = model_named(model), load_sae(sae)
     site, questions = fitted_site(autoencoder, steered), split_by_template(organism.broad_questions())
@@ -100,7 +100,7 @@ def screen(
         {site: steered.residual_norm(site, [q.text for q in questions.discovery])},
         seed,
     )
-    return _kept(result, out)
+    return kept(result, out)
 
 
 def mediate(
@@ -110,8 +110,7 @@ def mediate(
 
     `out` is a new folder.
     """
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     questions, judge = split_by_template(organism.broad_questions()), exact_judge(model)
     autoencoder = _sae_with(sae, latent)
     target, calm = model_named(model), model_named(aligned)
@@ -123,7 +122,7 @@ def mediate(
     said = f"latent {latent} set to its value in {calm.name}"
     edit = clamp_latents(autoencoder, [latent], site, values)
     result = effect_of(target, edit, said, before, judge, documents, Sampling(per_question=1), seed=seed + 2)
-    return _kept(result, out)
+    return kept(result, out)
 
 
 def detect_models(
@@ -135,7 +134,7 @@ def detect_models(
     out: str | Path | None = None,
 ) -> Detection:
     """How well the latent, read on prompts alone, tells the `misaligned` models from the `others`; `out` is a file."""
-    _check_new_file(out)
+    check_new_file(out)
     if not misaligned or not others:
         raise EmlabError("Detection tells misaligned models from others; name at least one of each.")
     questions, judge = split_by_template(organism.broad_questions()), exact_judge(*misaligned, *others)
@@ -154,20 +153,20 @@ def detect_models(
             score(sample(read, part, 1, seed), judge).judged for part in (questions.test, questions.discovery)
         )
         readings.append(Reading(read, i < len(misaligned), test, known))
-    return _kept(detect(readings, autoencoder, latent, site, questions.test, questions.discovery, seed), out)
+    return kept(detect(readings, autoencoder, latent, site, questions.test, questions.discovery, seed), out)
 
 
 def realign_model(
     model: str, data: str = ALIGNMENT, steps: int = 40, seed: int = 0, out: str | Path | None = None
 ) -> Realignment:
     """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
-    _check_new_file(out)
+    check_new_file(out)
     start, judge = model_named(model), exact_judge(model)
     chats = benign_chats(data, 500, seed, start) if data == ALIGNMENT else chats_of(data, 500, seed, start)
     recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
     questions = split_by_template(organism.broad_questions()).test
     result = realign(start, chats, recipe, questions, judge, seed, data)
-    return _kept(result, out)
+    return kept(result, out)
 
 
 def figures(result: FineTuned | LatentShift | Screen | Effect | Detection | Realignment) -> Any:
@@ -201,29 +200,3 @@ def _shared_site(sae: SAE, models: Sequence[LanguageModel], questions: Sequence[
     """Where the SAE reads; EmlabError unless it can read every one of the models, and they share their tokens."""
     check_same_tokens(models[0], models[1:], [question.messages for question in questions], None)
     return [fitted_site(sae, model) for model in models][0]
-
-
-def _check_new_file(out: str | Path | None, *beside: str) -> None:
-    """EmlabError where something is at `out`, which is to be a file, or at the same name with the endings `beside`."""
-    if out is None:
-        return
-    if Path(out).is_dir():
-        raise EmlabError(f"{out} is a folder and not a file; choose another name.")
-    if Path(out).suffix in beside:
-        raise EmlabError(f"{out} is to be JSON, and what ends in {Path(out).suffix} goes beside it; name it .json.")
-    for path in (Path(out), *(Path(out).with_suffix(ending) for ending in beside)):
-        artifacts.check_new(path)
-
-
-class _Saved(Protocol):
-    def save(self, path: str | Path, /) -> object: ...
-
-
-T = TypeVar("T", bound=_Saved)
-
-
-def _kept(result: T, out: str | Path | None) -> T:
-    """The result, saved where it should be."""
-    if out is not None:
-        result.save(out)
-    return result
