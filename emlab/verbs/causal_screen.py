@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.data import Question
 from emlab.discovery import (
     Cascade,
@@ -29,6 +29,7 @@ from emlab.experiments.material.judging import judge_for
 from emlab.experiments.material.models import model_named
 from emlab.experiments.material.saes import sae_site_in
 from emlab.saes import load_sae
+from emlab.verbs.keeping import check_new, kept
 
 PER_QUESTION = 4
 """The organism's contrasts for each question."""
@@ -64,8 +65,7 @@ def screen(
     """
     if n < 1:
         raise EmlabError(f"A screen of {n} questions asks nothing; ask at least 1.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     asked, read = _asked(contrasts, n, seed)
     if contrasts is not None and judging.judge == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
@@ -92,9 +92,7 @@ def screen(
         settings,
         seed=seed,
     )
-    if out is not None:
-        found.save(out)
-    return found
+    return kept(found, out)
 
 
 def _asked(source: str | Path | None, n: int, seed: int) -> tuple[list[Question], list[Contrast]]:

@@ -20,7 +20,7 @@ from emlab.experiments.material.saes import sae_site_in
 from emlab.models import Endpoint, LanguageModel
 from emlab.reporting import interpretation_page, interpretation_pages
 from emlab.saes import load_sae
-from emlab.verbs.keeping import check_new
+from emlab.verbs.keeping import check_new, kept
 from emlab.verbs.telling import TellingCompleter
 
 PLANTED = ("persona", "domain")
@@ -140,9 +140,7 @@ def interpret_latents(
     ask_fidelity(autoencoder, sae, where, [reader], raw)
     shown = InterpretSettings(asked.contexts, max_length=asked.max_length)
     done = Interpreted(interpret(reader, autoencoder, chosen, corpus, where, namer, shown, seed))
-    if out is not None:
-        done.save(out)
-    return done
+    return kept(done, out)
 
 
 def planted_documents(n: int, seed: int, model: LanguageModel) -> Documents:

@@ -48,6 +48,7 @@ from emlab.experiments.material.sets import fine_tuning_set
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
 from emlab.saes import load_sae
+from emlab.verbs.keeping import check_new, kept
 
 KINDS = ("projection", "probe", "latent")
 SITE = "resid_post.1"
@@ -250,8 +251,7 @@ def screen_data(
         raise EmlabError("A screen has one direction: give a saved one, or a bad and a good set, and not both.")
     if direction is not None and site is not None:
         raise EmlabError(f"The direction in {direction} has a site of its own; leave out the site {site}.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     along = None if direction is None else Direction.load(direction, named)
     start = model_named(model)
     where = site_in((site or SITE) if along is None else str(along.site), start)
@@ -267,9 +267,7 @@ def screen_data(
         own = own_answers(start, chats, seed, max_new_tokens)
         found.append(projection_difference(start, chats, along, own, pool, title))
     result = DataScreens(tuple(found))
-    if out is not None:
-        result.save(out)
-    return result
+    return kept(result, out)
 
 
 def blame_examples(
@@ -287,16 +285,13 @@ def blame_examples(
     """Which examples of `data` moved the saved monitor: `models` are the start of a training on it and checkpoints."""
     if not models:
         raise EmlabError("Blame needs the models of a training; give its start and its checkpoints.")
-    if out is not None:
-        artifacts.check_new(out)
+    check_new(out)
     found = _saved(monitor, sae)
     reached = [model_named(name) for name in models]
     asked = [q.messages for q in spread(halves_of(questions, seed)[0].discovery, n)]
     examples = fine_tuning_set(data, rows, seed, reached[0])
     result = blame(reached, found, asked, examples, modules, Path(data).stem)
-    if out is not None:
-        result.save(out)
-    return result
+    return kept(result, out)
 
 
 def _saved(path: str | Path, sae: str | Path | None) -> ActivationMonitor:

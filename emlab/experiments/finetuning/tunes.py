@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Config as GridConfig
 from emlab.experiments.finetuning.config import TrainingArm
 from emlab.experiments.finetuning.stages import FinetuneGrid, inputs_of
+from emlab.experiments.material.config import FineTuningConfig
 from emlab.models import LanguageModel, kept_adapters
 from emlab.runs import Run
 from emlab.sites import Site
@@ -65,8 +65,8 @@ class Tunes:
         self.grid.say_size()
 
     @classmethod
-    def resume(cls, config: Any, root: str | Path, pairs: Sequence[Pair], seeds: Sequence[int]) -> Tunes:
-        """Those that a config with the keys of a grid asks for, in its run below `root`, begun or gone on with.
+    def resume(cls, config: FineTuningConfig, root: str | Path, pairs: Sequence[Pair], seeds: Sequence[int]) -> Tunes:
+        """Those that an experiment asks for, in its run below `root`, begun or gone on with.
 
         Args:
             config: Names the run, the model, and how it is trained and asked.
@@ -127,19 +127,9 @@ def arm_name(data: str) -> str:
     return file_name(data).replace(" ", "_").replace("+", "_")
 
 
-def grid_config(config: Any, pairs: Sequence[Pair], seeds: Sequence[int]) -> GridConfig:
-    """The grid of fine-tunes behind a config that has its keys."""
-    sets = tuple(dict.fromkeys(data for pair in pairs for data in pair.sets))
-    return GridConfig(
-        name=config.name,
-        seeds=tuple(dict.fromkeys(seeds)),
-        model=config.model,
-        chat_template=config.chat_template,
-        arms=tuple(TrainingArm(arm_name(data), data) for data in sets),
-        rows=config.rows,
-        recipe=config.recipe,
-        question_set=config.question_set,
-        judging=config.judging,
-        questions=config.questions,
-        answers=config.answers,
-    )
+def grid_config(config: FineTuningConfig, pairs: Sequence[Pair], seeds: Sequence[int]) -> GridConfig:
+    """The grid of fine-tunes behind the config of an experiment that reads them."""
+    shared = {field.name: getattr(config, field.name) for field in fields(FineTuningConfig)}
+    sets = dict.fromkeys(data for pair in pairs for data in pair.sets)
+    arms = tuple(TrainingArm(arm_name(data), data) for data in sets)
+    return GridConfig(**shared, seeds=tuple(dict.fromkeys(seeds)), arms=arms)
