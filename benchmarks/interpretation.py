@@ -34,7 +34,7 @@ def work(corpus: Path) -> None:
     from emlab import organism
     from emlab.data import Documents
     from emlab.discovery import interpret
-    from emlab.experiments.material.memory import peak_rss_mb
+    from emlab.experiments.material.results import peak_rss_mb
     from emlab.models import LanguageModel
     from emlab.saes import load_sae
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import emlab
 from emlab import artifacts
-from emlab.experiments.material.memory import peak_rss_mb
+from emlab.experiments.material.config import ExperimentConfig
 from emlab.reporting import Section, write_page
 from emlab.runs import Run
 
@@ -40,42 +40,69 @@ class Result(Generic[F]):
 
 
 def write(
-    here: Run,
-    title: str,
-    model: str,
+    run: Run,
+    config: ExperimentConfig,
+    found: F,
     lead: Sequence[str],
     sections: Sequence[Section],
     figures: Mapping[str, Any],
-    also: Path | None = None,
-    seeds: Sequence[int] = (),
-) -> dict[str, Any]:
-    """Write report.html and summary.json (to the file `also`, too); returns the summary.
+) -> Result[F]:
+    """Write report.html and summary.json as they stand so far, of a run that goes on.
 
-    The run's cautions stand before the `lead`.
+    Args:
+        run: Whose folder they are written to; its cautions stand before the lead.
+        config: Says the report's title and seeds, and where else summary.json goes.
+        found: All of it, for whoever has asked for the run.
+        lead: The findings in sentences.
+        sections: The rest of the page.
+        figures: What summary.json holds beside the findings and what they cost.
     """
-    lead = [*here.cautions, *lead]
-    footer = f"emlab, seeds {', '.join(map(str, seeds))}" if seeds else "emlab"
-    write_page(here.folder / "report.html", f"{title}: {model}", lead, sections, footer)
+    lead = [*run.cautions, *lead]
+    write_page(run.folder / "report.html", config.heading, lead, sections, _footer(config))
     summary = {
         "command": shlex.join(["emlab", *sys.argv[1:]]),
-        "findings": list(lead),
+        "findings": lead,
         **figures,
-        "wall_seconds": sum(here.seconds.values()),
+        "wall_seconds": sum(run.seconds.values()),
         "cpu_seconds": time.process_time(),
-        "stage_seconds": here.seconds,
+        "stage_seconds": run.seconds,
         "peak_rss_mb": peak_rss_mb(),
         "versions": {"emlab": emlab.__version__, "python": platform.python_version(), **_versions()},
     }
-    for path in filter(None, (here.folder / "summary.json", also)):
+    for path in filter(None, (run.folder / "summary.json", config.summary)):
         artifacts.write_json(path, summary)
-    return summary
+    return Result(run.folder, found, summary)
 
 
-def finish(here: Run, *results: Any, **more: Any) -> dict[str, Any]:
+def finish(
+    run: Run,
+    config: ExperimentConfig,
+    found: F,
+    lead: Sequence[str],
+    sections: Sequence[Section],
+    figures: Mapping[str, Any],
+) -> Result[F]:
     """`write`, and end the run."""
-    summary = write(here, *results, **more)
-    here.finish()
-    return summary
+    result = write(run, config, found, lead, sections, figures)
+    run.finish()
+    return result
+
+
+def peak_rss_mb() -> float | None:
+    """The most memory this process has held, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _footer(config: ExperimentConfig) -> str:
+    seeds = getattr(config, "seeds", None)
+    if not isinstance(seeds, tuple):  # a number of them, from one on
+        return f"emlab, seed {config.seed}" if hasattr(config, "seed") else "emlab"
+    return f"emlab, seeds {', '.join(map(str, seeds))}"
 
 
 def _versions() -> dict[str, str]:

@@ -27,7 +27,7 @@ from emlab import artifacts
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.evaluation.protocol import Judging
 from emlab.experiments.material.config import Autoencoder
-from emlab.experiments.material.memory import peak_rss_mb
+from emlab.experiments.material.results import peak_rss_mb
 from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features.config import Config, Realigning, Steering
 from emlab.experiments.persona_features.findings import RANDOM, Findings

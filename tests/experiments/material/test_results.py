@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from emlab.experiments.material.memory import peak_rss_mb
+from emlab.experiments.material.results import peak_rss_mb
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not say")
