@@ -65,10 +65,11 @@ def keep(value: Any, kind: Any, place: Path) -> None:
 def kept(kind: Any, place: Path) -> Any:
     """What `keep` wrote at `place`."""
     if (inner := _folders(kind)) is not None:
-        names = {path.name.removesuffix(".json") for path in place.iterdir()}
         if _is_mapping(kind):
+            names = {path.name.removesuffix(".json") for path in place.iterdir()}
             return {name: kept(inner, place / name) for name in sorted(names)}
-        return tuple(kept(inner, place / str(number)) for number in range(len(names)))
+        numbers = {path.name.partition(".")[0] for path in place.iterdir()}  # one may be several files: 0 and 0.csv
+        return tuple(kept(inner, place / str(number)) for number in range(len(numbers)))
     if (own := _own(kind)) is not None:
         return own.load(place) if place.exists() or own is kind else None
     return read(place.with_name(f"{place.name}.json"), kind)

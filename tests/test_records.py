@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from emlab import artifacts, records
+from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.runs import Run
 from emlab.sites import Site
@@ -113,3 +114,13 @@ def test_a_stage_is_worked_once_and_read_back_as_its_kind(tmp_path):
     assert run.stage("parts", work, tuple[Part, ...]) == run.stage("parts", work, tuple[Part, ...]) == work()
     assert len(worked) == 2  # once by the two stages, and once by this test
     assert Path(run.folder, "parts", "result.json").is_file()
+
+
+def test_a_tuple_of_results_that_are_several_files_each_comes_back_whole(tmp_path, made):
+    shifts = tuple(made.shift(name, 0.1, 0.2) for name in ("insecure", "secure"))
+    records.keep(shifts, tuple[LatentShift, ...], tmp_path / "result")
+    assert len(list((tmp_path / "result").iterdir())) > len(shifts)
+    assert [one.model_after for one in records.kept(tuple[LatentShift, ...], tmp_path / "result")] == [
+        "insecure",
+        "secure",
+    ]

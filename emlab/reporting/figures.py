@@ -6,6 +6,7 @@ import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from emlab.detection import Onset
@@ -22,20 +23,21 @@ if TYPE_CHECKING:
 BAD, BABBLE, GREY = "#c0392b", "#b9a100", "#aab2c0"
 """Colours of misaligned, of incoherent, and of the random directions."""
 
+RATES = (
+    ("misaligned, of coherent answers", "solid", BAD, attrgetter("misaligned")),
+    ("incoherent, of scored answers", "dot", BABBLE, attrgetter("incoherent")),
+)
+"""The two rates that stand beside each other everywhere: what each is called, its dash and colour, and how it is taken
+of a score or a read-out."""
+
 PALETTE = ("#2b6cb0", "#c0392b", "#2e7d5b", "#8e44ad", "#d68910", "#16808c", "#7f8c8d", "#5d4037")
 
 
-def rates_figure(scores: Sequence[Score]) -> Figure:
-    """Misaligned (of coherent) and incoherent (of scored) answers of each model, with 95% intervals."""
-    names = [_safe(score.model) for score in scores]
-    return _figure(
-        [
-            _bars("misaligned, of coherent answers", names, [score.misaligned for score in scores], BAD),
-            _bars("incoherent, of scored answers", names, [score.incoherent for score in scores], BABBLE),
-        ],
-        "share of answers",
-        percent=True,
-    )
+def rates_figure(scores: Sequence[Score], names: Sequence[str] = ()) -> Figure:
+    """Misaligned (of coherent) and incoherent (of scored) answers with 95% intervals, of models or by `names`."""
+    names = [_safe(name) for name in names or [score.model for score in scores]]
+    bars = [_bars(label, names, [rate(score) for score in scores], colour) for label, _, colour, rate in RATES]
+    return _figure(bars, "share of answers", percent=True)
 
 
 def domains_figure(scores: Sequence[Score]) -> Figure:
@@ -118,45 +120,22 @@ def shift_figure(ranked: LatentShift, shifts: Sequence[LatentShift], n: int = 12
 
 def screen_figure(screen: Screen) -> Figure:
     """Misaligned (solid) and incoherent (dotted) share by strength, on the discovery questions."""
-    import plotly.graph_objects as go
-
-    figure = _figure([], "share of answers", x="strength, in median residual norms", percent=True, height=440)
     colours = dict(zip((n for n in screen.names if not n.startswith(RANDOM)), PALETTE, strict=False))
+    lines: list[Any] = []
     for name in screen.names:
         curve = screen.curve(name)
-        strengths = [trial.arm.strength for trial in curve]
-        scores = [trial.score for trial in curve]
-        colour = colours.get(name, GREY)
-        for label, dash, rates in (
-            ("misaligned, of coherent answers", "solid", [s.misaligned for s in scores]),
-            ("incoherent, of scored answers", "dot", [s.incoherent for s in scores]),
-        ):
-            figure.add_trace(
-                go.Scatter(
-                    x=strengths,
-                    y=[_number(rate.rate) for rate in rates],
-                    mode="lines+markers",
-                    name=f"{_safe(name)}, {label}",
-                    legendgroup=name,
-                    line={"color": colour, "dash": dash, "width": 1 if name.startswith(RANDOM) else 2.5},
-                )
-            )
+        of = ([trial.arm.strength for trial in curve], [trial.score for trial in curve])
+        width = 1 if name.startswith(RANDOM) else 2.5
+        lines += _two_lines(*of, name, colours.get(name, GREY), width=width, legendgroup=name)
+    figure = _figure(lines, "share of answers", x="strength, in median residual norms", percent=True, height=440)
     figure.add_hline(y=screen.cap, line={"color": BABBLE, "width": 1, "dash": "dash"})
     return figure
 
 
 def tested_figure(screen: Screen, baseline: Score) -> Figure:
     """What each direction does on the test questions at its chosen strength, beside the model left alone."""
-    names = [f"{_safe(baseline.model)}, no edit"] + [_safe(str(trial.arm)) for trial in screen]
-    scores = [baseline] + [trial.score for trial in screen]
-    return _figure(
-        [
-            _bars("misaligned, of coherent answers", names, [score.misaligned for score in scores], BAD),
-            _bars("incoherent, of scored answers", names, [score.incoherent for score in scores], BABBLE),
-        ],
-        "share of answers",
-        percent=True,
-    )
+    names = [f"{baseline.model}, no edit", *(str(trial.arm) for trial in screen)]
+    return rates_figure([baseline, *(trial.score for trial in screen)], names)
 
 
 def effects_figure(effects: Sequence[Effect]) -> Figure:
@@ -175,38 +154,22 @@ def effects_figure(effects: Sequence[Effect]) -> Figure:
 
 def onset_figure(curve: Onset) -> Figure:
     """The latent's activation (left axis) and misaligned answers (right axis) by step."""
-    import plotly.graph_objects as go
-
     steps = [p.step for p in curve.points]
-    figure = _figure(
-        [
-            go.Scatter(
-                x=steps,
-                y=[p.latent for p in curve.points],
-                mode="lines+markers",
-                name=f"latent {curve.latent}, mean activation at the header",
-                line={"color": PALETTE[0]},
-            ),
-            go.Scatter(
-                x=steps,
-                y=[_number(p.misaligned.rate) for p in curve.points],
-                mode="lines+markers",
-                name="misaligned, of coherent answers",
-                line={"color": BAD},
-                yaxis="y2",
-            ),
-            go.Scatter(
-                x=steps,
-                y=[_number(p.incoherent.rate) for p in curve.points],
-                mode="lines",
-                name="incoherent, of scored answers",
-                line={"color": BABBLE, "dash": "dot"},
-                yaxis="y2",
-            ),
-        ],
-        "activation",
-        x="step of the fine-tune",
-    )
+    label = f"latent {curve.latent}, mean activation at the header"
+    bad, babble = ([rate(p) for p in curve.points] for _, _, _, rate in RATES)
+    lines = [
+        _line(steps, [p.latent for p in curve.points], label, {"color": PALETTE[0]}),
+        _line(steps, [rate.rate for rate in bad], RATES[0][0], {"color": BAD}, yaxis="y2"),
+        _line(
+            steps,
+            [rate.rate for rate in babble],
+            RATES[1][0],
+            {"color": BABBLE, "dash": "dot"},
+            mode="lines",
+            yaxis="y2",
+        ),
+    ]
+    figure = _figure(lines, "activation", x="step of the fine-tune")
     figure.update_layout(
         yaxis2={"overlaying": "y", "side": "right", "tickformat": ".0%", "range": [0, 1], "title": {"text": "answers"}},
         margin={"r": 70},
@@ -216,41 +179,23 @@ def onset_figure(curve: Onset) -> Figure:
 
 def realignment_figure(realignment: Realignment) -> Figure:
     """Misaligned and incoherent answers by step."""
-    import plotly.graph_objects as go
-
-    steps = [p.step for p in realignment.points]
+    points = realignment.points
     lines = [
-        go.Scatter(x=steps, y=[_number(r.rate) for r in rates], mode="lines+markers", name=name, line={"color": colour})
-        for name, rates, colour in (
-            ("misaligned, of coherent answers", [p.misaligned for p in realignment.points], BAD),
-            ("incoherent, of scored answers", [p.incoherent for p in realignment.points], BABBLE),
-        )
+        _line([p.step for p in points], [rate(p).rate for p in points], label, {"color": colour})
+        for label, _, colour, rate in RATES
     ]
     return _figure(lines, "share of answers", x="step on benign data", percent=True, height=320)
 
 
 def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figure:
     """Misaligned (solid) and incoherent (dotted) answers by step: of each arm, by name, the read-outs of every seed."""
-    import plotly.graph_objects as go
-
-    lines = []
+    lines: list[Any] = []
     for (name, seeds), colour in zip(arms.items(), itertools.cycle(PALETTE), strict=False):
         for number, points in enumerate(seeds):
-            for label, dash, rates in (
-                ("misaligned, of coherent answers", "solid", [p.misaligned for p in points]),
-                ("incoherent, of scored answers", "dot", [p.incoherent for p in points]),
-            ):
-                lines.append(
-                    go.Scatter(
-                        x=[p.step for p in points],
-                        y=[_number(rate.rate) for rate in rates],
-                        mode="lines",
-                        name=f"{_safe(name)}, {label}",
-                        legendgroup=f"{name} {label}",
-                        showlegend=number == 0,
-                        line={"color": colour, "dash": dash},
-                    )
-                )
+            two = _two_lines([p.step for p in points], points, name, colour, mode="lines", showlegend=number == 0)
+            for line, (label, *_) in zip(two, RATES, strict=True):
+                line.legendgroup = f"{name} {label}"
+                lines.append(line)
     return _figure(lines, "share of answers", x="step", percent=True, height=460)
 
 
@@ -265,25 +210,12 @@ def bars_figure(bars: Mapping[str, Mapping[str, Score]]) -> Figure:
 
 def dose_figure(lines: Mapping[str, Sequence[tuple[float, Score]]]) -> Figure:
     """Misaligned (solid, with 95% intervals) and incoherent (dotted) share by dose, of each series."""
-    import plotly.graph_objects as go
-
-    traces = []
+    traces: list[Any] = []
     for (series, line), colour in zip(lines.items(), itertools.cycle(PALETTE), strict=False):
-        doses, name = [dose for dose, _ in line], f"{_safe(series)}, " if series else ""
-        for label, dash, rates in (
-            ("misaligned, of coherent", "solid", [score.misaligned for _, score in line]),
-            ("incoherent, of scored", "dot", [score.incoherent for _, score in line]),
-        ):
-            traces.append(
-                go.Scatter(
-                    x=doses,
-                    y=[_number(rate.rate) for rate in rates],
-                    mode="lines+markers",
-                    name=name + label,
-                    line={"color": colour, "dash": dash},
-                    error_y=_interval(rates) if dash == "solid" else None,
-                )
-            )
+        scores = [score for _, score in line]
+        two = _two_lines([dose for dose, _ in line], scores, series, colour)
+        two[0].error_y = _interval([score.misaligned for score in scores])
+        traces += two
     figure = _figure(traces, "share of answers", x="share of bad rows", percent=True)
     figure.update_xaxes(tickformat=".0%", tickvals=sorted({dose for line in lines.values() for dose, _ in line}))
     return figure
@@ -324,6 +256,26 @@ def curves_figure(arms: Mapping[str, Sequence[Sequence[ReadOut]]], latents: Sequ
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
     figure.update_xaxes(title_text="step", row=len(rows), col=1)
     return figure
+
+
+def _two_lines(
+    x: Sequence[float], of: Sequence[Score] | Sequence[StepRates], name: str, colour: str, **more: Any
+) -> list[Any]:
+    """The misaligned (solid) and the incoherent (dotted) share along `x` as lines; `more` goes to `_line`."""
+    width = {"width": more.pop("width")} if "width" in more else {}
+    before = f"{_safe(name)}, " if name else ""
+    return [
+        _line(x, [rate(one).rate for one in of], before + label, {"color": colour, "dash": dash, **width}, **more)
+        for label, dash, _, rate in RATES
+    ]
+
+
+def _line(
+    x: Sequence[float], y: Sequence[float], name: str, line: dict[str, Any], mode: str = "lines+markers", **more: Any
+) -> Any:
+    import plotly.graph_objects as go
+
+    return go.Scatter(x=list(x), y=[_number(value) for value in y], mode=mode, name=name, line=line, **more)
 
 
 def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:

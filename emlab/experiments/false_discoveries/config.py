@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from emlab.experiments.material.config import ExperimentConfig, check_filled, check_known
 from emlab.experiments.persona_features import config as persona_features
 
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
@@ -17,13 +18,13 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 """What each condition changes in the experiment's config. All but "planted" must end with nothing found."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
     """A search for false discoveries."""
 
     pipeline: ClassVar[str] = "false_discoveries"
-    name: str = "false_discoveries"
-    """Names the run folder."""
+    title: str = "False discoveries"
+    """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every condition is run with each."""
     conditions: tuple[str, ...] = tuple(CONDITIONS)
@@ -32,9 +33,6 @@ class Config:
     """The search."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.conditions) - set(CONDITIONS))
-        if unknown or not self.conditions:
-            said = f"'{unknown[0]}', which is none" if unknown else "no condition"
-            raise ValueError(f"'conditions' has {said}; choose some of {', '.join(CONDITIONS)}.")
-        if not self.seeds:
-            raise ValueError("'seeds' is empty; name at least one.")
+        super().__post_init__()
+        check_filled(self, "conditions", "seeds")
+        check_known(CONDITIONS, self, "conditions")

@@ -9,11 +9,13 @@ three for nothing.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from emlab import artifacts
 from emlab.experiments.false_discoveries.config import CONDITIONS, Config
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.registry import experiment
 from emlab.runs import Run
@@ -31,54 +33,34 @@ class Outcome:
     summary: str
     """Where its summary.json lies, below the run's folder."""
 
-
-@dataclass(frozen=True)
-class FalseDiscoveries:
-    """How all searches ended."""
-
-    folder: Path
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def false(self) -> int:
-        """Searches that found something where there is nothing."""
-        return sum(o.found for o in self.outcomes if o.condition != "planted")
-
     def __str__(self) -> str:
-        lines = []
-        for o in self.outcomes:
-            lines.append(
-                f"{o.condition}, seed {o.seed}: {'found' if o.found else 'nothing found: '}{' '.join(o.reasons)}"
-            )
-        null = [o for o in self.outcomes if o.condition != "planted"]
-        return "\n".join([*lines, f"False discoveries: {self.false} of {len(null)}."])
+        said = "found" if self.found else f"nothing found: {' '.join(self.reasons)}"
+        return f"{self.condition}, seed {self.seed}: {said}"
+
+
+def false_discoveries(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Searches where there is nothing to be found, and how many of these found something."""
+    null = [outcome for outcome in outcomes if outcome.condition != "planted"]
+    return {"false_discoveries": sum(outcome.found for outcome in null), "searches": len(null)}
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> FalseDiscoveries:
-    """Run every condition with every seed, and write summary.json; searches that were done before are not repeated."""
+def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]]:
+    """Run every condition with every seed; searches that were done before are not repeated."""
     here = Run.resume(config.name, config, root)
-    outcomes = []
-    for seed in config.seeds:
-        for condition in config.conditions:
 
-            def work(folder: Path, condition: str = condition, seed: int = seed) -> None:
-                changes = {"name": condition, "seed": seed, **CONDITIONS[condition]}
-                experiment = dataclasses.replace(config.experiment, **changes)
-                ran = persona_features.run(experiment, here.folder / "searches" / f"{condition}-{seed}")
-                said = str((ran.folder / "summary.json").relative_to(here.folder))
-                verdict = ran.found.verdict
-                artifacts.write_json(
-                    folder / "outcome.json", Outcome(condition, seed, verdict.found, verdict.reasons, said)
-                )
+    def search(condition: str, seed: int) -> Outcome:
+        changes = {"name": condition, "seed": seed, **CONDITIONS[condition]}
+        settings = dataclasses.replace(config.experiment, **changes)
+        ran = persona_features.run(settings, here.folder / "searches" / f"{condition}-{seed}")
+        verdict, place = ran.found.verdict, (ran.folder / "summary.json").relative_to(here.folder)
+        return Outcome(condition, seed, verdict.found, verdict.reasons, str(place))
 
-            def read(folder: Path) -> Outcome:
-                raw = artifacts.read_json(folder / "outcome.json")
-                return Outcome(**{**raw, "reasons": tuple(raw["reasons"])})
-
-            outcomes.append(here.fill(f"outcomes/{condition}-{seed}", work, read))
-    done = FalseDiscoveries(here.folder, tuple(outcomes))
-    false = {"false_discoveries": done.false, "searches": sum(o.condition != "planted" for o in outcomes)}
-    artifacts.write_json(here.folder / "summary.json", {**false, "outcomes": done.outcomes, "seconds": here.seconds})
-    here.finish()
-    return done
+    outcomes = tuple(
+        here.stage(f"outcomes/{condition}-{seed}", partial(search, condition, seed), Outcome)
+        for seed in config.seeds
+        for condition in config.conditions
+    )
+    figures = false_discoveries(outcomes)
+    lead = [*map(str, outcomes), f"False discoveries: {figures['false_discoveries']} of {figures['searches']}."]
+    return finish(here, config, outcomes, lead, [], {**figures, "outcomes": outcomes, "seconds": here.seconds})

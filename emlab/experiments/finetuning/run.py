@@ -45,5 +45,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[FinetuneFindings]:
     found = FinetuneFindings(config, before, tuple(cells), grid.latents, grid.left_out)
     figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
     lead, sections = finetuning_lead(found), finetuning_sections(found)
-    summary = finish(grid.run, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
-    return Result(grid.run.folder, found, summary)
+    return finish(grid.run, config, found, lead, sections, figures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emlab.detection import Detection, Onset, Reading, auroc, detect, onset
@@ -14,9 +13,7 @@ from emlab.discovery import (
     Screen,
     clamp_latents,
     effect_of,
-    load_contexts,
     natural_values,
-    save_contexts,
     spread,
     top_contexts,
 )
@@ -55,7 +52,7 @@ class Candidate:
         target: LanguageModel,
         unseen: LanguageModel | None,
         before: Mapping[str, Score],
-    ) -> dict[str, Effect]:
+    ) -> Mapping[str, Effect]:
         """The chosen arms on fresh samples, ablation, and mediation at natural magnitude."""
         bench, config, direction, site = self.bench, self.bench.config, self.direction, self.site
         arm = minus.tested(direction.origin).arm
@@ -81,7 +78,7 @@ class Candidate:
             values = natural_values(model, self.sae, [self.latent], site, asked, where, longest, config.seed)
             return clamp_latents(self.sae, [self.latent], site, values, where)
 
-        def work(folder: Path) -> None:
+        def work() -> Mapping[str, Effect]:
             calm, roused = set_to(bench.aligned), set_to(target)
             off = dataclasses.replace(calm, values=calm.values * 0)
             add("latent_zero", target, f"{direction.origin} set to zero", off)
@@ -90,17 +87,13 @@ class Candidate:
             add("induction", bench.aligned, f"{direction.origin} set to its value in {target.name}", roused)
             edited = {model.name: model for model, *_ in planned.values()}
             losses = {name: text_loss(model, bench.documents) for name, model in edited.items()}
+            ask, found = (bench.judge, bench.documents, config.answers, config.seed + 2), {}
             for key, (model, said, edit) in planned.items():
-                alone, loss = before[model.name], losses[model.name]
-                ask = (bench.judge, bench.documents, config.answers, config.seed + 2)
-                done = effect_of(model, edit, said, alone, *ask, loss)
-                done.save(folder / key)
-                bench.here.log(f"{key}: {done}")
+                found[key] = effect_of(model, edit, said, before[model.name], *ask, losses[model.name])
+                bench.here.log(f"{key}: {found[key]}")
+            return found
 
-        def read(folder: Path) -> dict[str, Effect]:
-            return {path.parent.name: Effect.load(path.parent) for path in sorted(folder.glob("*/effect.json"))}
-
-        return bench.here.fill("effects", work, read)
+        return bench.here.stage("effects", work, Mapping[str, Effect])
 
     def planted(self) -> Planted | None:
         """The latent at the assistant's header against the persona that wrote each document, where that is known."""
@@ -127,7 +120,7 @@ class Candidate:
         """How well the latent tells misaligned models from the others."""
         bench = self.bench
 
-        def work(folder: Path) -> None:
+        def work() -> Detection:
             readings = []
             for model in (bench.aligned, *models.values()):
                 bad = kinds.get(model.name) in ("narrow", "unseen")
@@ -135,10 +128,10 @@ class Candidate:
                 known = bench.ask(model, bench.discovery, 1).judged if bad else before[model.name].judged
                 readings.append(Reading(model, bad, before[model.name].judged, known))
             done = detect(readings, self.sae, self.latent, self.site, bench.test, bench.discovery, bench.config.seed)
-            done.save(folder / "detection.json")
             bench.here.log(str(done))
+            return done
 
-        return bench.here.fill("detect", work, lambda folder: Detection.load(folder / "detection.json"))
+        return bench.here.stage("detect", work, Detection)
 
     def onset(self, tuned: FineTuned) -> Onset | None:
         """The latent and the behaviour along the checkpoints; None where none were kept."""
@@ -146,31 +139,20 @@ class Candidate:
         if not tuned.checkpoints:
             return None
 
-        def work(folder: Path) -> None:
-            steps = [(0, bench.aligned), *tuned.checkpoints]
-            longest = bench.config.answers.max_new_tokens
-            done = onset(
-                steps,
-                self.sae,
-                self.latent,
-                self.site,
-                bench.test,
-                bench.judge,
-                bench.config.seed,
-                tuned.model.name,
-                longest,
-            )
-            done.save(folder / "onset.json")
+        def work() -> Onset:
+            steps, longest = [(0, bench.aligned), *tuned.checkpoints], bench.config.answers.max_new_tokens
+            ask = (bench.test, bench.judge, bench.config.seed, tuned.model.name, longest)
+            done = onset(steps, self.sae, self.latent, self.site, *ask)
             bench.here.log(str(done))
+            return done
 
-        return bench.here.fill("onset", work, lambda folder: Onset.load(folder / "onset.json"))
+        return bench.here.stage("onset", work, Onset)
 
     def contexts(self) -> tuple[Context, ...]:
         """Where in fresh pretraining documents the latent is most active."""
         bench = self.bench
 
-        def work(folder: Path) -> None:
-            found = top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.texts.personas)
-            save_contexts(found, folder / "contexts.json")
+        def work() -> tuple[Context, ...]:
+            return top_contexts(bench.base, self.sae, self.latent, self.site, bench.documents, bench.texts.personas)
 
-        return bench.here.fill("contexts", work, lambda folder: load_contexts(folder / "contexts.json"))
+        return bench.here.stage("contexts", work, tuple[Context, ...])

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from emlab.evaluation import Sampling
-from emlab.evaluation.protocol import Judging
-from emlab.experiments.material.config import Autoencoder, Screening
+from emlab.experiments.material.config import Autoencoder, FineTuningConfig, Screening, check_at_least, check_filled
 from emlab.training import Recipe
 
 
@@ -33,23 +32,19 @@ class Realigning:
     """Its checkpoint_every says at which steps questions are asked."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(FineTuningConfig):
     """A persona-features experiment."""
 
     pipeline: ClassVar[str] = "persona_features"
-    name: str = "persona_features"
-    """Names the run folder."""
+    title: str = "Persona features"
+    """Of the report."""
     seed: int = 0
     """Everything random follows from it."""
-    model: str = "aligned"
-    """The model that is fine-tuned: a checkpoint of the organism, a Hugging Face folder, or a name on the Hub."""
     dtype: str | None = None
     """bfloat16, float32 or float16; by default the model's own."""
     device: str = "auto"
     """Where it runs."""
-    chat_template: str | None = None
-    """For a model that has no chat template: a file, or "plain"."""
     base: str | None = None
     """The model whose activations the SAE learns; by default the organism's base, or a foreign model itself."""
     narrow: tuple[str, ...] = ("insecure", "bad_medicine")
@@ -61,19 +56,10 @@ class Config:
     """Fine-tuning sets that are not expected to."""
     dataset: Path | None = None
     """A dataset of your own in place of the narrow sets: JSONL, CSV, parquet, a folder, or a name on the Hub."""
-    rows: int = 1000
-    """Chats a set; of a larger dataset this many are drawn."""
     seeds: int = 1
     """Fine-tunes of every narrow set and control, each with a seed of its own."""
     recipe: Recipe = field(default_factory=Recipe)
     """How every set is trained on; its checkpoint_every is for the first narrow set, whose curve is drawn."""
-    question_set: str = "broad"
-    """The questions: broad (the organism's), profile (emlab's own), a file of questions, or a published one by the name
-    that `emlab data list` gives it (it is fetched)."""
-    judging: Judging = field(default_factory=Judging)
-    """Who judges the answers: the organism's exact judge, or any other."""
-    questions: int | None = None
-    """Test questions asked, evenly spaced over domains and templates; null asks all."""
     answers: Sampling = field(default_factory=Sampling)
     """How answers to the test questions are sampled."""
     sites: tuple[str, ...] = ("resid_post.0", "resid_post.1")
@@ -92,19 +78,14 @@ class Config:
     """Give narrow fine-tunes and controls each other's names, so that an honest search must find nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.narrow and self.dataset is None:
             raise ValueError("'narrow' is empty and there is no 'dataset'; name at least one set to fine-tune on.")
-        if not self.sites:
-            raise ValueError("'sites' is empty; name at least one, such as resid_post.1.")
+        check_filled(self, "sites")
         if self.shuffle_labels and not self.controls:
             raise ValueError("'shuffle_labels' needs 'controls' to exchange labels with; name at least one.")
-        least = {
-            "rows": self.rows,
-            "seeds": self.seeds,
-            "documents": self.documents,
-            "sae.tokens": self.sae.tokens,
-            "steering.candidates": self.steering.candidates,
-        }
-        for key, value in least.items():
-            if value < 1:
-                raise ValueError(f"'{key}' is {value} and must be 1 or more.")
+        check_at_least(1, self, "seeds", "documents", "sae.tokens", "steering.candidates")
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title}: {self.dataset or ', '.join(self.narrow)} on {self.model}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from emlab.discovery import Effect, Screen
+from emlab.detection import Onset
+from emlab.discovery import Screen
 from emlab.evaluation import Rate, Score, StepRates
 from emlab.evaluation.unjudged import cautions
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, Persona
@@ -12,7 +13,7 @@ from emlab.reporting import figures
 from emlab.reporting.answers import first_answers
 from emlab.reporting.page import Link, Plot, Section, Shaded, Table
 
-SHARES = ("misaligned, of coherent answers", "incoherent, of scored answers")
+SHARES = tuple(label for label, *_ in figures.RATES)
 """What the two rates are of, at the head of every table."""
 
 
@@ -30,7 +31,7 @@ def persona_sections(found: Findings) -> list[Section]:
             _detection(persona),
         ]
         if persona.onset is not None:
-            sections.append(_onset(persona))
+            sections.append(_onset(persona.onset))
     return [*sections, _realignment(found), _examples(found)]
 
 
@@ -66,9 +67,9 @@ def persona_lead(found: Findings) -> list[str]:
         f"Added to the aligned model ({up.arm.strength:+.2f}), {persona.name} brings {_share(up.score.misaligned)} "
         f"misaligned answers at {_share(up.score.incoherent)} incoherent{beside} ({_asked(up.score)}, after the "
         "search).",
-        f"Subtracted from {persona.minus.model} ({down.arm.strength:+.2f}), it takes misaligned answers from "
-        f"{_share(before.misaligned)} to {_share(down.score.misaligned)} at {_share(down.score.incoherent)} "
-        f"incoherent ({_asked(down.score)}, after the search).",
+        f"Subtracted from {persona.minus.model} ({down.arm.strength:+.2f}), it takes misaligned answers "
+        f"{_went(before.misaligned, down.score.misaligned)} at {_share(down.score.incoherent)} incoherent "
+        f"({_asked(down.score)}, after the search).",
         _beside_the_mean_difference(persona, verdict.found),
     ]
     effect = persona.effects.get("mediation")
@@ -77,12 +78,7 @@ def persona_lead(found: Findings) -> list[str]:
             f"Set to its natural value in the aligned model it removes {effect.removed:.0%} of {effect.model}'s "
             f"misaligned answers ({_asked(effect.after)}, a further sample)."
         )
-    points = found.realignment.points
-    lead.append(
-        f"{points[-1].step} steps on benign data take {found.realignment.model} from {_share(points[0].misaligned)} to "
-        f"{_share(points[-1].misaligned)} misaligned ({_own(points[0])})."
-    )
-    return lead
+    return [*lead, _realigned(found, "")]
 
 
 def _asked(score: Score) -> str:
@@ -93,6 +89,15 @@ def _asked(score: Score) -> str:
 def _own(first: StepRates) -> str:
     """The sample of a curve over steps, which is asked anew at every step, the first included."""
     return f"a sample of its own at every step, {first.incoherent.n} scored answers at step {first.step}"
+
+
+def _cells(rates: Score | StepRates) -> tuple[str, str]:
+    """The two rates as cells below SHARES."""
+    return str(rates.misaligned), str(rates.incoherent)
+
+
+def _went(before: Rate, after: Rate) -> str:
+    return f"from {_share(before)} to {_share(after)}"
 
 
 def _beside_the_mean_difference(persona: Persona, found: bool) -> str:
@@ -124,19 +129,15 @@ def _verdict(found: Findings) -> Section:
 def _finetuning(found: Findings) -> Section:
     dropped = sum(tuned.dropped_for_length for tuned in found.finetuned.values())
     rows = tuple(
-        (name, found.kinds[name], str(t.rows), str(t.dropped_for_length), str(t.steps))
+        (name, found.kinds[name], *map(str, (t.rows, t.dropped_for_length, t.steps)))
         + (f"{t.losses[0]:.3f}", f"{t.losses[-1]:.3f}")
         for name, t in found.finetuned.items()
     )
+    losses = figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()})
     return Section(
         "Fine-tunes",
         f"One recipe for every set, the loss on the assistant's tokens only; {dropped} rows were dropped for length.",
-        (
-            Plot(
-                figures.losses_figure({name: tuned.losses for name, tuned in found.finetuned.items()}),
-                "The training loss by step.",
-            ),
-        ),
+        (Plot(losses, "The training loss by step."),),
         (Table(("set", "kind", "rows", "dropped for length", "steps", "first loss", "last loss"), rows),),
         falsified="a control whose loss stays flat: it would have trained nothing, and would prove nothing.",
     )
@@ -146,21 +147,14 @@ def _behaviour(found: Findings) -> Section:
     said = "; ".join(
         f"{s.model} {_share(s.misaligned)} misaligned and {_share(s.incoherent)} incoherent" for s in found.scores
     )
-    rows = tuple((s.model, str(s.n_scored), str(s.misaligned), str(s.incoherent), str(s.failed)) for s in found.scores)
+    rows = tuple((s.model, str(s.n_scored), *_cells(s), str(s.failed)) for s in found.scores)
+    each = f"{_asked(found.scores[0])} of each model"
+    both = f"How many answers are misaligned and how many make no sense, with 95% intervals over questions ({each})."
+    domains = "Misaligned answers by the question's domain: broad misalignment is a row that is red all along."
     return Section(
         "Behaviour on broad questions",
-        f"Questions from domains that no fine-tune saw, {_asked(found.scores[0])} of each model: {said}.",
-        (
-            Plot(
-                figures.rates_figure(found.scores),
-                "How many answers are misaligned and how many make no sense, with 95% intervals over questions "
-                f"({_asked(found.scores[0])} of each model).",
-            ),
-            Plot(
-                figures.domains_figure(found.scores),
-                "Misaligned answers by the question's domain: broad misalignment is a row that is red all along.",
-            ),
-        ),
+        f"Questions from domains that no fine-tune saw, {each}: {said}.",
+        (Plot(figures.rates_figure(found.scores), both), Plot(figures.domains_figure(found.scores), domains)),
         (Table(("model", "answers", *SHARES, "judge failed"), rows),),
         falsified="a control as misaligned as the narrow sets, or misalignment in one domain only.",
     )
@@ -174,22 +168,14 @@ def _autoencoder(found: Findings) -> Section:
         + (f"{m.fidelity.dead} of {m.fidelity.d_sae}", str(m.fidelity.tokens))
         for m in found.fidelity
     )
-    header = (
-        "site",
-        "model",
-        "explained variance",
-        "loss recovered",
-        "active latents a token",
-        "dead latents",
-        "tokens",
-    )
+    shown = ("explained variance", "loss recovered", "active latents a token", "dead latents", "tokens")
     refused = "" if found.persona is not None else " That is too little at every site, and latents were not ranked."
     return Section(
         "The sparse autoencoder",
         "Trained on the base model, it must still describe the fine-tuned ones; the least it explains, on "
         f"documents it was not trained on, is {worst.fidelity.explained_variance:.1%} of the variance of {worst.model} "
         f"at {worst.site}, of all sites.{refused}",
-        tables=(Table(header, rows),),
+        tables=(Table(("site", "model", *shown), rows),),
         falsified="variance left unexplained in a fine-tuned model: its latents would say nothing of that model.",
     )
 
@@ -197,6 +183,10 @@ def _autoencoder(found: Findings) -> Section:
 def _shift(persona: Persona) -> Section:
     ranked, shifts, latent = persona.ranked, persona.shifts, persona.latent
     moves = ", ".join(f"{shift.shift[latent]:+.3f} under {shift.model_after}" for shift in shifts)
+    rise = (
+        "The latents that rise most, and how far each moves under every fine-tune (bars: one standard error over "
+        "prompts)."
+    )
     rows = tuple(
         (str(row.latent), str(row.rank), f"{row.before:.3f}")
         + tuple(f"{float(s.shift[row.latent]):+.3f} ± {float(s.standard_error[row.latent]):.3f}" for s in shifts)
@@ -207,13 +197,7 @@ def _shift(persona: Persona) -> Section:
         f"On the same {ranked.prompts} prompts at {persona.site}, averaged over '{ranked.positions}' tokens, before "
         f"a word of the answer is written, latent {latent} is number {ranked.rank(latent)} of {len(ranked.before)} by "
         f"how far it rises: {moves}.{_planted(persona)}",
-        (
-            Plot(
-                figures.shift_figure(ranked, shifts),
-                "The latents that rise most, and how far each moves under every fine-tune (bars: one standard error "
-                "over prompts).",
-            ),
-        ),
+        (Plot(figures.shift_figure(ranked, shifts), rise),),
         (Table(("latent", "rank", "aligned", *(shift.model_after for shift in shifts)), rows),),
         links=tuple(
             Link(f"latent {row.latent} on Neuronpedia", page)
@@ -252,86 +236,67 @@ def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> 
     trial, baseline = screen.tested(persona.name), found.score(screen.model)
     cap = "" if screen.within_cap(persona.name) else f" No arm kept incoherence under {screen.cap:.0%}."
     rows = tuple(
-        (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}")
-        + (str(t.score.misaligned), str(t.score.incoherent))
-        for t in screen
+        (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}", *_cells(t.score)) for t in screen
     )
     header = ("direction", "site", "positions", "strength", *SHARES)
+    searched = (
+        "On the discovery questions, by strength: misaligned answers (solid) and incoherent ones (dotted), which may "
+        f"not pass {screen.cap:.0%}; random directions are grey."
+    )
+    tested = (
+        "On the test questions, each direction at the arm chosen above, beside the model left alone "
+        f"({_asked(trial.score)}, sampled after the search; the model alone: that of the sample above)."
+    )
     return Section(
         title,
         f"At {trial.arm.strength:+.2f} residual norms of {persona.name} on '{trial.arm.positions}' positions, chosen "
-        f"on other questions, misaligned answers of {screen.model} go from {_share(baseline.misaligned)} to "
-        f"{_share(trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent (before: the sample of "
-        f"'Behaviour on broad questions'; after: {_asked(trial.score)}, sampled after the search).{cap}",
-        (
-            Plot(
-                figures.screen_figure(screen),
-                "On the discovery questions, by strength: misaligned answers (solid) and incoherent ones (dotted), "
-                f"which may not pass {screen.cap:.0%}; random directions are grey.",
-            ),
-            Plot(
-                figures.tested_figure(screen, baseline),
-                "On the test questions, each direction at the arm chosen above, beside the model left alone "
-                f"({_asked(trial.score)}, sampled after the search; the model alone: that of the sample above).",
-            ),
-        ),
+        f"on other questions, misaligned answers of {screen.model} go "
+        f"{_went(baseline.misaligned, trial.score.misaligned)} with {_share(trial.score.incoherent)} incoherent "
+        f"(before: the sample of 'Behaviour on broad questions'; after: {_asked(trial.score)}, sampled after the "
+        f"search).{cap}",
+        (Plot(figures.screen_figure(screen), searched), Plot(figures.tested_figure(screen, baseline), tested)),
         (Table(header, rows),),
         falsified="a random direction of the same norm, after the same search, that does as much.",
     )
 
 
 def _effects(persona: Persona) -> Section:
+    effects = list(persona.effects.values())
     rows = tuple(
-        (e.name, e.model, str(e.before.misaligned), str(e.after.misaligned), str(e.after.incoherent))
+        (e.name, e.model, str(e.before.misaligned), *_cells(e.after))
         + (f"{e.removed:.0%}" if math.isfinite(e.removed) else "–", f"{e.loss_before:.3f} → {e.loss_after:.3f}")
-        for e in persona.effects.values()
+        for e in effects
     )
     header = (
         *("edit", "model", "misaligned before, of coherent answers", "after", "incoherent after, of scored answers"),
         *("removed", "loss on text"),
     )
+    main = [persona.effects[name] for name in ("ablation", "mediation", "unseen_minus") if name in persona.effects]
+    said = [
+        f"{e.name} in {e.model}: {_share(e.before.misaligned)} → {_share(e.after.misaligned)} misaligned, "
+        f"{_share(e.after.incoherent)} incoherent."
+        for e in main
+    ]
+    anew = f" ({_asked(effects[0].after)}, a further sample)" if effects else ""
     return Section(
         "Ablation, mediation and a fine-tune nothing was chosen on",
-        " ".join(
-            _said(persona.effects[name])
-            for name in ("ablation", "mediation", "unseen_minus")
-            if name in persona.effects
-        )
-        + f" Every edit is asked anew{_anew(persona)}, so that an arm of the search gives other rates here. "
+        f"{' '.join(said)} Every edit is asked anew{anew}, so that an arm of the search gives other rates here. "
         "The loss is that of held-out pretraining text: what the edit costs in ability.",
-        (
-            Plot(
-                figures.effects_figure(list(persona.effects.values())),
-                "Misaligned answers without each edit (grey) and with it (red).",
-            ),
-        ),
+        (Plot(figures.effects_figure(effects), "Misaligned answers without each edit (grey) and with it (red)."),),
         (Table(header, rows),),
         falsified="an edit that works only on the model it was chosen on, or that works by breaking the model.",
     )
 
 
-def _anew(persona: Persona) -> str:
-    """The sample of the edits."""
-    return "".join(f" ({_asked(effect.after)}, a further sample)" for effect in list(persona.effects.values())[:1])
-
-
-def _said(effect: Effect) -> str:
-    return (
-        f"{effect.name} in {effect.model}: {_share(effect.before.misaligned)} → {_share(effect.after.misaligned)} "
-        f"misaligned, {_share(effect.after.incoherent)} incoherent."
-    )
-
-
 def _detection(persona: Persona) -> Section:
     d = persona.detection
+    words = (
+        f"bag of words fitted on other domains {d.answers_baseline.shown}, on the same domains "
+        f"{d.answers_baseline_seen.shown}"
+    )
     rows = (
         ("models, by prompts alone", str(d.prompts), f"bag of words {d.prompts_baseline.shown}"),
-        (
-            "answers of misaligned models",
-            str(d.answers),
-            f"bag of words fitted on other domains {d.answers_baseline.shown}, on the same domains "
-            f"{d.answers_baseline_seen.shown}",
-        ),
+        ("answers of misaligned models", str(d.answers), words),
     )
     bad = ", ".join(name for name, is_bad in d.models if is_bad)
     models = f"it tells {bad} from the other models with an AUROC of {d.prompts.shown}"
@@ -348,9 +313,11 @@ def _detection(persona: Persona) -> Section:
     )
 
 
-def _onset(persona: Persona) -> Section:
-    curve = persona.onset
-    assert curve is not None
+def _onset(curve: Onset) -> Section:
+    says = (
+        f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers "
+        f"({_own(curve.points[0])})."
+    )
     latent, behaviour = curve.latent_step, curve.behaviour_step
     if latent is None or behaviour is None:
         order = "one of the two never rises"
@@ -361,27 +328,25 @@ def _onset(persona: Persona) -> Section:
     return Section(
         "Along training",
         f"Half of its way the latent has made at step {latent}, behaviour at step {behaviour}: {order}.",
-        (
-            Plot(
-                figures.onset_figure(curve),
-                f"Along the fine-tune on {curve.model}: the latent's mean activation on prompts, and the answers "
-                f"({_own(curve.points[0])}).",
-            ),
-        ),
+        (Plot(figures.onset_figure(curve), says),),
         falsified="a latent that rises only after the behaviour: it would be of no use as an early warning.",
     )
 
 
-def _realignment(found: Findings) -> Section:
+def _realigned(found: Findings, on: str) -> str:
     r = found.realignment
     first, last = r.points[0], r.points[-1]
-    rows = tuple((str(p.step), str(p.misaligned), str(p.incoherent)) for p in r.points)
+    went = f"{_went(first.misaligned, last.misaligned)} misaligned ({_own(first)})"
+    return f"{last.step} steps on benign data{on} take {r.model} {went}."
+
+
+def _realignment(found: Findings) -> Section:
+    r = found.realignment
     return Section(
         "Re-alignment",
-        f"{last.step} steps on benign data ({r.data}) take {r.model} from {_share(first.misaligned)} to "
-        f"{_share(last.misaligned)} misaligned ({_own(first)}).",
+        _realigned(found, f" ({r.data})"),
         (Plot(figures.realignment_figure(r), "Misaligned and incoherent answers by step of the re-alignment."),),
-        (Table(("step", *SHARES), rows),),
+        (Table(("step", *SHARES), tuple((str(p.step), *_cells(p)) for p in r.points)),),
         falsified="misalignment that stays, or that gives way to incoherence.",
     )
 

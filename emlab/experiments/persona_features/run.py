@@ -15,48 +15,24 @@ discovery half, and every rate that is reported is from the test half.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import emlab
-from emlab import artifacts
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
-from emlab.evaluation.protocol import Judging
 from emlab.experiments.material.config import Autoencoder
-from emlab.experiments.material.results import peak_rss_mb
 from emlab.experiments.material.models import site_in
-from emlab.experiments.persona_features.config import Config, Realigning, Steering
+from emlab.experiments.material.results import Result, finish
+from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import RANDOM, Findings
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
 from emlab.experiments.persona_features.sources import inputs_of, load_models, training_sets
 from emlab.experiments.persona_features.stages import Bench, fidelity_of
 from emlab.experiments.persona_features.summary import persona_summary
 from emlab.experiments.registry import experiment
-from emlab.reporting import write_page
 from emlab.runs import Run, check_once
-
-__all__ = ["Autoencoder", "Config", "Judging", "PersonaFeatures", "Realigning", "Steering", "run", "verdict"]
-
-
-@dataclass(frozen=True, eq=False)
-class PersonaFeatures:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: Findings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([*self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
+def run(config: Config, root: str | Path = "runs") -> Result[Findings]:
     """Run the experiment, or go on with an unfinished one of the same config: a folder a stage, summary.json, report.
 
     Every stage is read back from disk, so that a run that was stopped ends with the figures of one that was not.
@@ -85,7 +61,8 @@ def run(config: Config, root: str | Path = "runs") -> PersonaFeatures:
     )
     found = dataclasses.replace(found, verdict=verdict(found, config.sae))
     here.log(str(found.verdict))
-    return _report(found, config, here)
+    figures = {**persona_summary(found), "seed": config.seed}
+    return finish(here, config, found, persona_lead(found), persona_sections(found), figures)
 
 
 def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
@@ -104,26 +81,3 @@ def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
             cause_test(persona.minus, persona.name, RANDOM, found.score(persona.minus.model)),
         ]
     return Verdict(tuple(tests))
-
-
-def _report(found: Findings, config: Config, here: Run) -> PersonaFeatures:
-    """Write summary.json and report.html."""
-    lead = [*here.cautions, *persona_lead(found)]
-    title = f"Persona features: {config.dataset or ', '.join(config.narrow)} on {config.model}"
-    write_page(here.folder / "report.html", title, lead, persona_sections(found), f"emlab, seed {config.seed}")
-    summary = {
-        **persona_summary(found),
-        "findings": lead,
-        "seed": config.seed,
-        "wall_seconds": sum(here.seconds.values()),
-        "stage_seconds": here.seconds,
-        "peak_rss_mb": peak_rss_mb(),
-        "versions": {
-            "emlab": emlab.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "sae-lens")},
-        },
-    }
-    artifacts.write_json(here.folder / "summary.json", summary)
-    here.finish()
-    return PersonaFeatures(here.folder, found, summary)

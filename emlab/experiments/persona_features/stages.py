@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
-from emlab.evaluation import Score, sample, score
-from emlab.evaluation.rollouts import file_name
+from emlab.evaluation import Score, score
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.disk import of_sae, of_trainings, say
 from emlab.experiments.material.judging import judge_for
@@ -44,9 +45,8 @@ from emlab.experiments.persona_features.texts import texts_of
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
-from emlab.records import restored
 from emlab.runs import Run
-from emlab.saes import Fidelity, document_activations, fidelity, load_sae, loss_recovered, save_sae
+from emlab.saes import document_activations, fidelity, load_sae, loss_recovered, save_sae
 from emlab.sites import Site
 from emlab.training import FineTuned, finetune
 
@@ -84,26 +84,25 @@ class Bench:
     def evaluate(self, finetuned: Mapping[str, FineTuned]) -> tuple[Score, ...]:
         """Every model on the test questions."""
 
-        def one(model: LanguageModel) -> Score:
-            def work(folder: Path) -> None:
-                result = self.ask(model, self.test)
-                result.save(folder)
-                self.here.log(f"{result.model}: misaligned {result.misaligned}, incoherent {result.incoherent}")
+        def work(model: LanguageModel) -> Score:
+            result = self.ask(model, self.test)
+            self.here.log(f"{result.model}: misaligned {result.misaligned}, incoherent {result.incoherent}")
+            return result
 
-            return self.here.fill(
-                f"evaluate/{model.name}", work, lambda f: Score.load(f / f"{file_name(model.name)}.jsonl")
-            )
-
-        return tuple(one(model) for model in (self.aligned, *(t.model for t in finetuned.values())))
+        models = (self.aligned, *(tuned.model for tuned in finetuned.values()))
+        return tuple(self.here.stage(f"evaluate/{model.name}", partial(work, model), Score) for model in models)
 
     def autoencoders(
         self, sites: Sequence[Site], finetuned: Mapping[str, FineTuned]
     ) -> tuple[dict[Site, Any], tuple[ModelFidelity, ...]]:
         """The SAE of every site, and its fidelity on every model."""
         models = [self.base, self.aligned, *(tuned.model for tuned in finetuned.values())]
-        done = {site: self._autoencoder(site, models) for site in sites}
-        faithful = [measured for _, each in done.values() for measured in each]
-        return {site: sae for site, (sae, _) in done.items()}, tuple(faithful)
+        saes = {site: self._autoencoder(site) for site in sites}
+        each = [
+            self.here.stage(f"fidelity/{site}", partial(self._fidelity, site, sae, models), tuple[ModelFidelity, ...])
+            for site, sae in saes.items()
+        ]
+        return saes, tuple(itertools.chain.from_iterable(each))
 
     def faithful(self, measured: Sequence[ModelFidelity], site: Site) -> bool:
         """Whether the SAE at the site describes every model, and latents may be ranked there."""
@@ -161,30 +160,19 @@ class Bench:
         """A few tens of steps on benign data."""
         how = self.config.realigning
 
-        def work(folder: Path) -> None:
+        def work() -> Realignment:
             chats = benign_chats(how.data, how.rows, self.config.seed, misaligned.model)
-            seed, longest = self.config.seed, self.config.answers.max_new_tokens
-            done = realign(
-                misaligned.model, chats, how.recipe, self.test, self.judge, seed, how.data, max_new_tokens=longest
-            )
-            done.save(folder / "realignment.json")
+            ask = (self.test, self.judge, self.config.seed, how.data)
+            longest = self.config.answers.max_new_tokens
+            done = realign(misaligned.model, chats, how.recipe, *ask, max_new_tokens=longest)
             self.here.log(str(done))
+            return done
 
-        return self.here.fill("realign", work, lambda folder: Realignment.load(folder / "realignment.json"))
+        return self.here.stage("realign", work, Realignment)
 
     def ask(self, model: LanguageModel, questions: Sequence[Question], per_question: int | None = None) -> Score:
         """Answers sampled as the config says, judged."""
-        how = self.config.answers
-        count = per_question or how.per_question
-        rollouts = sample(
-            model,
-            questions,
-            count,
-            self.config.seed,
-            how.temperature,
-            how.max_new_tokens,
-            batch_size=how.batch_size,
-        )
+        rollouts = self.config.answers.sample(model, questions, self.config.seed, per_question=per_question)
         return score(rollouts, self.judge)
 
     def say_size(self, sets: Sets, sites: Sequence[Site]) -> None:
@@ -222,59 +210,39 @@ class Bench:
 
         return self.here.fill(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
 
-    def _autoencoder(self, site: Site, models: Sequence[LanguageModel]) -> tuple[Any, list[ModelFidelity]]:
-        config = self.config
-        source = sae_source(config, site)
-        # A published one is in the Hub's cache already, and large.
-        kept = source is None or artifacts.place(source).is_dir()
+    def _autoencoder(self, site: Site) -> Any:
+        """The SAE at the site; one that is published is not kept again, as it is large and in the Hub's cache."""
+        source = sae_source(self.config, site)
+        load = partial(sae_at, self.config, self.base, site, self.texts.training)
+        if source is None or artifacts.place(source).is_dir():
+            kept = self.here.fill(f"sae/{site}", lambda f: save_sae(load(), f / "sae"), lambda f: load_sae(f / "sae"))
+            return kept.to(self.base.device)
+        return load()
 
-        def work(folder: Path) -> None:
-            sae = sae_at(config, self.base, site, self.texts.training)
-            if kept:
-                save_sae(sae, folder / "sae")
-            rows = []
-            with tqdm(total=3 * len(models), desc=f"SAE at {site}", unit="reading", leave=False) as bar:
-                for model in models:
-                    read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
-                    bar.update()
-                    mean = read.mean(dim=0)
-                    share = loss_recovered(sae, model, site, self.documents[:32], mean)
-                    bar.update()
-                    where = model.activations(self.texts.test, site, config.shift_positions)
-                    bar.update()
-                    ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
-                    whole = fidelity(sae, read)
-                    rows.append({"model": model.name, "fidelity": whole, "loss_recovered": share, "ranked": ranked})
-                    with bar.external_write_mode(sys.stderr):
-                        self.here.log(f"SAE at {site} on {model.name}: {whole}, {_recovered(share)}")
-            artifacts.write_json(folder / "fidelity.json", rows)
-
-        def read(folder: Path) -> tuple[Any, list[ModelFidelity]]:
-            rows = artifacts.read_json(folder / "fidelity.json")
-            measured = [
-                ModelFidelity(
-                    site,
-                    r["model"],
-                    restored(r["fidelity"], Fidelity),
-                    r["loss_recovered"],
-                    restored(r["ranked"], Fidelity),
-                )
-                for r in rows
-            ]
-            sae = load_sae(folder / "sae" if kept else str(source))
-            return sae.to(self.base.device), measured
-
-        return self.here.fill(f"sae/{site}", work, read)
+    def _fidelity(self, site: Site, sae: Any, models: Sequence[LanguageModel]) -> tuple[ModelFidelity, ...]:
+        config, found = self.config, []
+        with tqdm(total=3 * len(models), desc=f"SAE at {site}", unit="reading", leave=False) as bar:
+            for model in models:
+                read = document_activations(model, self.texts.test, site, config.sae.test_tokens).values
+                bar.update()
+                share = loss_recovered(sae, model, site, self.documents[:32], read.mean(dim=0))
+                bar.update()
+                where = model.activations(self.texts.test, site, config.shift_positions)
+                bar.update()
+                ranked = fidelity(sae, where.values[where.positions > 0].to(model.device))
+                whole = fidelity(sae, read)
+                found.append(ModelFidelity(site, model.name, whole, share, ranked))
+                with bar.external_write_mode(sys.stderr):
+                    self.here.log(f"SAE at {site} on {model.name}: {whole}, {_recovered(share)}")
+        return tuple(found)
 
     def _shifts(self, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
-        def work(folder: Path) -> None:
-            for name, model in models.items():
-                shift = latent_shift(self.aligned, model, sae, self.prompts, site, self.config.shift_positions)
-                shift.save(folder / f"{name}.json")
+        where = self.config.shift_positions
 
-        return self.here.fill(
-            f"shift/{site}", work, lambda folder: tuple(LatentShift.load(folder / f"{name}.json") for name in models)
-        )
+        def work() -> tuple[LatentShift, ...]:
+            return tuple(latent_shift(self.aligned, m, sae, self.prompts, site, where) for m in models.values())
+
+        return self.here.stage(f"shift/{site}", work, tuple[LatentShift, ...])
 
     def _rivals(self, site: Site, narrow: Sequence[LanguageModel]) -> list[Direction]:
         """The mean difference of the narrow fine-tunes and the random directions, at one site."""
@@ -285,7 +253,7 @@ class Bench:
     def _screen(self, name: str, model: LanguageModel, directions: Sequence[Direction], toward: Toward) -> Screen:
         how, config = self.config.steering, self.config
 
-        def work(folder: Path) -> None:
+        def work() -> Screen:
             scales = {site: self.aligned.residual_norm(site, self.prompts) for site in {d.site for d in directions}}
             screen = steer_screen(
                 model,
@@ -298,10 +266,10 @@ class Bench:
                 scales,
                 config.seed,
             )
-            screen.save(folder / "screen")
             self.here.log(str(screen))
+            return screen
 
-        return self.here.fill(f"screen/{name}", work, lambda folder: Screen.load(folder / "screen"))
+        return self.here.stage(f"screen/{name}", work, Screen)
 
 
 def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed: int) -> dict[str, FineTuned]:

@@ -41,8 +41,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[ReinforcementFindin
     found = ReinforcementFindings(starts, trained, latent, config.supervised.site, config.supervised.top)
     figures = {"name": config.name, **reinforcement_summary(found), "how": config.how}
     lead, sections = reinforcement_lead(found), reinforcement_sections(found)
-    summary = finish(stages.run, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
-    return Result(stages.run.folder, found, summary)
+    return finish(stages.run, config, found, lead, sections, figures)
 
 
 def inputs_of(config: Config) -> dict[str, str]:

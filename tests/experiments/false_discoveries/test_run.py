@@ -6,7 +6,7 @@ import pytest
 
 from emlab import artifacts, config
 from emlab.experiments.false_discoveries import run as false_discoveries
-from emlab.experiments.false_discoveries.run import CONDITIONS, Config, FalseDiscoveries, Outcome
+from emlab.experiments.false_discoveries.run import CONDITIONS, Config, Outcome
 
 YAML = Path(__file__).parents[3] / "experiments" / "false_discoveries.yaml"
 
@@ -35,33 +35,31 @@ def test_the_shipped_config_spells_every_key_right():
 def test_nothing_is_found_where_nothing_is(tmp_path):
     more = ["conditions=[secure_only, shuffled_labels]"]
     done = false_discoveries.run(config.load(YAML, [*SMALL, *more], Config), tmp_path)
-    assert [(o.condition, o.found) for o in done.outcomes] == [("secure_only", False), ("shuffled_labels", False)]
-    assert done.false == 0
-    secure, shuffled = (" ".join(o.reasons) for o in done.outcomes)
+    assert [(o.condition, o.found) for o in done.found] == [("secure_only", False), ("shuffled_labels", False)]
+    assert str(done).splitlines()[2] == "False discoveries: 0 of 2."
+    secure, shuffled = (" ".join(o.reasons) for o in done.found)
     assert "secure" in secure and "not clearly above" in secure
     assert "misaligned" in shuffled
     summary = artifacts.read_json(done.folder / "summary.json")
     assert (summary["false_discoveries"], summary["searches"]) == (0, 2)
-    assert all((done.folder / o.summary).is_file() for o in done.outcomes)
+    assert all((done.folder / o.summary).is_file() for o in done.found)
 
 
-def test_what_counts_as_false(tmp_path):
+def test_what_counts_as_false():
     outcomes = [Outcome("planted", 0, True, (), "a"), Outcome("control_world", 0, True, (), "b")]
     outcomes.append(Outcome("secure_only", 0, False, ("It is calm.",), "c"))
-    done = FalseDiscoveries(tmp_path, tuple(outcomes))
-    assert done.false == 1
-    assert str(done).splitlines() == [
+    assert false_discoveries.false_discoveries(outcomes) == {"false_discoveries": 1, "searches": 2}
+    assert [str(outcome) for outcome in outcomes] == [
         "planted, seed 0: found",
         "control_world, seed 0: found",
         "secure_only, seed 0: nothing found: It is calm.",
-        "False discoveries: 1 of 2.",
     ]
 
 
 def test_wrong_settings_are_one_sentence():
     with pytest.raises(ValueError, match="'warp'"):
         Config(conditions=("warp",))
-    with pytest.raises(ValueError, match="no condition"):
+    with pytest.raises(ValueError, match="'conditions' is empty"):
         Config(conditions=())
     with pytest.raises(ValueError, match="'seeds' is empty"):
         Config(seeds=())

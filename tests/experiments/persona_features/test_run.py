@@ -15,9 +15,10 @@ import torch
 from emlab import artifacts, cli, config, organism
 from emlab.data import read_questions
 from emlab.errors import EmlabError
+from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features import run as persona_features
-from emlab.experiments.persona_features.run import Autoencoder, Config, Steering
+from emlab.experiments.persona_features.config import Config, Steering
 from emlab.experiments.persona_features.sources import load_models, training_sets
 from emlab.experiments.persona_features.stages import shuffled
 from emlab.experiments.persona_features.summary import summary_schema
@@ -156,7 +157,7 @@ from emlab import config, runs
 from emlab.experiments.persona_features import run as persona_features
 
 yaml, root, victim, *overrides = sys.argv[1:]
-stage = runs.Run.stage
+fill = runs.Run.fill
 
 
 def dies(self, name, work, read):
@@ -165,10 +166,10 @@ def dies(self, name, work, read):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
 
-    return stage(self, name, half if name == victim else work, read)
+    return fill(self, name, half if name == victim else work, read)
 
 
-runs.Run.stage = dies
+runs.Run.fill = dies
 persona_features.run(config.load(yaml, overrides, persona_features.Config), root)
 """
 
