@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from emlab.experiments.false_discoveries.config import CONDITIONS, Config
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.registry import experiment
 from emlab.runs import Run
@@ -63,4 +63,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]
     )
     figures = false_discoveries(outcomes)
     lead = [*map(str, outcomes), f"False discoveries: {figures['false_discoveries']} of {figures['searches']}."]
-    return finish(here, config, outcomes, lead, [], {**figures, "outcomes": outcomes, "seconds": here.seconds})
+    return finish_run(here, config, outcomes, lead, [], {**figures, "outcomes": outcomes, "seconds": here.seconds})

@@ -25,7 +25,7 @@ from emlab.experiments.finetuning.config import Config
 from emlab.experiments.finetuning.findings import FinetuneCell, FinetuneFindings
 from emlab.experiments.finetuning.report import finetuning_lead, finetuning_sections, finetuning_summary
 from emlab.experiments.finetuning.stages import FinetuneGrid, inputs_of
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.registry import experiment
 from emlab.runs import Run
 
@@ -45,4 +45,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[FinetuneFindings]:
     found = FinetuneFindings(config, before, tuple(cells), grid.latents, grid.left_out)
     figures = {**finetuning_summary(found), "recipe": config.recipe, "seeds": config.seeds}
     lead, sections = finetuning_lead(found), finetuning_sections(found)
-    return finish(grid.run, config, found, lead, sections, figures)
+    return finish_run(grid.run, config, found, lead, sections, figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emlab.detection import Detection, Onset, Reading, auroc, detect, onset
 from emlab.discovery import (
@@ -20,20 +20,18 @@ from emlab.discovery import (
 from emlab.discovery.shift import prompt_means
 from emlab.evaluation import Score, text_loss
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Planted
+from emlab.experiments.persona_features.resources import Resources
 from emlab.interventions import Ablate, Direction
 from emlab.models import LanguageModel
 from emlab.sites import Site
 from emlab.training import FineTuned
-
-if TYPE_CHECKING:
-    from emlab.experiments.persona_features.stages import Bench
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
     """The latent on which the search settled, and the measurements of it, each a stage of the run `bench` works on."""
 
-    bench: Bench
+    bench: Resources
     sae: Any
     latent: int
     direction: Direction

@@ -20,7 +20,7 @@ from pathlib import Path
 from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import RANDOM, Findings
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
@@ -62,7 +62,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[Findings]:
     found = dataclasses.replace(found, verdict=verdict(found, config.sae))
     here.log(str(found.verdict))
     figures = {**persona_summary(found), "seed": config.seed}
-    return finish(here, config, found, persona_lead(found), persona_sections(found), figures)
+    return finish_run(here, config, found, persona_lead(found), persona_sections(found), figures)
 
 
 def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from emlab import artifacts
-from emlab.data import Dataset, Question
+from emlab.data import Dataset
 from emlab.discovery import (
     LatentShift,
     Screen,
@@ -31,37 +31,24 @@ from emlab.discovery import (
 )
 from emlab.discovery.screen import Toward
 from emlab.errors import EmlabError
-from emlab.evaluation import Score, score
+from emlab.evaluation import Score
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.disk import of_sae, of_trainings, say
-from emlab.experiments.material.judging import judge_for
-from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.sets import LEAST_ROWS, benign_chats
 from emlab.experiments.persona_features.candidate import Candidate
-from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, ModelFidelity, Persona
+from emlab.experiments.persona_features.resources import Resources
 from emlab.experiments.persona_features.sources import Sets, sae_at, sae_source
-from emlab.experiments.persona_features.texts import texts_of
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
-from emlab.runs import Run
 from emlab.saes import document_activations, fidelity, load_sae, loss_recovered, save_sae
 from emlab.sites import Site
 from emlab.training import FineTuned, finetune
 
 
-class Bench:
+class Bench(Resources):
     """The stages of one run, in the order of the method."""
-
-    def __init__(self, config: Config, here: Run, aligned: LanguageModel, base: LanguageModel) -> None:
-        self.config, self.here, self.aligned, self.base = config, here, aligned, base
-        questions, whole = halves_of(config.question_set, config.seed)
-        self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
-        self.prompts = [question.messages for question in questions.discovery]
-        self.judge = judge_for(here.caution, config.judging, whole, config.model)
-        self.texts = texts_of(config, base, aligned)
-        self.documents = self.texts.held_out
 
     @staticmethod
     def first(kinds: Mapping[str, str]) -> str:
@@ -169,11 +156,6 @@ class Bench:
             return done
 
         return self.here.stage("realign", work, Realignment)
-
-    def ask(self, model: LanguageModel, questions: Sequence[Question], per_question: int | None = None) -> Score:
-        """Answers sampled as the config says, judged."""
-        rollouts = self.config.answers.sample(model, questions, self.config.seed, per_question=per_question)
-        return score(rollouts, self.judge)
 
     def say_size(self, sets: Sets, sites: Sequence[Site]) -> None:
         """Log what the run will take on disk."""

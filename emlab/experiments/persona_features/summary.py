@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from emlab import artifacts
+from emlab.detection import Auroc, Detection, Onset
 from emlab.discovery import Screen, Trial
+from emlab.evaluation import Rate
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, ModelFidelity, Persona
 
 
@@ -26,10 +28,13 @@ def summary_schema() -> dict[str, Any]:
 
 def steering_entry(trial: Trial) -> dict[str, Any]:
     """{direction, site, positions, strength, misaligned, low, high, n, incoherent} of a trial."""
-    bad, arm = trial.score.misaligned, trial.arm
+    arm = trial.arm
     about = {"direction": arm.name, "site": str(arm.site), "positions": arm.positions, "strength": arm.strength}
-    rates = {"misaligned": bad.rate, "low": bad.low, "high": bad.high, "n": bad.n}
-    return {**about, **rates, "incoherent": trial.score.incoherent.rate}
+    return {**about, **_rates(trial.score.misaligned, trial.score.incoherent)}
+
+
+def _rates(bad: Rate, babble: Rate) -> dict[str, Any]:
+    return {"misaligned": bad.rate, "low": bad.low, "high": bad.high, "n": bad.n, "incoherent": babble.rate}
 
 
 def random_entry(screen: Screen) -> dict[str, Any] | None:
@@ -48,11 +53,7 @@ def persona_summary(found: Findings) -> dict[str, Any]:
     """The results' part of the summary, as plain values; the pipeline adds times, versions and the seed."""
     persona = found.persona
     entry: dict[str, Any] = {
-        "verdict": {
-            "found": found.verdict.found,
-            "reasons": found.verdict.reasons,
-            "tests": found.verdict.tests,
-        },
+        "verdict": {key: getattr(found.verdict, key) for key in ("found", "reasons", "tests")},
         "misaligned": {score.model: score.misaligned for score in found.scores},
         "incoherent": {score.model: score.incoherent for score in found.scores},
         "kinds": dict(found.kinds),
@@ -62,26 +63,15 @@ def persona_summary(found: Findings) -> dict[str, Any]:
         "mediation": _effect(persona, "mediation"),
         "effects": {} if persona is None else {name: effect.row() for name, effect in persona.effects.items()},
         "sae": _sae(found),
-        "detection": None if persona is None else _detection(persona),
-        "onset": None if persona is None or persona.onset is None else _onset(persona),
+        "detection": None if persona is None else _detection(persona.detection),
+        "onset": None if persona is None or persona.onset is None else _onset(persona.onset),
         "realignment": [
-            {
-                "step": point.step,
-                "misaligned": point.misaligned.rate,
-                "low": point.misaligned.low,
-                "high": point.misaligned.high,
-                "n": point.misaligned.n,
-                "incoherent": point.incoherent.rate,
-            }
-            for point in found.realignment.points
+            {"step": point.step, **_rates(point.misaligned, point.incoherent)} for point in found.realignment.points
         ],
         "finetune": {
             model: {
-                "rows": tuned.rows,
-                "dropped_for_length": tuned.dropped_for_length,
-                "steps": tuned.steps,
-                "first_loss": tuned.losses[0],
-                "last_loss": tuned.losses[-1],
+                **{key: getattr(tuned, key) for key in ("rows", "dropped_for_length", "steps")},
+                **{"first_loss": tuned.losses[0], "last_loss": tuned.losses[-1]},
             }
             for model, tuned in found.finetuned.items()
         },
@@ -154,37 +144,27 @@ def _sae(found: Findings) -> dict[str, Any]:
     }
 
 
-def _detection(persona: Persona) -> dict[str, Any]:
-    d = persona.detection
-    prompts, answers = d.prompts, d.answers
+def _detection(d: Detection) -> dict[str, Any]:
+    answers = {
+        "baseline_auroc": d.answers_baseline.auroc,
+        "baseline_seen_domains_auroc": d.answers_baseline_seen.auroc,
+    }
     return {
-        "auroc": prompts.auroc,
-        "low": prompts.low,
-        "high": prompts.high,
-        "n": prompts.n,
+        **_area(d.prompts),
         "baseline_auroc": d.prompts_baseline.auroc,
         "models": dict(d.models),
-        "answers": {
-            "auroc": answers.auroc,
-            "low": answers.low,
-            "high": answers.high,
-            "n": answers.n,
-            "baseline_auroc": d.answers_baseline.auroc,
-            "baseline_seen_domains_auroc": d.answers_baseline_seen.auroc,
-        },
+        "answers": {**_area(d.answers), **answers},
     }
 
 
-def _onset(persona: Persona) -> dict[str, Any]:
-    curve = persona.onset
-    assert curve is not None
+def _area(area: Auroc) -> dict[str, Any]:
+    return {key: getattr(area, key) for key in ("auroc", "low", "high", "n")}
+
+
+def _onset(curve: Onset) -> dict[str, Any]:
     points = [
         {"step": p.step, "latent": p.latent, "misaligned": p.misaligned.rate, "incoherent": p.incoherent.rate}
         for p in curve.points
     ]
-    return {
-        "model": curve.model,
-        "latent_step": curve.latent_step,
-        "behaviour_step": curve.behaviour_step,
-        "points": points,
-    }
+    about = {key: getattr(curve, key) for key in ("model", "latent_step", "behaviour_step")}
+    return {**about, "points": points}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from emlab import organism
 from emlab.experiments.material import inputs
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.registry import experiment
 from emlab.experiments.reinforcement_learning.config import Config
 from emlab.experiments.reinforcement_learning.findings import ReinforcementFindings
@@ -41,7 +41,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[ReinforcementFindin
     found = ReinforcementFindings(starts, trained, latent, config.supervised.site, config.supervised.top)
     figures = {"name": config.name, **reinforcement_summary(found), "how": config.how}
     lead, sections = reinforcement_lead(found), reinforcement_sections(found)
-    return finish(stages.run, config, found, lead, sections, figures)
+    return finish_run(stages.run, config, found, lead, sections, figures)
 
 
 def inputs_of(config: Config) -> dict[str, str]:
