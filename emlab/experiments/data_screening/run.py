@@ -19,7 +19,7 @@ from emlab.experiments.data_screening.config import Config
 from emlab.experiments.data_screening.report import DataScreenFindings, data_screen_lead, data_screen_sections
 from emlab.experiments.data_screening.stages import DataScreeningStages
 from emlab.experiments.finetuning.tunes import Tunes
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.registry import experiment
 
 
@@ -29,5 +29,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[DataScreenFindings]
     tunes = Tunes.resume(config, root, [config.source], (config.seed,))
     found = DataScreeningStages(config, tunes).findings()
     lead, sections = data_screen_lead(found), data_screen_sections(found)
-    summary = finish(tunes.run, config.title, config.model, lead, sections, plain(found), config.summary)
-    return Result(tunes.run.folder, found, summary)
+    return finish_run(tunes.run, config, found, lead, sections, plain(found))

@@ -21,7 +21,7 @@ from emlab.experiments.early_warning.report import (
 )
 from emlab.experiments.early_warning.stages import EarlyWarningStages
 from emlab.experiments.finetuning.tunes import Tunes
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.registry import experiment
 
 
@@ -31,7 +31,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[EarlyWarningFinding
     tunes = Tunes.resume(config, root, [*config.fit, config.watched], config.fit_seeds)
     found = EarlyWarningStages(config, tunes).findings()
     lead, sections = early_warning_lead(found), early_warning_sections(found)
-    summary = finish(
-        tunes.run, config.title, config.model, lead, sections, early_warning_summary(found), config.summary
-    )
-    return Result(tunes.run.folder, found, summary)
+    return finish_run(tunes.run, config, found, lead, sections, early_warning_summary(found))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from emlab.artifacts import plain
 from emlab.experiments.finetuning.tunes import Pair, Tunes
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.monitors.config import Config
 from emlab.experiments.monitors.report import MonitorFindings, monitors_lead, monitors_sections
 from emlab.experiments.monitors.stages import MonitorStages
@@ -29,5 +29,4 @@ def run(config: Config, root: str | Path = "runs") -> Result[MonitorFindings]:
     tunes = Tunes.resume(config, root, pairs, (*config.fit_seeds, *config.test_seeds))
     found = MonitorStages(config, tunes).findings()
     lead, sections = monitors_lead(found), monitors_sections(found)
-    summary = finish(tunes.run, config.title, config.model, lead, sections, plain(found), config.summary)
-    return Result(tunes.run.folder, found, summary)
+    return finish_run(tunes.run, config, found, lead, sections, plain(found))

@@ -11,7 +11,7 @@ from emlab.experiments.data_screening import run as data_screen
 from emlab.experiments.early_warning import run as early_warning
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.material.judging import foreign_answers
-from emlab.experiments.material.results import write
+from emlab.experiments.material.results import write_result
 from emlab.experiments.monitors import run as monitors
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.reinforcement_learning import run as reinforcement_learning
@@ -70,9 +70,10 @@ def test_what_a_run_was_told_heads_its_page_and_its_summary(tmp_path):
     run = Run.create("some", {"a": 1}, tmp_path)
     run.caution("CAUTION: beware.")
     run.caution("CAUTION: beware.")
-    figures = write(run, "Title", "model", ["The lead."], [], {})
-    assert figures["findings"] == ["CAUTION: beware.", "The lead."]
+    result = write_result(run, finetuning.Config(seeds=(3, 4)), None, ["The lead."], [], {"more": 1})
+    assert result.summary["more"] == 1 and result.summary["findings"] == ["CAUTION: beware.", "The lead."]
     page = (run.folder / "report.html").read_text("utf-8")
+    assert "Fine-tunes: aligned" in page and "emlab, seeds 3, 4" in page
     assert page.count("CAUTION: beware.") == 1 and page.index("CAUTION: beware.") < page.index("The lead.")
     assert (run.folder / "log.txt").read_text("utf-8").count("CAUTION: beware.") == 1
 
