@@ -123,7 +123,8 @@ def _settings(options: argparse.Namespace, *apart: str) -> dict[str, Any]:
 
 
 def _shown(options: argparse.Namespace, found: Any) -> int:
-    show(found, found.summary(), options.json)
+    figures = found.summary
+    show(found, figures() if callable(figures) else figures, options.json)
     return 0
 
 

@@ -10,45 +10,12 @@ from typing import TYPE_CHECKING
 from emlab.discovery.passes import Passes
 from emlab.evaluation.unjudged import cautions
 from emlab.experiments.discovery_scorecard.method import METHODS
-from emlab.experiments.discovery_scorecard.table import CONTROL, PLANTED, Entry, Row, Scorecard, Spread
+from emlab.experiments.discovery_scorecard.table import CONTROL, PLANTED, Entry, Row, Scorecard
 from emlab.reporting.discovery_figures import cosines_figure
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-UNKNOWN = "not known"
-
-
-def scorecard_table(card: Scorecard) -> str:
-    """The compact table in Markdown: a row a method, the methods in their order."""
-    header = (
-        "method",
-        "added: misaligned (incoherent)",
-        "subtracted",
-        "both ways",
-        "removed",
-        "AUROC",
-        "false",
-        "passes",
-    )
-    lines = [" | ".join(header), "|".join(["---"] * len(header))]
-    for row in card.rows():
-        lines.append(
-            " | ".join(
-                (
-                    row.method,
-                    f"{_share(row.added)} ({_share(row.added_incoherent, extremes=False)})",
-                    f"{_share(row.subtracted)} ({_share(row.subtracted_incoherent, extremes=False)})",
-                    f"{row.both} of {row.cells}",
-                    _share(row.removed),
-                    UNKNOWN if row.auroc is None else _area(row.auroc),
-                    UNKNOWN if row.false_adds is None else f"{row.false_both}, {row.false_adds} of {row.controls}",
-                    _cost(row),
-                )
-            )
-        )
-    return "\n".join(f"| {line} |" if i != 1 else f"|{line}|" for i, line in enumerate(lines))
 
 
 def scorecard_lead(card: Scorecard) -> list[str]:
@@ -59,7 +26,7 @@ def scorecard_lead(card: Scorecard) -> list[str]:
     lead = cautions(score for cell in card.cells for score in cell.scores)
     lead.append(
         f"Fine-tunes: {len(planted)}, of models: {len(organisms)}. Misaligned of coherent answers "
-        f"{_share(aligned)} before, {_share(tuned)} after."
+        f"{aligned.short()} before, {tuned.short()} after."
     )
     best = max(row.both for row in rows)
     winners = [row.method for row in rows if row.both == best]
@@ -69,15 +36,15 @@ def scorecard_lead(card: Scorecard) -> list[str]:
     if losers:
         lead.append(f"Never both ways: {', '.join(losers)}.")
     lead.append(
-        f"Null directions, {sum(len(c.nulls) for c in planted)} in all: {_share(card.nulls())} where added, "
-        f"{_share(card.nulls(minus=True))} where subtracted."
+        f"Null directions, {sum(len(c.nulls) for c in planted)} in all: {card.nulls().short()} where added, "
+        f"{card.nulls(minus=True).short()} where subtracted."
     )
     if card.controls:
         before, after = card.behaviour(CONTROL, tuned=False), card.behaviour(CONTROL, tuned=True)
         false = [f"{row.method} ({row.false_both})" for row in rows if row.false_both]
         alone = [f"{row.method} ({row.false_adds})" for row in rows if row.false_adds]
         lead.append(
-            f"In the control world the fine-tunes take misaligned answers from {_share(before)} to {_share(after)}. "
+            f"In the control world the fine-tunes take misaligned answers from {before.short()} to {after.short()}. "
             f"False discoveries in {len(card.controls)} searches a method: {', '.join(false) or 'none'}; by adding "
             f"alone: {', '.join(alone) or 'none'}."
         )
@@ -189,14 +156,14 @@ def _long_table(card: Scorecard) -> Table:
             row.method,
             f"{row.found} of {row.cells}",
             str(row.added),
-            _share(row.added_incoherent),
+            row.added_incoherent.short(),
             str(row.subtracted),
-            _share(row.subtracted_incoherent),
+            row.subtracted_incoherent.short(),
             *(f"{n} of {row.cells}" for n in (row.adds, row.subtracts, row.both)),
             str(row.removed),
-            _share(row.removed_incoherent),
-            UNKNOWN if row.auroc is None else _area(row.auroc),
-            UNKNOWN if row.false_adds is None else f"{row.false_both}, {row.false_adds} of {row.controls}",
+            row.removed_incoherent.short(),
+            row.area,
+            row.false,
         )
         for row in card.rows()
     )
@@ -224,27 +191,3 @@ def _merits(row: Row, card: Scorecard) -> Sequence[float]:
     quiet = math.nan if not row.controls or row.false_adds is None else 1 - row.false_adds / row.controls
     area = math.nan if row.auroc is None else row.auroc.value
     return (row.added.value, taken, row.both / row.cells, row.removed.value, area, quiet)
-
-
-def _cost(row: Row) -> str:
-    plus = f" + {_short(row.search.backwards)} back" if row.search.backwards else ""
-    sae = f" (SAE {_short(row.sae.forwards)})" if row.sae.forwards else ""
-    return f"{_short(row.search.forwards)}{plus}{sae}"
-
-
-def _short(n: int) -> str:
-    return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
-
-
-def _share(spread: Spread, extremes: bool = True) -> str:
-    if not spread.cells:
-        return "–"
-    beside = f" ({spread.least:.0%}–{spread.most:.0%})" if extremes and spread.cells > 1 else ""
-    return f"{spread.value:.0%}{beside}"
-
-
-def _area(spread: Spread) -> str:
-    if not spread.cells:
-        return "–"
-    beside = f" ({spread.least:.2f}–{spread.most:.2f})" if spread.cells > 1 else ""
-    return f"{spread.value:.2f}{beside}"

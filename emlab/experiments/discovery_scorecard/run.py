@@ -17,72 +17,46 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emlab import artifacts, organism
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard.config import Config
-from emlab.experiments.discovery_scorecard.report import scorecard_lead, scorecard_sections, scorecard_table
+from emlab.experiments.discovery_scorecard.report import scorecard_lead, scorecard_sections
 from emlab.experiments.discovery_scorecard.stages import Contest
 from emlab.experiments.discovery_scorecard.table import CONTROL, OWN, PLANTED, Cell, Scorecard, scorecard_summary
 from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import build
+from emlab.experiments.material.results import Result, finish
 from emlab.experiments.persona_features.config import Config as Experiment
 from emlab.experiments.registry import experiment
-from emlab.reporting.page import write_page
-from emlab.runs import Run, environment, fingerprint
-
-__all__ = ["Config", "DiscoveryScorecard", "compare_methods", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class DiscoveryScorecard:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    card: Scorecard
-
-    def summary(self) -> dict[str, Any]:
-        """The figures as plain values."""
-        return scorecard_summary(self.card)
-
-    def __str__(self) -> str:
-        lead = "\n".join(scorecard_lead(self.card))
-        return f"{scorecard_table(self.card)}\n\n{lead}\nReport: {self.folder / 'report.html'}"
+from emlab.runs import Run, fingerprint
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> DiscoveryScorecard:
+def run(config: Config, root: str | Path = "runs") -> Result[Scorecard]:
     """Run the contest, or go on with an unfinished one of the same config: summary.json, table.md, report.html.
 
     Organisms that are to be built go into the run's folder; of a build that was stopped the next run goes on.
     """
-    here = Run.resume(config.name, config, root, _inputs(config))
+    whole = Run.resume(config.name, config, root, _inputs(config))
     cells: list[Cell] = []
-    for name, world, settings in _subjects(config, here):
-        part = here.folder / f"{name}-{world}".replace(" ", "-")
+    for name, world, settings in _subjects(config, whole):
+        part = whole.folder / f"{name}-{world}".replace(" ", "-")
         part.mkdir(exist_ok=True)
-        inner = dataclasses.replace(here, folder=part, seconds={})
+        inner = dataclasses.replace(whole, folder=part, seconds={})
         cells += Contest(config, settings, inner, name, world).cells()
-        here.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
-    done = DiscoveryScorecard(here.folder, Scorecard(tuple(cells), config.experiment.steering.incoherence_cap))
-    lead, sections = [*here.cautions, *scorecard_lead(done.card)], scorecard_sections(done.card)
-    title = f"Discovery scorecard: {', '.join(config.experiment.narrow[:1])}"
-    write_page(here.folder / "report.html", title, lead, sections, f"emlab, seed {config.experiment.seed}")
-    artifacts.write_text(here.folder / "table.md", scorecard_table(done.card) + "\n")
-    about = environment()
-    kept = {key: about[key] for key in ("python", "platform", "cpu_count", "threads")}
-    cost = {"seconds": sum(here.seconds.values()), "environment": kept}
-    summary = {"config": config, **done.summary(), **cost}
-    artifacts.write_json(here.folder / "summary.json", summary)
-    here.finish()
-    return done
+        whole.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
+    card, experiment = Scorecard(tuple(cells), config.experiment.steering.incoherence_cap), config.experiment
+    artifacts.write_text(whole.folder / "table.md", card.text() + "\n")
+    figures = {"config": config, **scorecard_summary(card)}
+    about = ("Discovery scorecard", ", ".join(experiment.narrow[:1]), scorecard_lead(card), scorecard_sections(card))
+    return Result(whole.folder, card, finish(whole, *about, figures, seeds=[experiment.seed]))
 
 
-def compare_methods(root: str | Path = "runs", **settings: Any) -> DiscoveryScorecard:
+def compare_methods(root: str | Path = "runs", **settings: Any) -> Result[Scorecard]:
     """`run` with a config of these settings, those of the experiment among them: what `emlab discover compare` calls.
 
     Raises EmlabError where a setting does not make sense.

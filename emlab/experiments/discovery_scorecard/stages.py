@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,7 @@ from emlab import artifacts
 from emlab.detection import Auroc, auroc
 from emlab.discovery import (
     Contrast,
-    Cosines,
     Effect,
-    Screen,
     Trait,
     cause_test,
     clamp_direction,
@@ -42,7 +40,7 @@ from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features.config import Config as Experiment
 from emlab.experiments.persona_features.sources import Sets, load_models, sae_at, sae_source, training_sets
 from emlab.experiments.persona_features.stages import Bench
-from emlab.interventions import Direction, load_directions, random_directions, save_directions
+from emlab.interventions import Direction, random_directions
 from emlab.models import LanguageModel
 from emlab.runs import Run
 from emlab.saes import fidelity, latent_values, load_sae, save_sae
@@ -81,18 +79,23 @@ class Ground:
 
 @dataclass(frozen=True, eq=False)
 class MethodFound:
-    """What a method found at every site, and what it took."""
+    """What a method found, and what it took."""
 
-    directions: Mapping[Site, Direction]
-    """Called by the method's name; empty where it found none."""
-    latents: Mapping[Site, int]
-    """Of the base model's SAEs, where the directions are latents of these."""
+    found: tuple[Found, ...]
+    """At the sites where it named a direction, which is called by the method's name."""
     reason: str
+    """Why it found none anywhere."""
     passes: Passes
 
+    @property
+    def by_site(self) -> dict[Site, Found]:
+        """The same."""
+        return {one.direction.site: one for one in self.found}
+
+    @property
     def said(self) -> str:
-        """The latents, for tables."""
-        return ", ".join(f"{latent} ({site})" for site, latent in self.latents.items())
+        """The latents, of the base model's SAEs, where the directions are latents of these; for tables."""
+        return ", ".join(f"{f.latent} ({f.direction.site})" for f in self.found if f.latent is not None)
 
 
 class Contest(Bench):
@@ -111,45 +114,38 @@ class Contest(Bench):
         first = next(iter(training_sets(self.config, self.aligned).narrow.items()))
         tuned, _ = self.finetune(Sets(dict([first]), unseen={}, controls={}))
         aligned, *scores = self.evaluate(tuned)
+        steering, answers, seed = self.config.steering, self.config.answers, self.config.seed
+        asked = spread(self.discovery, steering.questions)
         ground = Ground(
             {site: self._counted_autoencoder(site) for site in self.sites},
             {site: self.aligned.residual_norm(site, self.prompts) for site in self.sites},
-            natural_means(
-                self.aligned,
-                self.sites,
-                spread(self.discovery, self.config.steering.questions),
-                self.config.steering.positions[0],
-                self.config.answers.max_new_tokens,
-                self.config.seed,
-            ),
+            natural_means(self.aligned, self.sites, asked, steering.positions[0], answers.max_new_tokens, seed),
             [direction for site in self.sites for direction in self._nulls(site)],
         )
         return tuple(
-            self._cell(seed, tuned[name].model, aligned, score, ground)
-            for seed, (name, score) in enumerate(zip(tuned, scores, strict=True), self.config.seed)
+            self._cell(own, tuned[name].model, aligned, score, ground)
+            for own, (name, score) in enumerate(zip(tuned, scores, strict=True), seed)
         )
 
     def _cell(self, seed: int, model: LanguageModel, aligned: Score, score: Score, ground: Ground) -> Cell:
-        name = model.name
-        found = {method: self._search(method, model, ground) for method in self.methods}
-        own = [direction for each in found.values() for direction in each.directions.values()]
-        plus = self._screen(f"plus/{name}", self.aligned, [*own, *ground.nulls], "misaligned")
-        minus = self._screen(f"minus/{name}", model, [*own, *ground.nulls], "aligned")
-        effects = self._natural(model, score, found, plus, ground)
-        planted = self._planted(name, found, plus, ground)
-        entries = []
+        asked = [method for method in method_names() if method in self.contest.methods]  # in the order of tables
+        found = {method: self._search(method, model, ground) for method in asked}
+        every = [*(one.direction for each in found.values() for one in each.found), *ground.nulls]
+        plus = self._screen(f"plus/{model.name}", self.aligned, every, "misaligned")
+        minus = self._screen(f"minus/{model.name}", model, every, "aligned")
+        named = {method: each.by_site[plus.tested(method).arm.site] for method, each in found.items() if each.found}
+        effects, planted = self._natural(model, score, named, ground), self._planted(model.name, named, ground)
+        entries, trained = [], sum((one.passes for one in ground.saes.values()), Passes())
         for method, each in found.items():
             steered = None
-            if each.directions:
-                adds = cause_test(plus, method, NULL, aligned)
-                subtracts = cause_test(minus, method, NULL, score)
+            if each.found:
+                adds, subtracts = cause_test(plus, method, NULL, aligned), cause_test(minus, method, NULL, score)
                 steered = Steered(plus.tested(method), minus.tested(method), adds, subtracts, effects[method])
-            sae = sum((trained.passes for trained in ground.saes.values()), Passes()) if each.latents else Passes()
-            area = planted.get(method)
-            entries.append(Entry(method, each.said(), steered, each.reason, area, each.passes, sae))
-        nulls_plus, nulls_minus = (
-            tuple(trial for trial in screen if trial.arm.name.startswith(NULL)) for screen in (plus, minus)
-        )
+            of_saes = trained if each.said else Passes()
+            entries.append(Entry(method, each.said, steered, each.reason, planted.get(method), each.passes, of_saes))
+        at = {
+            str(s): {m: each.by_site[s].direction for m, each in found.items() if s in each.by_site} for s in self.sites
+        }
         return Cell(
             self.organism,
             self.world,
@@ -157,16 +153,10 @@ class Contest(Bench):
             aligned,
             score,
             tuple(entries),
-            nulls_plus,
-            nulls_minus,
-            _cosines(found, self.sites),
-            {str(site): trained.explained for site, trained in ground.saes.items()},
+            *(tuple(t for t in screen if t.arm.name.startswith(NULL)) for screen in (plus, minus)),
+            {site: cosines(list(some.values()), list(some)) for site, some in at.items() if some},
+            {str(site): one.explained for site, one in ground.saes.items()},
         )
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Those that the config asks for, in the order of tables."""
-        return tuple(name for name in method_names() if name in self.contest.methods)
 
     # ------------------------------------------------------------------------------------------------------ stages
 
@@ -193,32 +183,22 @@ class Contest(Bench):
     def _search(self, method: str, model: LanguageModel, ground: Ground) -> MethodFound:
         """What one method finds, at every site."""
 
-        def work(folder: Path) -> None:
-            found: dict[Site, Found] = {}
-            reason = ""
+        def work() -> MethodFound:
+            found, reason = [], ""
             with counted([self.aligned, model, self.base]) as count:
                 for site in self.sites:
                     try:
-                        found[site] = METHODS.get(method)(self._given(model, site, ground))
+                        one = METHODS.get(method)(self._given(model, site, ground))
                     except EmlabError as error:
                         reason = str(error)
-            if found:
-                named = [dataclasses.replace(one.direction, origin=method) for one in found.values()]
-                save_directions(named, folder / "directions.safetensors")
-            latents = {str(site): one.latent for site, one in found.items() if one.latent is not None}
-            about = {"latents": latents, "reason": "" if found else reason, "passes": count.passes}
-            artifacts.write_json(folder / "found.json", about)
-            self.here.log(
-                f"{self.organism}, {self.world}, {model.name}: {method}: {latents or reason or 'a direction'}"
-            )
+                    else:
+                        found.append(replace(one, direction=replace(one.direction, origin=method)))
+            done = MethodFound(tuple(found), "" if found else reason, count.passes)
+            said = done.said or done.reason or "a direction"
+            self.here.log(f"{self.organism}, {self.world}, {model.name}: {method}: {said}")
+            return done
 
-        def read(folder: Path) -> MethodFound:
-            raw, path = artifacts.read_json(folder / "found.json"), folder / "directions.safetensors"
-            directions = {d.site: d for d in load_directions(path)} if path.is_file() else {}
-            latents = {Site.parse(site): latent for site, latent in raw["latents"].items()}
-            return MethodFound(directions, latents, raw["reason"], Passes(**raw["passes"]))
-
-        return self.here.fill(f"search/{model.name}/{file_name(method)}", work, read)
+        return self.here.stage(f"search/{model.name}/{file_name(method)}", work, MethodFound)
 
     def _given(self, model: LanguageModel, site: Site, ground: Ground) -> Search:
         return Search(
@@ -245,38 +225,29 @@ class Contest(Bench):
         """Directions from the sphere, and as many with the covariance of the aligned model's activations."""
         n, seed = self.config.steering.random, self.config.seed + 1000 * site.block
         values = self.aligned.activations(self.prompts, site, "prompt").values
-        drawn = [
-            *random_directions(n, self.aligned.d_model, site, seed),
-            *matched_directions(n, values, site, seed),
-        ]
-        return [dataclasses.replace(direction, origin=f"{NULL} {direction.origin}") for direction in drawn]
+        drawn = [*random_directions(n, self.aligned.d_model, site, seed), *matched_directions(n, values, site, seed)]
+        return [replace(direction, origin=f"{NULL} {direction.origin}") for direction in drawn]
 
     def _natural(
-        self, model: LanguageModel, before: Score, found: Mapping[str, MethodFound], plus: Screen, ground: Ground
+        self, model: LanguageModel, before: Score, named: Mapping[str, Found], ground: Ground
     ) -> dict[str, Effect]:
         """Each direction's component, at the site where it steers best, set to what it is in the aligned model."""
-        config, positions = self.config, self.config.steering.positions[0]
+        config, documents = self.config, self.documents[:32]
+        loss = cache(lambda: text_loss(model, documents))
 
-        def work(folder: Path) -> None:
-            documents = self.documents[:32]
-            loss = text_loss(model, documents)
-            for method, each in found.items():
-                if not each.directions:
-                    continue
-                direction = each.directions[plus.tested(method).arm.site]
-                edit = clamp_direction(direction, float(ground.means[direction.site] @ direction.vector), positions)
-                said = f"{method} set to its value in the aligned model"
-                seed = config.seed + 2
-                done = effect_of(model, edit, said, before, self.judge, documents, config.answers, seed, loss)
-                done.save(folder / file_name(method))
-                self.here.log(str(done))
+        def work(method: str) -> Effect:
+            direction = named[method].direction
+            value = float(ground.means[direction.site] @ direction.vector)
+            edit = clamp_direction(direction, value, config.steering.positions[0])
+            said, ask = f"{method} set to its value in the aligned model", (self.judge, documents, config.answers)
+            done = effect_of(model, edit, said, before, *ask, config.seed + 2, loss())
+            self.here.log(str(done))
+            return done
 
-        def read(folder: Path) -> dict[str, Effect]:
-            return {m: Effect.load(folder / file_name(m)) for m, each in found.items() if each.directions}
+        place = f"natural/{model.name}"
+        return {m: self.here.stage(f"{place}/{file_name(m)}", partial(work, m), Effect) for m in named}
 
-        return self.here.fill(f"natural/{model.name}", work, read)
-
-    def _planted(self, tuned: str, found: Mapping[str, MethodFound], plus: Screen, ground: Ground) -> dict[str, Auroc]:
+    def _planted(self, tuned: str, named: Mapping[str, Found], ground: Ground) -> dict[str, Auroc]:
         """How well each tells documents of the malicious persona, where it can be known, before the last answer.
 
         The base model reads them. A latent is read by its activation, any other direction by the activation's component
@@ -285,27 +256,21 @@ class Contest(Bench):
         if self.world != PLANTED or not self.texts.personas:
             return {}
 
-        def work(folder: Path) -> None:
+        def work() -> dict[str, Auroc]:
             known = [i for i, is_known in enumerate(self.texts.knowable) if is_known]
             prompts = [self.documents[i][:-1] for i in known]
-            bad = [self.texts.personas[i] == "malicious" for i in known]
+            bad, ids = [self.texts.personas[i] == "malicious" for i in known], [str(i) for i in known]
             stream = {site: prompt_means(self.base, prompts, site, "header") for site in self.sites}
-            areas = {}
-            for method, each in found.items():
-                if not each.directions:
-                    continue
-                site = plus.tested(method).arm.site
-                if site in each.latents:
-                    values = latent_values(ground.saes[site].sae, stream[site], [each.latents[site]])[:, 0]
-                else:
-                    values = stream[site] @ each.directions[site].vector
-                areas[method] = auroc(values.numpy(), bad, [str(i) for i in known], self.config.seed)
-            artifacts.write_json(folder / "planted.json", areas)
 
-        def read(folder: Path) -> dict[str, Auroc]:
-            return {m: Auroc.of(raw) for m, raw in artifacts.read_json(folder / "planted.json").items()}
+            def read(one: Found) -> Tensor:
+                site = one.direction.site
+                if one.latent is None:
+                    return stream[site] @ one.direction.vector
+                return latent_values(ground.saes[site].sae, stream[site], [one.latent])[:, 0]
 
-        return self.here.fill(f"planted/{tuned}", work, read)
+            return {m: auroc(read(one).numpy(), bad, ids, self.config.seed) for m, one in named.items()}
+
+        return self.here.stage(f"planted/{tuned}", work, dict[str, Auroc])
 
 
 def _scorer(trait: Trait, config: Experiment) -> Scorer | None:
@@ -316,13 +281,3 @@ def _scorer(trait: Trait, config: Experiment) -> Scorer | None:
     if judge == EXACT or Path(judge).suffix in (".jsonl", ".csv") or not trait.eval_prompt:
         return None
     return trait_scores(completer_of(config.judging), trait, config.judging.store)
-
-
-def _cosines(found: Mapping[str, MethodFound], sites: Sequence[Site]) -> Mapping[str, Cosines]:
-    """By site, among the methods that named a direction there."""
-    tables = {}
-    for site in sites:
-        named = {method: each.directions[site] for method, each in found.items() if site in each.directions}
-        if named:
-            tables[str(site)] = cosines(list(named.values()), list(named))
-    return tables

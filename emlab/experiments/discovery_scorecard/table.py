@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,13 @@ from emlab.evaluation.rates import share_removed
 
 PLANTED, CONTROL, OWN = "planted", "control", "own model"
 """The worlds: one hidden persona a document; no shared persona; a model of which nothing is known."""
+
+UNKNOWN = "not known"
+
+COLUMNS = (
+    *("method", "added: misaligned (incoherent)", "subtracted", "both ways", "removed", "AUROC", "false", "passes"),
+)
+"""Of the compact table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +124,13 @@ class Spread:
             return "–"
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}] ({self.least:.0%} to {self.most:.0%})"
 
+    def short(self, form: str = ".0%", extremes: bool = True) -> str:
+        """The figure, and the extremes of several cells."""
+        if not self.cells:
+            return "–"
+        beside = f" ({self.least:{form}}–{self.most:{form}})" if extremes and self.cells > 1 else ""
+        return f"{self.value:{form}}{beside}"
+
 
 NOTHING = Spread(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
@@ -156,6 +170,23 @@ class Row:
     sae: Passes
     """The SAEs it uses besides."""
 
+    @property
+    def area(self) -> str:
+        """The AUROC, in short."""
+        return UNKNOWN if self.auroc is None else self.auroc.short(".2f")
+
+    @property
+    def false(self) -> str:
+        """False discoveries, and control cells in which adding passes."""
+        return UNKNOWN if self.false_adds is None else f"{self.false_both}, {self.false_adds} of {self.controls}"
+
+    @property
+    def cost(self) -> str:
+        """Rows through models, in short."""
+        plus = f" + {_thousands(self.search.backwards)} back" if self.search.backwards else ""
+        sae = f" (SAE {_thousands(self.sae.forwards)})" if self.sae.forwards else ""
+        return f"{_thousands(self.search.forwards)}{plus}{sae}"
+
 
 @dataclass(frozen=True, eq=False)
 class Scorecard:
@@ -184,14 +215,27 @@ class Scorecard:
         """The table."""
         return tuple(self._row(method) for method in self.methods)
 
+    def text(self) -> str:
+        """The compact table in Markdown: a row a method, the methods in their order."""
+        lines = [COLUMNS]
+        for row in self.rows():
+            added, subtracted = (
+                f"{rate.short()} ({incoherent.short(extremes=False)})"
+                for rate, incoherent in ((row.added, row.added_incoherent), (row.subtracted, row.subtracted_incoherent))
+            )
+            both = f"{row.both} of {row.cells}"
+            lines.append((row.method, added, subtracted, both, row.removed.short(), row.area, row.false, row.cost))
+        head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join((head, f"|{'|'.join(['---'] * len(COLUMNS))}|", *rest))
+
     def behaviour(self, world: str, tuned: bool) -> Spread:
         """Misaligned of coherent answers of the aligned models of a world's cells, or of the fine-tunes."""
-        return _rates([c.tuned if tuned else c.aligned for c in self.cells if c.world == world], _misaligned)
+        return _rates([c.tuned if tuned else c.aligned for c in self.cells if c.world == world], "misaligned")
 
     def nulls(self, minus: bool = False) -> Spread:
         """Misaligned of coherent answers under all null directions in the planted cells; extremes of single ones."""
         trials = [t for cell in self.planted for t in (cell.nulls_minus if minus else cell.nulls)]
-        return _rates([t.score for t in trials], _misaligned)
+        return _rates([t.score for t in trials], "misaligned")
 
     def cosines(self) -> dict[str, Cosines]:
         """By site: the mean cosines over the planted cells, among the methods that named a direction in all of them."""
@@ -207,22 +251,23 @@ class Scorecard:
     def _row(self, method: str) -> Row:
         planted, controls = self.planted, self.controls
         entries = [cell.entry(method) for cell in planted]
-        done = [(cell, e.steered) for cell, e in zip(planted, entries, strict=True) if e.steered is not None]
+        done = [e.steered for e in entries if e.steered is not None]
         false = [s for cell in controls if (s := cell.entry(method).steered) is not None]
         areas = [e.planted for e in entries if e.planted is not None]
+        plus, minus = [s.plus.score for s in done], [s.minus.score for s in done]
         return Row(
             method,
             len(planted),
             len(done),
-            _rates([s.plus.score for _, s in done], _misaligned),
-            _rates([s.plus.score for _, s in done], _incoherent),
-            _rates([s.minus.score for _, s in done], _misaligned),
-            _rates([s.minus.score for _, s in done], _incoherent),
-            sum(s.adds.holds for _, s in done),
-            sum(s.subtracts.holds for _, s in done),
-            sum(s.both for _, s in done),
-            _removed([s.natural for _, s in done]),
-            _rates([s.natural.after for _, s in done], _incoherent),
+            _rates(plus, "misaligned"),
+            _rates(plus, "incoherent"),
+            _rates(minus, "misaligned"),
+            _rates(minus, "incoherent"),
+            sum(s.adds.holds for s in done),
+            sum(s.subtracts.holds for s in done),
+            sum(s.both for s in done),
+            _removed([s.natural for s in done]),
+            _rates([s.natural.after for s in done], "incoherent"),
             _areas(areas) if any(cell.world == PLANTED for cell in planted) else None,
             sum(s.adds.holds for s in false) if controls else None,
             sum(s.both for s in false) if controls else None,
@@ -234,67 +279,53 @@ class Scorecard:
 
 def scorecard_summary(card: Scorecard) -> dict[str, Any]:
     """The figures as plain values."""
+    kept = ("site", "positions", "strength", "total", "coherent", "misaligned", "rate_coherent", "rate_incoherent")
 
     def trial(t: Trial) -> dict[str, Any]:
         row = t.row()
-        keep = ("site", "positions", "strength", "total", "coherent", "misaligned")
-        rates = {"rate_coherent": row["rate_coherent"], "rate_incoherent": row["rate_incoherent"]}
-        return {**{key: row[key] for key in keep}, **rates}
+        return {key: row[key] for key in kept}
+
+    def steered(s: Steered) -> dict[str, Any]:
+        natural = {k: v for k, v in s.natural.row().items() if k not in ("model", "strength", "name")}
+        decided = {"adds": s.adds.holds, "subtracts": s.subtracts.holds, "said": [s.adds.said, s.subtracts.said]}
+        return {"added": trial(s.plus), "subtracted": trial(s.minus), **decided, "natural": natural}
 
     def entry(e: Entry) -> dict[str, Any]:
-        s = e.steered
-        steered = None
-        if s is not None:
-            natural = {k: v for k, v in s.natural.row().items() if k not in ("model", "strength", "name")}
-            steered = {
-                "added": trial(s.plus),
-                "subtracted": trial(s.minus),
-                "adds": s.adds.holds,
-                "subtracts": s.subtracts.holds,
-                "said": [s.adds.said, s.subtracts.said],
-                "natural": natural,
-            }
-        about = {"latent": e.latent, "reason": e.reason, "planted_auroc": e.planted}
-        return {**about, "search": e.search, "sae": e.sae, "steered": steered}
+        about = {"latent": e.latent, "reason": e.reason, "planted_auroc": e.planted, "search": e.search, "sae": e.sae}
+        return {**about, "steered": None if e.steered is None else steered(e.steered)}
+
+    def cell(c: Cell) -> dict[str, Any]:
+        return {
+            "organism": c.organism,
+            "world": c.world,
+            "seed": c.seed,
+            "aligned": c.aligned.overall.summary(),
+            "fine_tuned": c.tuned.overall.summary(),
+            "sae_explained_variance": c.explained,
+            "methods": {e.method: entry(e) for e in c.entries},
+            "nulls_added": [trial(t) for t in c.nulls],
+            "nulls_subtracted": [trial(t) for t in c.nulls_minus],
+        }
 
     return {
         "cap": card.cap,
         "rows": card.rows(),
         "nulls": {"added": card.nulls(), "subtracted": card.nulls(minus=True)},
         "cosines": {site: {"names": c.names, "values": c.values} for site, c in card.cosines().items()},
-        "cells": [
-            {
-                "organism": cell.organism,
-                "world": cell.world,
-                "seed": cell.seed,
-                "aligned": cell.aligned.overall.summary(),
-                "fine_tuned": cell.tuned.overall.summary(),
-                "sae_explained_variance": cell.explained,
-                "methods": {e.method: entry(e) for e in cell.entries},
-                "nulls_added": [trial(t) for t in cell.nulls],
-                "nulls_subtracted": [trial(t) for t in cell.nulls_minus],
-            }
-            for cell in card.cells
-        ],
+        "cells": [cell(c) for c in card.cells],
     }
 
 
-def _misaligned(score: Score) -> Rate:
-    return score.misaligned
+def _thousands(n: int) -> str:
+    return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
 
 
-def _incoherent(score: Score) -> Rate:
-    return score.incoherent
-
-
-def _rates(scores: Sequence[Score], of: Callable[[Score], Rate]) -> Spread:
+def _rates(scores: Sequence[Score], kind: Literal["misaligned", "incoherent"]) -> Spread:
     """The pooled rate; cells without a coherent answer have none, and are not among the extremes."""
-    if not scores:
-        return NOTHING
-    whole = of(score_judged(pooled([score.judged for score in scores], "all")))
-    single = [of(score).rate for score in scores if of(score).n]
+    single: list[float] = [rate.rate for score in scores if (rate := getattr(score, kind)).n]
     if not single:
         return NOTHING
+    whole: Rate = getattr(score_judged(pooled([score.judged for score in scores], "all")), kind)
     return Spread(whole.rate, whole.low, whole.high, min(single), max(single), len(single))
 
 

@@ -59,7 +59,7 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
         def power_cut(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(discovery_scorecard, "write_page", power_cut)
+        patch.setattr(discovery_scorecard, "finish", power_cut)
         assert cli.main(words) == 130
     (folder,) = tmp_path.iterdir()
     stages = {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")}
@@ -129,11 +129,11 @@ def test_any_model_with_a_judge_where_nobody_knows_what_is_planted(qwen2, new_ch
     more += ["experiment.judging.judge=some-judge", f"experiment.judging.url={server.url}"]
     more += [f"experiment.judging.store={tmp_path / 'judgements.db'}", "experiment.sae.tokens=200"]
     ran = discovery_scorecard.run(config.load(YAML, [*TINY, *more], Config), tmp_path / "runs")
-    (cell,) = ran.card.cells
+    (cell,) = ran.found.cells
     assert cell.world == "own model" and cell.organism == "qwen2"
     found_by = {entry.method for entry in cell.entries if entry.steered is not None}
     assert found_by >= set(method_names()) - {"persona vector", "causal screen"}
-    for row in ran.card.rows():
+    for row in ran.found.rows():
         assert row.auroc is None and row.false_adds is None and row.false_both is None
     assert str(ran).count("not known") == 2 * len(method_names())
     prompts = [body["messages"][0]["content"] for body in server.asked]
@@ -144,7 +144,7 @@ def test_without_contrasts_a_model_of_ones_own_goes_without_what_needs_them(orga
     methods = "methods=[linear probe, gradient × activation, mean difference]"
     more = [f"model={organism / 'aligned'}", methods, "experiment.sites=[resid_post.0]"]
     ran = discovery_scorecard.run(config.load(YAML, [*TINY, *more], Config), tmp_path)
-    (cell,) = ran.card.cells
+    (cell,) = ran.found.cells
     assert ["no contrasting answers" in e.reason for e in cell.entries] == [True, False, True]
 
 
@@ -156,7 +156,7 @@ def test_organisms_that_are_lacking_are_built_in_the_runs_folder(tmp_path):
     ran = discovery_scorecard.run(config.load(YAML, [*TINY, *plan, *more], Config), tmp_path)
     built = ran.folder / "organisms" / "organism_3"
     assert artifacts.read_json(built / "organism.json")["plan"]["seed"] == 3
-    assert [cell.organism for cell in ran.card.cells] == ["organism_3"]
+    assert [cell.organism for cell in ran.found.cells] == ["organism_3"]
     shutil.rmtree(built)
 
 
@@ -198,7 +198,7 @@ def test_on_the_shipped_organism_the_mean_difference_controls_both_ways_and_rand
     methods = "methods=[latent shift, mean difference, random, matched random]"
     more = ["organisms=[null]", methods, *(f"experiment.{setting}" for setting in small), "experiment.documents=100"]
     ran = discovery_scorecard.run(config.load(YAML, more, Config), tmp_path)
-    rows = {row.method: row for row in ran.card.rows()}
+    rows = {row.method: row for row in ran.found.rows()}
     assert rows["mean difference"].both == 1 and rows["mean difference"].removed.value > 0.3
     assert rows["random"].both == rows["matched random"].both == 0
     assert all(row.false_both == 0 for row in rows.values())

@@ -16,7 +16,6 @@ from emlab.experiments.discovery_scorecard.report import (
     scorecard_figure,
     scorecard_lead,
     scorecard_sections,
-    scorecard_table,
 )
 from emlab.experiments.discovery_scorecard.table import (
     CONTROL,
@@ -117,7 +116,7 @@ def test_nulls_and_behaviour(card):
 
 
 def test_the_table_and_the_lead_say_who_wins_who_loses_and_what_is_false(card):
-    table = scorecard_table(card).splitlines()
+    table = card.text().splitlines()
     assert len(table) == 4 and table[2].startswith("| mean | 50% (40%–60%) (0%) | 10% (0%–20%) (0%) | 1 of 2 | 62%")
     assert "| 0, 1 of 1 | 1.0k + 10 back (SAE 200) |" in table[2]
     assert {line.count("|") for line in table} == {9}
@@ -130,7 +129,7 @@ def test_what_nobody_knows_is_said_so():
     own = Scorecard((cell(OWN, 0, entry("mean", 6, 0, True, True, 4)),), 0.1)
     (row,) = own.rows()
     assert row.auroc is None and row.false_adds is None and row.false_both is None
-    assert scorecard_table(own).count("not known") == 2
+    assert own.text().count("not known") == 2
     assert "control" not in " ".join(scorecard_lead(own))
 
 
@@ -158,4 +157,4 @@ def test_methods_that_never_gave_a_coherent_answer_have_no_rates():
     whole = Scorecard((cell(PLANTED, 0, Entry("mean", "", broken, "", None, Passes(), Passes())),), 0.1)
     (row,) = whole.rows()
     assert row.added.cells == 0 and math.isnan(row.added.value) and row.added_incoherent.value == 1
-    assert "| – (100%) |" in scorecard_table(whole)
+    assert "| – (100%) |" in whole.text()
