@@ -143,9 +143,7 @@ class Contest(Bench):
                 steered = Steered(plus.tested(method), minus.tested(method), adds, subtracts, effects[method])
             of_saes = trained if each.said else Passes()
             entries.append(Entry(method, each.said, steered, each.reason, planted.get(method), each.passes, of_saes))
-        at = {
-            str(s): {m: each.by_site[s].direction for m, each in found.items() if s in each.by_site} for s in self.sites
-        }
+        at = {s: {m: f.by_site[s].direction for m, f in found.items() if s in f.by_site} for s in self.sites}
         return Cell(
             self.organism,
             self.world,
@@ -153,8 +151,9 @@ class Contest(Bench):
             aligned,
             score,
             tuple(entries),
-            *(tuple(t for t in screen if t.arm.name.startswith(NULL)) for screen in (plus, minus)),
-            {site: cosines(list(some.values()), list(some)) for site, some in at.items() if some},
+            tuple(trial for trial in plus if trial.arm.name.startswith(NULL)),
+            tuple(trial for trial in minus if trial.arm.name.startswith(NULL)),
+            {str(site): cosines(list(some.values()), list(some)) for site, some in at.items() if some},
             {str(site): one.explained for site, one in ground.saes.items()},
         )
 
