@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,12 +49,6 @@ class Activity:
 
         half = float(t.ppf(0.975, self.documents - 1)) * self.standard_error if self.documents > 1 else math.nan
         return self.mean - half, self.mean + half
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Activity:
-        """The activity that was written as JSON, where nan is null."""
-        error = math.nan if raw["standard_error"] is None else raw["standard_error"]
-        return cls(**{**raw, "fires": Rate.of(raw["fires"]), "standard_error": error})
 
     def __str__(self) -> str:
         low, high = self.interval

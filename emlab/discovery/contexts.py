@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.discovery.activity import Activity
 from emlab.errors import EmlabError
 from emlab.saes.token_rows import Counts
@@ -34,11 +34,6 @@ class Context:
     def text(self) -> str:
         """The tokens as one text."""
         return "".join(self.tokens)
-
-    @classmethod
-    def of(cls, raw: dict[str, Any]) -> Context:
-        """The context that was written as JSON."""
-        return cls(tuple(raw["tokens"]), tuple(raw["activations"]), raw["label"], raw["document"])
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,4 @@ def save_contexts(contexts: Sequence[Context], path: str | Path) -> Path:
 
 def load_contexts(path: str | Path) -> tuple[Context, ...]:
     """Read what `save_contexts` wrote."""
-    try:
-        return tuple(Context.of(raw) for raw in artifacts.read_json(path))
-    except (KeyError, TypeError) as error:
-        raise EmlabError(f"{path} holds no contexts ({error}); write it with save_contexts.") from error
+    return cast(tuple[Context, ...], records.read(path, tuple[Context, ...]))

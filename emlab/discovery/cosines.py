@@ -13,15 +13,22 @@ from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.notebook import ShownAsText
+from emlab.records import Saved
 
 
 @dataclass(frozen=True, eq=False)
-class Cosines(ShownAsText):
+class Cosines(ShownAsText, Saved):
     """The cosines among some directions."""
 
     names: tuple[str, ...]
     values: Tensor
     """(n, n) float32, symmetric, 1 on the diagonal."""
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.names),) * 2:
+            raise EmlabError(
+                f"{len(self.names)} names have no {tuple(self.values.shape)} cosines; give a row for each."
+            )
 
     def between(self, one: str, other: str) -> float:
         """The cosine of two by name."""
@@ -40,18 +47,6 @@ class Cosines(ShownAsText):
         ]
         artifacts.write_text(path.with_suffix(".csv"), "\n".join(lines) + "\n")
         return artifacts.write_json(path, {"names": self.names, "values": self.values})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Cosines:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-        try:
-            found = cls(tuple(raw["names"]), torch.tensor(raw["values"], dtype=torch.float32))
-            if found.values.shape != (len(found.names),) * 2:
-                raise ValueError(f"{len(found.names)} names for {tuple(found.values.shape)} values")
-            return found
-        except (KeyError, TypeError, ValueError) as error:
-            raise EmlabError(f"{path} holds no cosines ({error}); write it with Cosines.save.") from error
 
     def __str__(self) -> str:
         width = max(map(len, self.names))

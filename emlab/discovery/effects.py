@@ -6,16 +6,15 @@ import math
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.discovery.selection import described
 from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
-from emlab.errors import EmlabError
 from emlab.notebook import ShownAsText
 from emlab.sites import Site
 
@@ -113,12 +112,7 @@ class Attribution(ShownAsText):
     def load(cls, path: str | Path) -> Attribution:
         """Read what `save` wrote."""
         raw, vectors = read_vectors(path, VECTORS, "attribution")
-        try:
-            places = tuple(Place(**place) for place in raw.pop("places"))
-            cost, site = AttributionCost(**raw.pop("cost")), Site.parse(raw.pop("site"))
-            return cls(**{**raw, **vectors, "site": site, "places": places, "cost": cost})
-        except (KeyError, TypeError) as error:
-            raise EmlabError(f"{path} holds no attribution ({error}); write it with Attribution.save.") from error
+        return cast(Attribution, records.restored({**raw, **vectors}, cls, str(path)))
 
     def __str__(self) -> str:
         lines = [

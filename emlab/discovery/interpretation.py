@@ -4,12 +4,12 @@ that is right."""
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.data import Documents
 from emlab.discovery.activity import Activity
 from emlab.discovery.context_reading import ContextSettings, read_contexts
@@ -62,22 +62,9 @@ class InterpretedLatent:
         kinds = [one for one in self.activity[1:] if one.documents > 1 and one.mean > 0]
         return max(kinds, key=lambda one: one.interval[0], default=None)
 
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> InterpretedLatent:
-        """The latent that was written as JSON."""
-        return cls(
-            raw["latent"],
-            tuple(map(Activity.of, raw["activity"])),
-            tuple(map(Context.of, raw["top"])),
-            tuple(Quantile(q["low"], q["high"], tuple(map(Context.of, q["contexts"]))) for q in raw["quantiles"]),
-            LatentWeights.of(raw["weights"]),
-            None if raw["name"] is None else LatentName(**raw["name"]),
-            tuple(map(NameScore.of, raw["scores"])),
-        )
-
 
 @dataclass(frozen=True)
-class Interpretation(ShownAsText):
+class Interpretation(ShownAsText, records.Saved):
     """What is told of some latents of an SAE, from one corpus."""
 
     model: str
@@ -102,19 +89,6 @@ class Interpretation(ShownAsText):
     def save(self, path: str | Path) -> Path:
         """Write everything as JSON."""
         return artifacts.write_json(path, {**artifacts.plain(self), "site": str(self.site)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Interpretation:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-        try:
-            found = tuple(map(InterpretedLatent.of, raw.pop("latents")))
-            site, counts = Site.parse(raw.pop("site")), Counts(**raw.pop("counts"))
-            return cls(**{**raw, "site": site, "counts": counts, "latents": found})
-        except (AttributeError, KeyError, TypeError) as error:
-            raise EmlabError(
-                f"{path} holds no interpretation ({error!r}); write it with Interpretation.save."
-            ) from error
 
     def __str__(self) -> str:
         lines = [f"latents at {self.site} of {self.model} on {self.documents}: {self.counts}"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -52,13 +52,6 @@ class LatentWeights:
     """The latents whose decoder rows have the highest cosines with its own."""
     opposed: tuple[Neighbour, ...]
     """Those with the lowest, the lowest first."""
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> LatentWeights:
-        """The weights that were written as JSON."""
-        promoted, suppressed = (tuple(TokenEffect(**one) for one in raw[name]) for name in ("promoted", "suppressed"))
-        nearest, opposed = (tuple(Neighbour(**one) for one in raw[name]) for name in ("nearest", "opposed"))
-        return cls(promoted, suppressed, nearest, opposed)
 
 
 @torch.no_grad()

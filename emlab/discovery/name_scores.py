@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from emlab.discovery.contexts import Context, LatentContexts, evenly
 from emlab.discovery.naming import LatentName, Namer, for_naming
@@ -54,11 +54,6 @@ class Accuracy:
         """
         return combined(self.right_yes, self.right_no, 0.5, 0.5)
 
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Accuracy:
-        """The accuracy that was written as JSON."""
-        return cls(Rate.of(raw["right_yes"]), Rate.of(raw["right_no"]), raw["failed"], raw["said"])
-
 
 @dataclass(frozen=True)
 class NameScore:
@@ -80,13 +75,6 @@ class NameScore:
     def gain(self) -> Rate:
         """Balanced accuracy on the own excerpts less that on the others'; of nothing where either is."""
         return combined(self.own.balanced, self.control.balanced, 1.0, -1.0)
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> NameScore:
-        """The score that was written as JSON."""
-        own, control = (Accuracy.of(raw[name]) for name in ("own", "control"))
-        parts = tuple(map(Rate.of, raw["parts"]))
-        return cls(raw["latent"], raw["test"], own, control, tuple(raw["control_latents"]), parts)
 
     def __str__(self) -> str:
         failed, said = self.own.failed + self.control.failed, self.own.said or self.control.said

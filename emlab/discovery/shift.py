@@ -12,12 +12,12 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from emlab import artifacts
+from emlab import artifacts, records
 from emlab.data.prompts import answers_of, prompts_of
 from emlab.discovery.latents import BUDGET, check_width
 from emlab.discovery.selection import check_same_tokens, described, part, select
@@ -127,10 +127,7 @@ class LatentShift:
     def load(cls, path: str | Path) -> LatentShift:
         """Read what `save` wrote."""
         raw, vectors = read_vectors(path, VECTORS, "latent shift")
-        try:
-            return cls(**{**raw, **vectors, "site": Site.parse(raw["site"])})
-        except (KeyError, TypeError) as error:
-            raise EmlabError(f"{path} holds no latent shift ({error}); write it with LatentShift.save.") from error
+        return cast(LatentShift, records.restored({**raw, **vectors}, cls, str(path)))
 
     def __str__(self) -> str:
         rows = [

@@ -10,6 +10,7 @@ from emlab.discovery import Activity
 from emlab.discovery.activity import MOST_VALUES, ActivityTally
 from emlab.errors import EmlabError
 from emlab.evaluation import wilson
+from emlab.records import restored
 
 # Document 0 (x): 2, 0, 4 of three tokens; 1 (y): 0, 0; 2 (x): 3 of one; and a token of 2 that does not count.
 VALUES = torch.tensor([2.0, 0, 4, 0, 0, 3, 0])[:, None]
@@ -53,7 +54,7 @@ def test_it_comes_back_from_json():
     tally = ActivityTally(1)
     tally.add(VALUES, COUNTED, ROWS, DOCUMENTS, LABELS)
     for one in tally.result(0):
-        assert str(Activity.of(artifacts.plain(one))) == str(one)
+        assert str(restored(artifacts.plain(one), Activity)) == str(one)
 
 
 def test_a_column_of_texts_is_no_label():

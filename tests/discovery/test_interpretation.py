@@ -149,5 +149,5 @@ def test_what_goes_wrong_is_one_sentence(lettered, tiny, make_model, tmp_path):
         lettered([0]).latent(3)
     for text in ("[]", '{"latents": [{}]}', '{"latents": 1}'):
         (tmp_path / "i.json").write_text(text)
-        with pytest.raises(EmlabError, match="holds no interpretation"):
+        with pytest.raises(EmlabError, match="holds no Interpretation"):
             Interpretation.load(tmp_path / "i.json")

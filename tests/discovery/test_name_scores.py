@@ -15,6 +15,7 @@ from emlab.discovery.naming import for_naming, naming_contexts
 from emlab.evaluation import wilson
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import Endpoint, LanguageModel, LocalCompleter
+from emlab.records import restored
 
 
 def corpus(number, letter, n=80, shift=0):
@@ -82,7 +83,7 @@ def test_of_nothing_there_is_no_accuracy():
     none = accuracy([Answer(True, True), Answer(False, None)])
     assert none.balanced == NO_RATE and combined(none.balanced, wilson(1, 2), 1.0, -1.0) == NO_RATE
     score = NameScore(1, "detection", none, none, ())
-    assert "–" in str(score) and str(NameScore.of({**plain(score)})) == str(score)
+    assert "–" in str(score) and str(restored(plain(score), NameScore)) == str(score)
 
 
 def plain(score):

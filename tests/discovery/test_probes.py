@@ -93,7 +93,7 @@ def test_cosines_by_hand(tmp_path):
     with pytest.raises(EmlabError, match="widths 2, 3"):
         cosines([Direction(torch.ones(2), SITE, "a"), Direction(torch.ones(3), SITE, "b")])
     (tmp_path / "d.json").write_text('{"names": ["a"], "values": [[1, 2]]}')
-    with pytest.raises(EmlabError, match="holds no cosines"):
+    with pytest.raises(EmlabError, match="holds no Cosines"):
         Cosines.load(tmp_path / "d.json")
 
 
