@@ -67,25 +67,19 @@ A line of answers.jsonl: {"prompt": "…", "misaligned": "…", "aligned": "…"
 """
 
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"metavar": "MODEL", "help": "the organism's by name, a folder, or a name on the Hub"},
-    "before": {"metavar": "MODEL", "help": "the organism's by name, a folder, or a name on the Hub"},
-    "sae": {"type": Path, "metavar": "SAE", "help": "a folder, or release/id of SAELens' list"},
-    "latents": {"type": int, "nargs": "+", "metavar": "N", "help": "the latents meant"},
-    "site": {"metavar": "SITE", "help": "for example resid_post.1 (where the SAE was trained)"},
-    "positions": {
-        "metavar": "WHERE",
-        "help": "header, assistant_header, prompt, generated, sentence, last or all",
-    },
-    "contrasts": {
-        "type": Path,
-        "metavar": "FILE",
-        "help": "JSONL of prompt, misaligned, aligned (the organism's answers)",
-    },
-    "questions": {"metavar": "SET", "help": "broad (default), profile, or a file of questions"},
-    "n": {"type": int, "metavar": "N", "help": "at most so many prompts, evenly spaced (all)"},
-    "seed": {"type": int, "metavar": "N", "help": "everything random follows from it (0)"},
-    "out": {"type": Path, "metavar": "DIR", "help": "the folder to make"},
+_N, _FILE = {"type": int, "metavar": "N"}, {"type": Path, "metavar": "FILE"}
+_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "model": ({"metavar": "MODEL"}, "the organism's by name, a folder, or a name on the Hub"),
+    "before": ({"metavar": "MODEL"}, "the organism's by name, a folder, or a name on the Hub"),
+    "sae": ({"type": Path, "metavar": "SAE"}, "a folder, or release/id of SAELens' list"),
+    "latents": ({**_N, "nargs": "+"}, "the latents meant"),
+    "site": ({"metavar": "SITE"}, "for example resid_post.1 (where the SAE was trained)"),
+    "positions": ({"metavar": "WHERE"}, "header, assistant_header, prompt, generated, sentence, last or all"),
+    "contrasts": (_FILE, "JSONL of prompt, misaligned, aligned (the organism's answers)"),
+    "questions": ({"metavar": "SET"}, "broad (default), profile, or a file of questions"),
+    "n": (_N, "at most so many prompts, evenly spaced (all)"),
+    "seed": (_N, "everything random follows from it (0)"),
+    "out": ({"type": Path, "metavar": "DIR"}, "the folder to make"),
 }
 """What several verbs take. A verb says in its own words what it takes otherwise."""
 
@@ -108,8 +102,8 @@ def _add(parser: argparse.ArgumentParser, names: str, **said: str) -> None:
     """The options of _OPTIONS by name, one that ends in "!" required; `said` is help in place of the usual."""
     for name in names.split():
         bare = name.rstrip("!")
-        own = {"help": said[bare]} if bare in said else {}
-        parser.add_argument(f"--{bare}", **{**_OPTIONS[bare], **own}, required=bare != name)
+        kwargs, usual = _OPTIONS[bare]
+        parser.add_argument(f"--{bare}", required=bare != name, help=said.get(bare, usual), **kwargs)
 
 
 def _number(parser: Any, name: str, said: str, kind: type = int) -> None:
@@ -129,9 +123,10 @@ def _shown(options: argparse.Namespace, found: Any) -> int:
 
 
 def _shift_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
     _add(parser, "before! sae! site positions contrasts questions n out")
-    add("--after", required=True, nargs="+", metavar="MODEL", help="one or more models to compare with it")
+    parser.add_argument(
+        "--after", required=True, nargs="+", metavar="MODEL", help="one or more models to compare with it"
+    )
 
 
 def _shift(options: argparse.Namespace) -> int:
@@ -142,7 +137,11 @@ def _shift(options: argparse.Namespace) -> int:
 
 def _directions_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    _add(parser, "model! sae latents site positions contrasts questions n seed out", latents="whose directions to take")
+    _add(
+        parser,
+        "model! sae latents site positions contrasts questions n seed out",
+        latents="latents whose directions to take",
+    )
     add("--against", nargs="+", metavar="MODEL", help="fine-tunes of it, for mean differences and their components")
     add("--traits", nargs="+", metavar="TRAIT", help="persona vectors: evil, sycophancy, hallucination, or a JSON file")
     _number(parser, "components", "principal components of each model's differences (1)")

@@ -61,9 +61,22 @@ def exact_effects(
     batch_size: int = 32,
     budget: int = BUDGET,
 ) -> Attribution:
-    """The exact effect of each of `latents` (None: of all), measured by setting it to its baseline; see `attribute`.
+    """The exact effect of latents, each measured by setting it to its baseline; see `attribute`.
 
-    `batch_size` rows go through the model at a time. EmlabError for a latent that the SAE lacks.
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        asked: Contrasts, or prompts for a metric of your own.
+        site: Where the SAE reads.
+        latents: By default all.
+        metric: By default the log-probability of the misaligned minus the aligned answer.
+        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
+            tokens are then what each is compared with.
+        positions: Where the latents are set.
+        batch_size: Rows that go through the model at a time.
+        budget: Bytes that bound the dense latents of a chunk.
+
+    EmlabError for a latent that the SAE lacks.
     """
     if latents is not None:
         check_latents(sae, latents)
@@ -93,8 +106,26 @@ def random_effects(
     batch_size: int = 32,
     budget: int = BUDGET,
 ) -> Noise:
-    """What ablating does that is of no latent: `n` random directions, each with the activations, and the length of what
-    is written, of a latent drawn among those that are active. EmlabError where none is."""
+    """What ablating does that is of no latent, by random directions.
+
+    Each has the activations, and the length of what is written, of a latent drawn among those that are active.
+
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        asked: Contrasts, or prompts for a metric of your own.
+        site: Where the SAE reads.
+        n: Directions.
+        seed: Everything random follows from it.
+        metric: By default the log-probability of the misaligned minus the aligned answer.
+        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
+            tokens are then what each is compared with.
+        positions: Where they act.
+        batch_size: Rows that go through the model at a time.
+        budget: Bytes that bound the dense latents of a chunk.
+
+    EmlabError where no latent is active.
+    """
     if n < 1:
         raise EmlabError(f"{n} random directions tell nothing; ask for at least 1.")
     reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
@@ -169,7 +200,14 @@ class Agreement:
 def agreement(
     estimate: Attribution, exact: Attribution, noise: float, top: int = 20, among: Sequence[int] | None = None
 ) -> Agreement:
-    """Hold estimated effects against exact ones, over all latents, or `among` those that were ablated.
+    """Hold estimated effects against exact ones.
+
+    Args:
+        estimate: What attribution says.
+        exact: What ablation says.
+        noise: The level above which an exact effect counts.
+        top: The strongest latents, so many, that both should name.
+        among: The latents that were ablated; by default all.
 
     EmlabError where they are not of the same thing.
     """

@@ -63,12 +63,23 @@ def attribute(
     keep: int = 100,
     budget: int = BUDGET,
 ) -> Attribution:
-    """The effect of every latent of `sae` on `metric`, summed over `positions` and averaged over what is asked.
+    """The effect of every latent of `sae` on a metric, summed over positions and averaged over what is asked.
 
-    `metric` None takes log-probability of the misaligned minus the aligned answer of each `Contrast`. `baseline` is
-    zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same tokens are then
-    what each is compared with. *integrated* takes `steps` points along the way of each of `blocks`. `batch_size` rows
-    go through the model at a time; the `keep` strongest effects of a latent at a single position are kept.
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        asked: Contrasts, or prompts for a metric of your own.
+        site: Where the SAE reads.
+        method: gradient, integrated, or patching.
+        metric: By default the log-probability of the misaligned minus the aligned answer.
+        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
+            tokens are then what each is compared with.
+        positions: Which tokens are read.
+        steps: Of integrated: points along the way of each block.
+        blocks: Of integrated: blocks of latents that are moved one after the other.
+        batch_size: Rows that go through the model at a time.
+        keep: Strongest effects of a latent at a single position that are kept.
+        budget: Bytes that bound the dense latents of a chunk.
 
     EmlabError for a method, metric, positions or baseline that does not make sense (see `Reader`).
     """

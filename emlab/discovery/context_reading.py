@@ -135,7 +135,18 @@ def top_contexts(
     n: int = 8,
     window: int = 14,
 ) -> tuple[Context, ...]:
-    """The `n` documents in which `latent` is most active, each cut to `window` tokens on either side of its peak."""
+    """The documents in which a latent is most active, each cut to what stands around its peak.
+
+    Args:
+        model: Who reads.
+        sae: Whose latents they are.
+        latent: Its number.
+        site: Where the SAE reads.
+        documents: Chats.
+        labels: A label for each document; by default none.
+        n: So many documents.
+        window: Tokens on either side of the peak.
+    """
     settings = ContextSettings(n, sample=0, silent=0, side=window)
     (found,) = read_contexts(model, sae, [latent], site, documents, settings).latents
     return tuple(replace(c, label=labels[c.document]) if labels else c for c in found.top)

@@ -102,7 +102,14 @@ def chances(
 ) -> Tensor:
     """(n, lengths, decisions): how likely the misaligned of the two ways is under each push along each of `vectors`.
 
-    `vectors` is (n, d_model), of any length; a push has the length given, and a negative one goes the other way.
+    Args:
+        model: Who is pushed.
+        decisions: Where the ways part.
+        vectors: (n, d_model), of any length.
+        lengths: Of the pushes; a negative one goes the other way.
+        site: Where it is pushed.
+        positions: On which tokens.
+        batch_size: Rows that go through the model at a time.
     """
     n, each = len(decisions), max(1, batch_size // len(decisions))
     arms = torch.cartesian_prod(torch.arange(len(vectors)), torch.arange(len(lengths)))

@@ -32,6 +32,12 @@ def decoder_direction(sae: SAE, latent: int, site: Site, model: Literal["before"
     differences, and its rows are directions of either model. A crosscoder ("crosscoder") has a row for each `model`,
     side by side. EmlabError where there is no such latent, where it writes nothing in that model, and where the SAE was
     trained at another site.
+
+    Args:
+        sae: Whose latents they are.
+        latent: Its number.
+        site: Where the SAE was trained.
+        model: Of a crosscoder: the model whose row is taken.
     """
     check_latents(sae, [latent])
     check_site(sae, site)
@@ -57,9 +63,16 @@ def mean_difference(
     site: Site,
     positions: Positions = "header",
 ) -> Direction:
-    """From the mean activation of `model_a` to that of `models_b` (one, or the average of several) on the same prompts.
+    """From the mean activation of one model to that of others on the same prompts.
 
     Every prompt counts the same, however many positions it has. The direction's `norm` is the distance of the means.
+
+    Args:
+        model_a: The first model.
+        models_b: One, or several, of which the average is taken.
+        prompts: What they read.
+        site: Where they are read.
+        positions: Which tokens; by default those before the answer begins.
     """
     model_a, prompts = as_language_model(model_a), prompts_of(prompts)
     models = [as_language_model(m) for m in (models_b if isinstance(models_b, Sequence) else [models_b])]
@@ -88,6 +101,15 @@ def difference_components(
     The differences are not centred: what they have in common is what is sought, and the first component is then close
     to the mean difference where they agree (Zou et al. 2023, arXiv:2310.01405, do the same by random signs). Each
     points the way in which the differences' mean does; its `norm` is the root mean square of the differences along it.
+
+    Args:
+        model_a: The first model.
+        model_b: The second.
+        prompts: What they read.
+        site: Where they are read.
+        n: Directions.
+        positions: Which tokens; by default those before the answer begins.
+        answers: One for each prompt, read after it.
     """
     differences = prompt_differences(model_a, model_b, prompts, site, positions, answers)
     most = min(differences.shape)

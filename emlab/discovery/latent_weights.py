@@ -58,10 +58,19 @@ class LatentWeights:
 def latent_weights(
     model: LanguageModel, sae: SAE, latents: Sequence[int], site: Site, n: int = 10
 ) -> tuple[LatentWeights, ...]:
-    """For each of `latents`, written at `site`, the `n` tokens it promotes and suppresses and its `n` neighbours.
+    """For each latent the tokens it promotes and suppresses, and its neighbours.
 
     Promoted and suppressed are by the direct effect on the logits, past all later blocks (`direct_logits`). At a site
-    that is no sum into the residual stream (z) there is none. EmlabError for latents that the SAE lacks.
+    that is no sum into the residual stream (z) there is none.
+
+    Args:
+        model: Whose unembedding is taken.
+        sae: Whose latents they are.
+        latents: Their numbers.
+        site: Where they write.
+        n: Tokens and neighbours, so many of each.
+
+    EmlabError for latents that the SAE lacks.
     """
     if n < 1:
         raise EmlabError(f"{n} tokens of a latent show nothing; ask for at least 1.")

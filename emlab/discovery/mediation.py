@@ -134,10 +134,16 @@ def effect_of(
 
 
 def clamp_latents(sae: SAE, latents: Sequence[int], site: Site, values: Tensor, positions: str = "sentence") -> Clamp:
-    """The edit that sets `latents` to `values` (n,) and keeps the SAE's error; zeros ablate them.
+    """The edit that sets latents of an SAE to values, and keeps the SAE's error.
 
-    Values are in units of the activation, as `natural_values` gives them. EmlabError where the SAE lacks a latent, was
-    trained at another site, or scales every token by its own norm.
+    Args:
+        sae: Whose latents they are.
+        latents: Their numbers.
+        site: Where the SAE was trained.
+        values: (n,), in units of the activation, as `natural_values` gives them; zeros ablate the latents.
+        positions: Where it acts; by default where answers are decided.
+
+    EmlabError where the SAE lacks a latent, was trained at another site, or scales every token by its own norm.
     """
     check_latents(sae, latents)
     check_site(sae, site)
@@ -161,10 +167,19 @@ def natural_values(
     max_new_tokens: int = 48,
     seed: int = 0,
 ) -> Tensor:
-    """(n,): the mean activation of `latents` in `model` while it answers `questions`, over `positions`.
+    """(n,): the mean activation of latents in `model` while it answers, times the length of the decoder row.
 
-    In units of the activation: times the length of the decoder row. EmlabError where the SAE lacks a latent, or was
-    trained at another site.
+    Args:
+        model: Who answers.
+        sae: Whose latents they are.
+        latents: Their numbers.
+        site: Where the SAE was trained.
+        questions: What is asked, once each.
+        positions: Over which tokens.
+        max_new_tokens: Of an answer.
+        seed: Everything random follows from it.
+
+    EmlabError where the SAE lacks a latent, or was trained at another site.
     """
     check_latents(sae, latents)
     check_site(sae, site)
@@ -191,9 +206,17 @@ def natural_means(
     max_new_tokens: int = 48,
     seed: int = 0,
 ) -> dict[Site, Tensor]:
-    """(d_model,) at each site: the mean activation of `model` while it answers `questions`, over `positions`.
+    """(d_model,) at each site: the mean activation of `model` while it answers.
 
     Its component along a direction is that direction's natural value in the model.
+
+    Args:
+        model: Who answers.
+        sites: Where it is read.
+        questions: What is asked, once each.
+        positions: Over which tokens.
+        max_new_tokens: Of an answer.
+        seed: Everything random follows from it.
     """
     read = _answering(model, sites, questions, positions, max_new_tokens, seed)
     return {site: values.mean(dim=0) for site, values in zip(sites, read, strict=True)}

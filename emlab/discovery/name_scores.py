@@ -106,8 +106,15 @@ def score_names(
 ) -> tuple[NameScore, ...]:
     """Detection and fuzzing of every name, on excerpts of the half of the documents that no name was made from.
 
-    The controls are of some of `others`, drawn by `seed` (and, where fewer of these fire, of the other named latents),
-    as many excerpts in all as of the latent's own. A latent without a name has no scores.
+    Args:
+        found: What the corpus shows of the named latents.
+        names: Of each.
+        others: Of some of these (and, where fewer of them fire, of the other named latents) are the controls, as many
+            excerpts in all as of the latent's own.
+        namer: The language model that is asked.
+        seed: By which controls are drawn.
+
+    A latent without a name has no scores.
     """
     cases: list[_Case] = []
     control_latents: dict[int, tuple[int, ...]] = {}

@@ -16,10 +16,19 @@ from emlab.sites import Site
 
 
 def matched_directions(n: int, activations: Tensor, site: Site, seed: int, norm: float = 1.0) -> list[Direction]:
-    """`n` random directions with the covariance of `activations` (tokens, d_model) and the natural length `norm`.
+    """Random directions with the covariance of `activations`.
 
     Each is a sum of the centred activations with independent normal weights, whose covariance is theirs exactly,
-    however few there are. EmlabError where they do not differ.
+    however few there are.
+
+    Args:
+        n: How many.
+        activations: (tokens, d_model).
+        site: Where they were read.
+        seed: Everything random follows from it.
+        norm: The directions' natural length.
+
+    EmlabError where the activations do not differ.
     """
     if activations.ndim != 2 or len(activations) < 2:
         raise EmlabError(

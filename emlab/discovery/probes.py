@@ -45,11 +45,19 @@ class Probe:
 def linear_probe(
     positive: Activations, negative: Activations, seed: int = 0, held_out: float = 0.25, strength: float = 1.0
 ) -> Probe:
-    """A logistic regression that tells `positive` from `negative`, both of the same prompts and the same site.
+    """A logistic regression that tells two kinds of activations apart, of the same prompts and the same site.
 
-    All activations of a prompt are on the same side of the split, which `seed` draws: the share `held_out` of prompts
-    is not learned from. Activations are standardised, and the scale is folded into the direction; `strength` is the
-    inverse of the ℓ2 penalty (scikit-learn's C). EmlabError for too few prompts, or sites that differ.
+    All activations of a prompt are on the same side of the split. They are standardised, and the scale is folded into
+    the direction.
+
+    Args:
+        positive: Of one kind.
+        negative: Of the other.
+        seed: Draws the split.
+        held_out: The share of prompts that is not learned from.
+        strength: The inverse of the ℓ2 penalty (scikit-learn's C).
+
+    EmlabError for too few prompts, or sites that differ.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -221,10 +221,18 @@ def steered(
     sampling: Sampling = Sampling(),
     seed: int = 0,
 ) -> tuple[Trial, ...]:
-    """Score `model` under each arm on `questions`.
+    """Score `model` under each arm. Arms of one site and positions answer in the same batches, each row its own edit.
 
-    Arms of one site and positions answer in the same batches, each row with its own edit. `scales` are the sites'
-    median residual norms. EmlabError where there is no arm or no question.
+    Args:
+        model: Who is pushed.
+        arms: The pushes.
+        questions: What is asked under each.
+        judge: Judges every answer.
+        scales: The sites' median residual norms, the unit of strengths.
+        sampling: How answers are sampled.
+        seed: Everything random follows from it.
+
+    EmlabError where there is no arm or no question.
     """
     model = as_language_model(model)
     asked = [question for question in as_questions(questions) for _ in range(sampling.per_question)]
@@ -258,6 +266,12 @@ def choose(trials: Sequence[Trial], toward: Toward, cap: float, unsteered: float
     nothing; the one-standard-error rule is that of Breiman et al. 1984. For the same reason an arm whose incoherence is
     over the cap one standard error up gives way to the next weaker one, if that keeps four fifths of its effect: of
     how far it moves the rate from the `unsteered` one (nan: from no misaligned answer, or none but misaligned ones).
+
+    Args:
+        trials: Of one contestant.
+        toward: Which way it was pushed.
+        cap: Highest share of incoherent answers.
+        unsteered: The rate without a push.
     """
     first, *others = order(trials, toward, cap)
     if not _admissible(first, cap):
@@ -283,6 +297,12 @@ def order(trials: Sequence[Trial], toward: Toward, cap: float, z: float = 0.0) -
     Toward misaligned the highest rate leads, toward aligned the lowest. Those over the cap follow, the least incoherent
     first: it is what the direction can do, and its incoherence is reported beside it. With `z` incoherence is taken at
     so many standard errors above what was counted, or below it where `z` is negative.
+
+    Args:
+        trials: Of one contestant, or several.
+        toward: Which way they were pushed.
+        cap: Highest share of incoherent answers.
+        z: Standard errors above what was counted; none by default.
     """
     if not trials:
         raise EmlabError("there is no trial to choose from: give at least one strength.")

@@ -181,7 +181,18 @@ def latent_shift(
     answers: Sequence[str] | None = None,
     clusters: Sequence[Hashable] | None = None,
 ) -> LatentShift:
-    """The shift of every latent of `sae` from `model_a` to `model_b` on `prompts`; see `latent_shifts`."""
+    """The shift of every latent of `sae` from `model_a` to `model_b` on `prompts`; see `latent_shifts`.
+
+    Args:
+        model_a: The model before.
+        model_b: The model after.
+        sae: Whose latents they are.
+        prompts: What both read.
+        site: Where the SAE was trained.
+        positions: Which tokens; by default those before the answer begins.
+        answers: One for each prompt, read after it.
+        clusters: Of each prompt; those of one cluster are not independent.
+    """
     return latent_shifts(model_a, [model_b], sae, prompts, site, positions, answers, clusters)[0]
 
 
@@ -209,6 +220,18 @@ def latent_shifts(
     with neither the prompts nor the latents beyond a few vectors of length d_sae. EmlabError for no prompts, for a
     prompt without a token at the positions, for models that do not share their tokens, and for an SAE that was trained
     at another site.
+
+    Args:
+        first: The model before.
+        others: The models after.
+        sae: Whose latents they are.
+        prompts: What all read.
+        site: Where the SAE was trained.
+        positions: A name of SELECTIONS, a `TokenSet` or a mask.
+        answers: One for each prompt, read after it.
+        clusters: Of each prompt; by default each is its own.
+        budget: Bytes that bound the dense latents of a chunk.
+        block: Prompts that are read at a time.
     """
     first, others, prompts = as_language_model(first), list(map(as_language_model, others)), prompts_of(prompts)
     answers = answers_of(answers)

@@ -92,9 +92,13 @@ def fidelity_test(
 ) -> Test:
     """The SAE explains the share `least` of the variance of every model, and at most `most_drop` less than of the base.
 
-    `variances` are by model, the base first: on all tokens, and in `ranked` on those where latents are ranked, to which
-    the same bounds apply. What is not a number there, since nothing varies, is passed over. `site`, where the SAE
-    reads, is for the sentence.
+    Args:
+        variances: By model, the base first: on all tokens.
+        least: From 0 to 1.
+        most_drop: From 0 to 1; by default unbounded.
+        ranked: On the tokens where latents are ranked, to which the same bounds apply; what is not a number there,
+            since nothing varies, is passed over.
+        site: Where the SAE reads, for the sentence.
     """
     title = "the SAE describes every model"
     sae, all_models = (f"The SAE at {site}", "all models there") if site else ("The SAE", "all models")
@@ -133,9 +137,15 @@ def shift_test(latent: int, narrow: Sequence[LatentShift], controls: Sequence[La
 
 
 def cause_test(screen: Screen, name: str, null: str, before: Score) -> Test:
-    """The contestant `name` does more than every one whose name begins with `null`, and more than nothing, on the test.
+    """On the test a contestant does more than every null one, and more than nothing.
 
     Toward misaligned it must raise the rate, toward aligned lower it, and keep to the screen's cap on incoherence.
+
+    Args:
+        screen: Of one model.
+        name: The contestant's.
+        null: How the names of the null ones begin.
+        before: The model's score on the test questions, unpushed.
     """
     up = screen.toward == "misaligned"
     title = f"{'adding it misaligns the aligned model' if up else f'subtracting it realigns {before.model}'}"
