@@ -56,7 +56,7 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
     words += ["--runs", str(tmp_path)]
     with monkeypatch.context() as patch:
 
-        def power_cut(*_):
+        def power_cut(*_, **__):
             raise KeyboardInterrupt
 
         patch.setattr(discovery_scorecard, "finish", power_cut)
