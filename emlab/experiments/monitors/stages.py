@@ -18,7 +18,6 @@ from emlab.detection import (
     Fit,
     LabelledEvidence,
     Latents,
-    Monitor,
     Skill,
     TextJudge,
     alarm_threshold,
@@ -184,19 +183,23 @@ class MonitorStages:
             if isinstance(monitor, ActivationMonitor):
                 monitor = dataclasses.replace(monitor, calibration=map_)
                 monitor.save(folder / MONITORS / f"{kind}.safetensors")
-            skills = self._skills(monitor, map_, test, whole)
-            alarms = self._alarms(monitor, map_.threshold, test, hard)
+            # Once: a judge may cost money.
+            each, strange = ([monitor.scores(case.evidence) for case in part] for part in (test, hard))
+            skills = self._skills(each, map_, test, whole)
+            bad, every = [case.labels for case in test], [np.ones(len(s), dtype=bool) for s in strange]
+            among = ((each, bad), (each, [~labels for labels in bad]), (strange, every))
+            alarms = (self._above(map_.threshold, *rows) for rows in among)
             inside = isinstance(monitor, ActivationMonitor)
             found.append(MonitorSkill(monitor.name, kind, inside, str(site), area, *skills, *alarms))
             self.run.log(f"{kind} at {site or 'the text'}: {found[-1].skill}")
         return found
 
     def _skills(
-        self, monitor: Monitor, map_: Calibration, test: Sequence[LabelledEvidence], whole: bool
+        self, each: Sequence[np.ndarray], map_: Calibration, test: Sequence[LabelledEvidence], whole: bool
     ) -> tuple[Skill, Skill | None]:
-        """Of single rows, and of whole models."""
-        seed, each = self.config.seed, [monitor.scores(case.evidence) for case in test]
-        scores, models = np.concatenate(each), [case.model for case in test for _ in case.labels]
+        """Of single rows, and of whole models, by the scores of each case."""
+        seed, scores = self.config.seed, np.concatenate(each)
+        models = [case.model for case in test for _ in case.labels]
         questions = [q.id for case in test for q in case.evidence.questions]
         drawn = {"fine-tunes": models, "questions": questions}
         of_rows = skill(scores, labels_of(test), drawn, map_(scores), seed=seed)
@@ -205,18 +208,10 @@ class MonitorStages:
         means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
         return of_rows, skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
 
-    def _alarms(
-        self, monitor: Monitor, limit: float, test: Sequence[LabelledEvidence], hard: Sequence[LabelledEvidence]
-    ) -> tuple[Rate, Rate, Rate]:
-        """The shares of misaligned, of other and of hard rows above the limit; intervals draw whole fine-tunes."""
-
-        def share(cases: Sequence[LabelledEvidence], among: Sequence[np.ndarray]) -> Rate:
-            fired = [monitor.scores(case.evidence) > limit for case in cases]
-            hits = [(f & of).sum() for f, of in zip(fired, among, strict=True)]
-            return bootstrap(hits, [of.sum() for of in among], self.config.seed)
-
-        bad, every = [case.labels for case in test], [np.ones(len(case.labels), dtype=bool) for case in hard]
-        return share(test, bad), share(test, [~labels for labels in bad]), share(hard, every)
+    def _above(self, limit: float, scores: Sequence[np.ndarray], among: Sequence[np.ndarray]) -> Rate:
+        """The share of these rows above the limit; its interval draws whole fine-tunes."""
+        hits = [((s > limit) & of).sum() for s, of in zip(scores, among, strict=True)]
+        return bootstrap(hits, [of.sum() for of in among], self.config.seed)
 
     def _on_answers(self, judged: Iterable[tuple[Tune, Judged]]) -> list[LabelledEvidence]:
         read = (on_answers(self.tunes.model(t), of, t.name, t.domain, self.sites) for t, of in judged)

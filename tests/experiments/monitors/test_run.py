@@ -144,6 +144,7 @@ def test_wrong_settings():
         {"sites": ()},
         {"test_seeds": ()},
         {"calibration": "beta"},
+        {"several": 0},
     ):
         with pytest.raises(ValueError):
             monitors.Config(**broken)
