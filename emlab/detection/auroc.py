@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,12 +25,6 @@ class Auroc:
     n: int
     """Observations, positives and negatives together."""
     positives: int
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> Auroc:
-        """The area that was written as JSON, where nan is null."""
-        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in raw.items()}
-        return cls(**values)
 
     @property
     def missing(self) -> str:

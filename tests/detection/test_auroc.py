@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from emlab import artifacts, records
 from emlab.detection import Auroc, auroc
 from emlab.detection.auroc import roc
 from emlab.errors import EmlabError
@@ -53,7 +54,7 @@ def test_a_score_that_is_no_number_is_refused():
 
 def test_it_comes_back_from_json():
     nothing = Auroc(math.nan, math.nan, math.nan, 3, 0)
-    assert str(Auroc.of({"auroc": None, "low": None, "high": None, "n": 3, "positives": 0})) == str(nothing)
+    assert str(records.restored(artifacts.plain(nothing), Auroc)) == str(nothing)
 
 
 def test_no_area_says_why():
