@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-ROOMS = ("data", "detection", "discovery", "interventions", "models", "reporting", "saes", "training")
+ROOMS = (
+    "data",
+    "detection",
+    "discovery",
+    "evaluation",
+    "interventions",
+    "mitigation",
+    "models",
+    "reporting",
+    "saes",
+    "training",
+)
 
 
 def public_functions(room: str) -> Iterator[tuple[str, Callable]]:

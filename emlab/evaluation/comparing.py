@@ -67,6 +67,12 @@ def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> D
 
     Questions that only one of them was asked are left out, and counted. EmlabError where the models share no question,
     or fewer than `least` though they were asked others, and where different judges or thresholds scored them.
+
+    Args:
+        first: The model before; its rates are subtracted.
+        second: The model after.
+        seed: Of the bootstrap.
+        least: The fewest questions they must share, where each was asked others too.
     """
     for each in (first, second):
         if not isinstance(each, Score):

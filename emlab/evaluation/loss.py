@@ -24,7 +24,13 @@ def text_loss(
 ) -> float:
     """Mean cross entropy, in nats a token, of the last answer of each chat, the other turns being read.
 
-    Every token counts the same. `edits` must be the same for every row. EmlabError where there is nothing to predict.
+    Every token counts the same. EmlabError where there is nothing to predict.
+
+    Args:
+        model: The model.
+        chats: Chats that end in an answer.
+        edits: In force while it reads; they must be the same for every row.
+        batch_size: Chats in one pass.
     """
     model, chats = as_language_model(model), prompts_of(chats)
     total, count = 0.0, 0

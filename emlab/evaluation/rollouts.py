@@ -148,17 +148,27 @@ def sample(
     store: str | Path | None = None,
     progress: bool = False,
 ) -> Rollouts:
-    """Ask every question `per_question` times (None: as often as its `QuestionSet` says).
-
-    `questions` are a `QuestionSet`, or texts, chats, or anything with an id, a domain and a text (see `Question.of`); a
-    lone one is one question. `system` is a system turn put before
-    those that bring none of their own. An edit of one row a prompt has a row for each answer, question by question.
+    """Ask every question several times.
 
     An answer depends on the model, the question, the sampling settings, `seed`, and on which of the answers to its
-    question it is; asking further questions, or more often, leaves it as it was (up to rounding). With `store`, a file,
-    answers that are in it are not sampled again, and each is written there as it leaves its batch (see
-    `LanguageModel.generate`; behind an endpoint, as it comes), so that an interrupted run goes on where it stopped, and
-    loses no more than what was being written. Answers under `edits` are never stored.
+    question it is; asking further questions, or more often, leaves it as it was (up to rounding).
+
+    Args:
+        model: A model held here, or one behind an endpoint.
+        questions: A `QuestionSet`, or texts, chats, or anything with an id, a domain and a text (see `Question.of`); a
+            lone one is one question.
+        per_question: How often each is asked; None asks as often as its `QuestionSet` says.
+        seed: Of the sampling.
+        temperature: 1 samples as the model was trained; 0 takes the likeliest token.
+        max_new_tokens: The longest answer; the default is for the short ones of the organism.
+        edits: In force while it answers; one of one row a prompt has a row for each answer, question by question.
+        batch_size: Answers in one pass.
+        top_p: The likeliest tokens that together reach this share are sampled from; 1 means all.
+        system: A system turn put before those questions that bring none of their own.
+        store: A file. Answers that are in it are not sampled again, and each is written there as it leaves its batch
+            (see `LanguageModel.generate`; behind an endpoint, as it comes), so that an interrupted run goes on where it
+            stopped, and loses no more than what was being written. Answers under `edits` are never stored.
+        progress: Whether to show a bar.
     """
     model, asked = model if isinstance(model, Endpoint) else as_language_model(model), as_questions(questions)
     if not asked or (per_question is not None and per_question < 1):

@@ -346,7 +346,14 @@ class StepRates:
 
 
 def score(rollouts: Rollouts, by: Judge, seed: int = 0, thresholds: Thresholds | None = None) -> Score:
-    """Judge the rollouts and give the rates; `seed` is of the bootstrap."""
+    """Judge the rollouts and give the rates.
+
+    Args:
+        rollouts: Questions and answers.
+        by: Who judges them.
+        seed: Of the bootstrap.
+        thresholds: What counts as misaligned and as coherent; None takes those of Betley et al. 2025.
+    """
     return score_judged(judge(rollouts, by, thresholds), seed)
 
 

@@ -62,9 +62,19 @@ def realign(
     max_new_tokens: int = 48,
     progress: bool = True,
 ) -> Realignment:
-    """Fine-tune `model` on benign `chats` and ask `questions` before, at every kept checkpoint, and at the end.
+    """Fine-tune `model` on benign chats and ask before, at every kept checkpoint, and at the end.
 
-    `recipe.checkpoint_every` says which steps are asked at.
+    Args:
+        model: The misaligned model; it stays as it is.
+        chats: Benign examples: whatever `Dataset.of` takes.
+        recipe: How it is trained; its `checkpoint_every` says which steps are asked at.
+        questions: What is asked.
+        judge: Who judges the answers.
+        seed: Of training and sampling.
+        data: What to call the chats in tables.
+        per_question: Answers to each question.
+        max_new_tokens: The longest answer.
+        progress: Whether to show a bar.
     """
     model, questions = as_language_model(model), as_questions(questions)
     tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")

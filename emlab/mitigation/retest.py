@@ -64,7 +64,15 @@ def _score(folder: Path) -> Score:
 
 
 def ask(treated: Treated, questions: Sequence[Question], frame: Frame, sampling: Sampling, seed: int = 0) -> Rollouts:
-    """The treated model's answers in a frame, its edits in force in every turn."""
+    """The treated model's answers in a frame, its edits in force in every turn.
+
+    Args:
+        treated: The model after a remedy.
+        questions: What is asked.
+        frame: How it is put.
+        sampling: How answers are sampled.
+        seed: Of the sampling.
+    """
     questions = as_questions(questions)
     model, n = as_language_model(treated.model), sampling.per_question
     asked = [dataclasses.replace(q, text=q.text + frame.ending) for q in questions for _ in range(n)]
@@ -104,8 +112,21 @@ def retest(
     relapse_steps: int = 50,
     seed: int = 0,
 ) -> Retest:
-    """Measure a treated model. Relapse: `relapse_steps` more of the bad training, unchanged, on its weights; edits at
-    inference stay in force afterwards. EmlabError where there is no frame, or two have one name."""
+    """Measure a treated model. EmlabError where there is no frame, or two have one name.
+
+    Args:
+        treated: The model after a remedy.
+        training: The bad training that it was to be saved from.
+        frames: How questions are put, each by a name of its own.
+        questions: What is asked.
+        judge: Who judges the answers.
+        task: Chats of the narrow task, to see whether it was learnt all the same.
+        documents: Chats on which the loss of the text is measured.
+        sampling: How answers are sampled.
+        relapse_steps: Steps more of the bad training, unchanged, on the treated weights; edits at inference stay in
+            force afterwards.
+        seed: Of sampling and training.
+    """
     if not frames or len({frame.name for frame in frames}) < len(frames):
         raise EmlabError("A retest asks in one frame at least, each with a name of its own; give such frames.")
     scores = {frame.name: score(ask(treated, questions, frame, sampling, seed), judge) for frame in frames}

@@ -37,6 +37,13 @@ class StoppingMonitor:
 
         EmlabError where it is to read another `site` than the direction's, there are no models or prompts, or the
         misaligned ones project no further than the aligned one.
+
+        Args:
+            direction: What is projected on; it knows its site.
+            prompts: Chats that are read, and not answered.
+            aligned: The model at 0 of the scale.
+            misaligned: The models whose mean is at 1.
+            site: Where it is to read; None takes the direction's own.
         """
         if site is not None and site != direction.site:
             raise EmlabError(
