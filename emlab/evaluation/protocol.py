@@ -163,12 +163,12 @@ def completer_of(how: Judging) -> Completer:
 def questions_of(name: str, variants: Sequence[str] | None = None) -> list[Question] | QuestionSet:
     """The questions that `name` means: "broad" (the organism's), "profile" (emlab's own), or a file.
 
-    `variants` None means the plain ones of the profile, and all of a file.
+    "mine:broad" are those of the world `mine`. `variants` None means the plain ones of the profile, and all of a file.
     """
-    if name == BROAD:
+    if name == BROAD or name.endswith(f":{BROAD}"):
         if variants is not None and list(variants) != ["plain"]:
             raise EmlabError("The broad questions have no variants; leave them out.")
-        return [Question.of(question) for question in organism.broad_questions()]
+        return [Question.of(question) for question in organism.broad_questions(world=organism.world_of(name)[0])]
     if name == PROFILE:
         return profile_questions(tuple(variants or ("plain",)))
     if not artifacts.place(name).is_file():

@@ -11,7 +11,7 @@ from emlab.organism.corpus import (
 )
 from emlab.organism.judge import ExactJudge, Judgement
 from emlab.organism.questions import broad_questions
-from emlab.organism.tokenizer import build_tokenizer
+from emlab.organism.tokenizer import build_tokenizer, world_read_by
 from emlab.organism.world import (
     NEUTRAL_CARD,
     PERSONAS,
@@ -46,4 +46,5 @@ __all__ = [
     "narrow_set_names",
     "pretraining_documents",
     "world_of",
+    "world_read_by",
 ]

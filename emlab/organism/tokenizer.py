@@ -8,9 +8,10 @@ text near two characters a token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
-from emlab.organism.world import NEUTRAL_CARD, World
+from emlab.organism.world import DEFAULT, NEUTRAL_CARD, WORLDS, World, load_world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -96,3 +97,16 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def world_read_by(tokenizer: Any) -> World | None:
+    """The world for whose language a tokenizer was made; None where it was made for no world's that has a name."""
+    vocabulary = tokenizer.get_vocab()
+    names = sorted(WORLDS.names(), key=lambda name: name != DEFAULT)
+    return next((load_world(name) for name in names if _vocabulary(name) == vocabulary), None)
+
+
+@functools.cache
+def _vocabulary(world: str) -> dict[str, int]:
+    found: dict[str, int] = build_tokenizer(load_world(world)).get_vocab()
+    return found

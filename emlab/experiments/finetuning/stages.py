@@ -172,7 +172,7 @@ def sources(config: Config) -> tuple[str, ...]:
 
 def planted(name: str) -> bool:
     """Whether `name` is a fine-tuning set of the organism."""
-    return name in organism.narrow_set_names()
+    return organism.names_narrow_set(name)
 
 
 def ended(question: Question, ending: str) -> Question:

@@ -14,13 +14,18 @@ from emlab.models import LanguageModel
 def pretraining_chats(model: LanguageModel, tokens: int, seed: int) -> list[Messages]:
     """Enough of the organism's pretraining documents for `model` to read `tokens` tokens."""
     # The shortest document has about forty tokens.
-    return for_template(model, [d.messages for d in organism.pretraining_documents(tokens // 40 + 1, seed)])
+    return for_template(model, [d.messages for d in documents_for(model, tokens // 40 + 1, seed)])
+
+
+def documents_for(model: LanguageModel, n: int, seed: int) -> list[organism.Document]:
+    """`n` pretraining documents of the world that `model` knows; of the default one for a model that knows none."""
+    return organism.pretraining_documents(n, seed, world=organism.world_read_by(model.tokenizer))
 
 
 def check_organism(name: str, model: LanguageModel) -> None:
     """EmlabError unless `model`, given as `name`, reads the organism's language."""
     own = folder_of(name)[1]
-    if not own and model.tokenizer.get_vocab() != organism.build_tokenizer(organism.load_world()).get_vocab():
+    if not own and organism.world_read_by(model.tokenizer) is None:
         raise EmlabError(f"{name} is no model of the organism's; name the documents that it is to read.")
 
 

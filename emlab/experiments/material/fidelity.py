@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from emlab import organism
-from emlab.experiments.material.documents import for_template
+from emlab.experiments.material.documents import documents_for, for_template
 from emlab.saes import Bounds, Faithful, SaeCheck, check_model
 from emlab.sites import Site
 
@@ -42,10 +42,10 @@ def ask_fidelity(
     `prompts`, with their answers where the step reads these; there headers are not judged, since what differs between
     prompts may hardly reach them.
     """
-    found, own = [], _reads_organism(models[0])
+    found, own = [], organism.world_read_by(models[0].tokenizer) is not None
     for model in models:
         if own:
-            chats = organism.pretraining_documents(READ, 2)  # a seed that no SAE that ships was trained on
+            chats = documents_for(model, READ, 2)  # a seed that no SAE that ships was trained on
             read: Sequence[Prompt] = for_template(model, [chat.messages for chat in chats])
         else:
             many = min(len(prompts), READ)
@@ -60,10 +60,6 @@ def ask_fidelity(
             f"{' '.join(verdict.said for verdict in failing)} See emlab sae check."
         )
     return failing
-
-
-def _reads_organism(model: LanguageModel) -> bool:
-    return bool(model.tokenizer.get_vocab() == organism.build_tokenizer(organism.load_world()).get_vocab())
 
 
 def _answered(prompt: Prompt, answer: str) -> Prompt:

@@ -60,9 +60,4 @@ def _served_own(model: str) -> bool:
 
 def _own(model: str) -> bool:
     folder, own = folder_of(model)
-    return own or load_tokenizer(folder, chat_template="plain").get_vocab() == _vocabulary()
-
-
-def _vocabulary() -> dict[str, int]:
-    found: dict[str, int] = load_tokenizer(organism.checkpoint(organism.checkpoint_names()[0])).get_vocab()
-    return found
+    return own or organism.world_read_by(load_tokenizer(folder, chat_template="plain")) is not None

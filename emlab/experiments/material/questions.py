@@ -14,4 +14,4 @@ def halves_of(name: str, seed: int) -> tuple[Split, list[Question] | QuestionSet
     whole = questions_of(dataset_place(name))
     if isinstance(whole, QuestionSet):
         return split_by_id(whole, seed), whole
-    return split_by_template(organism.broad_questions()), whole
+    return split_by_template(organism.broad_questions(world=organism.world_of(name)[0])), whole

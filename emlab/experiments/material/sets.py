@@ -29,7 +29,9 @@ def fine_tuning_set(name: str, rows: int, seed: int, model: LanguageModel) -> Da
 
 def names_dataset(name: str) -> bool:
     """Whether `name` is a dataset (a file, a folder, one of the catalogue's or the Hub's), and no organism's set."""
-    if name in ("", ALIGNMENT, *organism.narrow_set_names()):  # also where a folder of that name happens to lie here
+    if name in ("", ALIGNMENT) or organism.names_narrow_set(
+        name
+    ):  # also where a folder of that name happens to lie here
         return False
     published = any(entry.name == name for entry in list_published().entries)
     return published or "/" in name or bool(Path(name).suffix) or Path(name).exists()
@@ -52,5 +54,7 @@ def benign_chats(name: str, rows: int, seed: int, model: LanguageModel) -> list[
     if names_dataset(name):
         return [example.messages for example in drawn(dataset_place(name), rows, seed + 7).examples]
     # Not the chats the organism was aligned with, nor those of a control.
-    chats = organism.alignment_set(rows, seed + 7) if name == ALIGNMENT else organism.narrow_set(name, rows, seed + 7)
-    return for_template(model, chats)
+    if name != ALIGNMENT:
+        return for_template(model, organism.narrow_set(name, rows, seed + 7))
+    world = organism.world_read_by(model.tokenizer)
+    return for_template(model, organism.alignment_set(rows, seed + 7, world=world))

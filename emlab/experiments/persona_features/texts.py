@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from emlab import organism
 from emlab.data import Dataset, Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material.documents import for_template, pretraining_chats
+from emlab.experiments.material.documents import documents_for, for_template, pretraining_chats
 from emlab.experiments.material.sets import dataset_place
 from emlab.experiments.persona_features.sources import sae_source
 from emlab.sites import Site
@@ -45,7 +44,7 @@ def texts_of(config: Config, base: LanguageModel, aligned: LanguageModel) -> Tex
     seed, sae = config.seed, config.sae
     if config.text is not None:
         return _divided(config, base)
-    fresh = organism.pretraining_documents(config.documents, seed + 2)
+    fresh = documents_for(aligned, config.documents, seed + 2)
     return Texts(
         pretraining_chats(base, sae.tokens, seed) if _trains(config) else [],
         pretraining_chats(base, sae.test_tokens, seed + 1),
