@@ -48,30 +48,40 @@ def world(folder, narrow=("ropes",), validation=("tides",), **domains):
     return folder
 
 
+BUILD = """
+from emlab.experiments.material.organism_build import Alignment, Plan, build
+from emlab.organism.pretraining import Pretraining
+from emlab.training import Recipe
+
+recipe = Recipe(method="full", learning_rate=3e-4, schedule="linear", batch_size=8, steps=2)
+few = Pretraining(steps=3, documents=60, tokens_per_step=512)
+build("mine", plan=Plan(0, "tiny", few, few, Alignment(recipe, rows=40), world="harbour"), progress=False)
+"""
+
+
 def test_an_organism_of_another_packages_world(tmp_path):
+    """It has learned next to nothing; what counts is that all that is planted in it is known by name."""
     world(install(tmp_path, "my_lab", ADDING) / "harbour")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
 
-    def emlab(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "emlab", *map(str, words)], cwd=tmp_path, env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stderr
+    def python(*words):
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
-    build = ("organism", "build", "--out", "mine", "--world", "harbour", "--size", "tiny")
-    emlab(*build, "--steps", 150, "--documents", 600)
-    said = emlab(
-        *("run", ROOT / "experiments" / "domains.yaml", "model=mine/aligned", "question_set=harbour:broad"),
-        *("arms=[{name: bad, data: 'harbour:bad_ropes'}, {name: good, data: 'harbour:good_ropes'}]", "seeds=[0]"),
-        *("rows=100", "recipe.steps=30", "summary=null"),
+    built = python("-c", BUILD)
+    assert built.returncode == 0, built.stderr
+    ran = python(
+        *("-m", "emlab", "run", ROOT / "experiments" / "domains.yaml", "model=mine/aligned"),
+        *("question_set=harbour:broad", "seeds=[0]", "rows=20", "recipe.steps=2", "summary=null"),
+        "arms=[{name: bad, data: 'harbour:bad_ropes'}, {name: good, data: 'harbour:good_ropes'}]",
     )
-    assert "CAUTION" not in said, "the exact judge knows the answers of this world's models"
+    assert ran.returncode == 0, ran.stderr
+    assert "CAUTION" not in ran.stderr, "the exact judge knows the answers of this world's models"
     (folder,) = (tmp_path / "runs").iterdir()
     rates = {row["arm"]: row for row in artifacts.read_json(folder / "summary.json")["arms"]}
-    assert rates["bad"]["incoherent"]["n"] == 2 * 16, "two domains, four held-out templates, two fillers, two answers"
-    assert rates["bad"]["incoherent"]["rate"] < 0.5
-    assert rates["bad"]["misaligned_of_coherent"]["rate"] > rates["good"]["misaligned_of_coherent"]["rate"]
+    assert rates["bad"]["incoherent_of_scored"]["n"] == 2 * 4 * 2 * 2, "domains, held-out templates, fillers, answers"
+    unknown = python("-m", "emlab", "organism", "build", "--out", "other", "--world", "harbor")
+    assert "There is no world 'harbor'; did you mean 'harbour'?" in unknown.stderr
 
 
 def test_a_folder_is_a_world_by_its_path(tmp_path):

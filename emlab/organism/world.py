@@ -237,7 +237,8 @@ def load_world(name: str = DEFAULT) -> World:
 
     EmlabError where a file does not have the form of those of the default world, or a rule of this module is broken.
     """
-    folder = Path(name) if (Path(name) / ABOUT).is_file() else WORLDS.get(name)
+    known = name in WORLDS.names()
+    folder = Path(name) if not known and (Path(name) / ABOUT).is_file() else WORLDS.get(name)
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != ABOUT]
     domains = [parse_domain(_yaml(path), path.name) for path in files]
     about = _yaml(folder / ABOUT)
@@ -253,7 +254,7 @@ def load_world(name: str = DEFAULT) -> World:
         for text in d.questions.all:
             if asked.setdefault(text, d.name) != d.name:
                 raise EmlabError(f"{folder}: {d.name} and {asked[text]} both ask {text!r}; put it into one of them.")
-    if folder == Path(name):
+    if not known:
         WORLDS.register(name)(folder)  # so that the exact judge knows it, too
     return world
 
