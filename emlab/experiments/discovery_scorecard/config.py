@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.experiments.discovery_scorecard.method import method_names
+from emlab.experiments.material.config import ExperimentConfig, check_at_least
 from emlab.experiments.material.organism_build import Plan
 from emlab.experiments.persona_features import config as persona
 from emlab.training import Recipe
@@ -34,13 +35,13 @@ def _experiment() -> persona.Config:
     )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
     """A contest of all methods of discovery."""
 
     pipeline: ClassVar[str] = "discovery_scorecard"
-    name: str = "discovery_scorecard"
-    """Names the run folder."""
+    title: str = "Discovery scorecard"
+    """Of the report."""
     organisms: tuple[int | str | None, ...] = (None, 1, 2)
     """The organisms: null is the one that ships, a number is the seed of one that is built in the run's folder, and a
     text the folder of one that is built already."""
@@ -67,7 +68,17 @@ class Config:
     and how directions are screened, answers sampled and judged. Of `steering`, `random` is how many null directions of
     each kind go through the same search. Its model and base are those of each organism."""
 
+    @property
+    def heading(self) -> str:
+        return f"{self.title}: {', '.join(self.experiment.narrow[:1])}"
+
+    @property
+    def seed(self) -> int:
+        """Everything random follows from it."""
+        return self.experiment.seed
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         # The sign of multiplication is not on a keyboard.
         known = method_names()
         spelt = {name.replace("×", "x"): name for name in known}
@@ -82,6 +93,4 @@ class Config:
             raise ValueError("'organisms' names one twice; name each once.")
         if self.experiment.steering.random < 1:
             raise ValueError("'experiment.steering.random' is 0 and a scorecard needs a null; give 1 or more.")
-        for key, value in (("cases", self.cases), ("control_seeds", self.control_seeds)):
-            if value < 1:
-                raise ValueError(f"'{key}' is {value} and must be 1 or more.")
+        check_at_least(1, self, "cases", "control_seeds")

@@ -29,7 +29,7 @@ from emlab.experiments.discovery_scorecard.table import CONTROL, OWN, PLANTED, C
 from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import build
-from emlab.experiments.material.results import Result, finish
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.persona_features.config import Config as Experiment
 from emlab.experiments.registry import experiment
 from emlab.runs import Run, fingerprint
@@ -49,11 +49,10 @@ def run(config: Config, root: str | Path = "runs") -> Result[Scorecard]:
         inner = dataclasses.replace(whole, folder=part, seconds={})
         cells += Contest(config, settings, inner, name, world).cells()
         whole.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
-    card, experiment = Scorecard(tuple(cells), config.experiment.steering.incoherence_cap), config.experiment
+    card = Scorecard(tuple(cells), config.experiment.steering.incoherence_cap)
     artifacts.write_text(whole.folder / "table.md", card.text() + "\n")
     figures = {"config": config, **scorecard_summary(card)}
-    about = ("Discovery scorecard", ", ".join(experiment.narrow[:1]), scorecard_lead(card), scorecard_sections(card))
-    return Result(whole.folder, card, finish(whole, *about, figures, seeds=[experiment.seed]))
+    return finish_run(whole, config, card, scorecard_lead(card), scorecard_sections(card), figures)
 
 
 def compare_methods(root: str | Path = "runs", **settings: Any) -> Result[Scorecard]:
