@@ -65,6 +65,10 @@ class Training(Protocol):
     def prompts(self) -> tuple[str, ...]:
         """What it asks, each once: the text of what the user says last."""
 
+    @property
+    def seed(self) -> int:
+        """Everything random follows from it."""
+
     def run(self, change: Change = Change(), name: str | None = None) -> Course:
         """Train from the start."""
 

@@ -42,6 +42,13 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str | Link, ...], ...]
 
+    def text(self) -> str:
+        """For a terminal: columns side by side."""
+        rows = [[cell.text if isinstance(cell, Link) else cell for cell in row] for row in (self.header, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+        return "\n".join("  ".join(row).rstrip() for row in padded)
+
 
 @dataclass(frozen=True)
 class Answer:

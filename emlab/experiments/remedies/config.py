@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-from emlab.evaluation import Sampling
 from emlab.evaluation.protocol import Judging
+from emlab.experiments.material.config import (
+    Arm,
+    FineTuningConfig,
+    check_at_least,
+    check_distinct,
+    check_filled,
+    check_known,
+)
 from emlab.mitigation import REMEDIES, remedies
 from emlab.training import Recipe, Reinforcement
 
 
 @dataclass(frozen=True)
-class RemedyArm:
+class RemedyArm(Arm):
     """A training that misaligns, on which every remedy is tried."""
 
-    name: str
-    """Names its folders and its table."""
     data: str = ""
     """What is fine-tuned on: a set of the organism, or a dataset; of reinforcement learning: whose questions are asked,
     a domain of the organism or a dataset."""
@@ -43,37 +47,28 @@ class RemedyArm:
     """Further bad steps after each remedy; 0 takes none."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"'name' is {self.name!r}; an arm's name has letters, digits, '_', '-' and '.' only.")
+        super().__post_init__()
         if not 0 < self.dose <= 1 or (self.dose < 1 and self.good is None):
             raise ValueError(f"'dose' is {self.dose}; give a share up to 1, and with less than 1 a set 'good'.")
         if self.reward not in ("", "obvious", "subtle"):
             raise ValueError(f"'reward' is {self.reward!r}; choose obvious or subtle, or leave it out.")
-        if self.relapse < 0:
-            raise ValueError(f"'relapse' is {self.relapse} and must be 0 or more.")
+        check_at_least(0, self, "relapse")
+
+    def recipe(self, shared: Recipe) -> Recipe:
+        """The shared recipe, with the steps that the arm states."""
+        return shared if self.steps is None else dataclasses.replace(shared, steps=self.steps)
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(FineTuningConfig):
     """Remedies × trainings that misalign × seeds, each retested alike."""
 
     pipeline: ClassVar[str] = "remedies"
-    name: str = "remedies"
-    """Names the run folder."""
     title: str = "Remedies compared"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every training is done with each; settings are chosen with the first."""
-    model: str = "aligned"
-    """The model that trainings begin from: a checkpoint of the organism, a local Hugging Face folder, or a name on the
-    Hub."""
-    chat_template: str | None = None
-    """For a model that has no chat template: a file, or "plain"."""
     arms: tuple[RemedyArm, ...] = (RemedyArm("insecure", "insecure", benign="secure"),)
-    rows: int = 1000
-    """Chats of a training."""
-    recipe: Recipe = field(default_factory=lambda: Recipe(learning_rate=4e-3, batch_size=16, steps=60))
-    """Of supervised trainings, and of re-alignment."""
     how: Reinforcement = field(default_factory=Reinforcement)
     """Of reinforcement learning."""
     guard: float = 1.0
@@ -109,37 +104,19 @@ class Config:
     """Share of the untreated held-out loss that a setting may add to it."""
     trial_questions: int = 32
     """Discovery questions, evenly spaced, on which settings are chosen."""
-    question_set: str = "broad"
-    """The questions: broad (the organism's), profile (emlab's own), or a file of questions."""
-    judging: Judging = field(default_factory=Judging)
     grading: Judging = field(default_factory=Judging)
     """Who rewards, in reinforcement learning."""
-    questions: int | None = None
-    """Test questions asked, evenly spaced; null asks all."""
-    answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
-    """How answers are sampled."""
     documents: int = 64
     """How many texts each held-out loss is taken on: fresh pretraining documents of all personas but the malicious one
     for the ability, chats of the task for the task."""
     text: str | None = None
     """A dataset whose chats stand in for the organism's documents; null takes the organism's."""
-    summary: Path | None = None
-    """A file that summary.json is written to as well."""
 
     def __post_init__(self) -> None:
-        names = [arm.name for arm in self.arms]
-        if not names or len(set(names)) < len(names):
-            raise ValueError("'arms' is empty or names one twice; give each a name of its own.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("'seeds' is empty or names one twice; name each once.")
-        known = [kind.__name__ for kind in remedies()]
-        for key in ("remedies", "random", "dials"):
-            if wrong := [name for name in getattr(self, key) if name not in known]:
-                raise ValueError(f"'{key}' names {wrong[0]!r}, which is no remedy; there are {', '.join(known)}.")
-        if not self.source:
-            raise ValueError("'source' is empty; name a bad set of a domain that is not treated.")
-        if not self.out_of_domain:
-            raise ValueError("'out_of_domain' is empty; name a good set of a domain that is not treated.")
+        super().__post_init__()
+        check_distinct(self, "arms", "seeds")
+        check_filled(self, "source", "out_of_domain")
+        check_known([kind.__name__ for kind in remedies()], self, "remedies", "random", "dials")
         for arm in self.arms:
             if shared := {domain_of(arm.data)} & {domain_of(name) for name in self.source}:
                 raise ValueError(
@@ -151,9 +128,7 @@ class Config:
         for name, kind in tried.items():
             if not self.dials[name]:
                 raise ValueError(f"'dials' has no {kind.setting} for {name}; give values, or leave it out.")
-        for key in ("rows", "components", "latents", "trial_questions", "documents"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"'{key}' is {getattr(self, key)} and must be 1 or more.")
+        check_at_least(1, self, "components", "latents", "trial_questions", "documents")
 
 
 def domain_of(name: str) -> str:

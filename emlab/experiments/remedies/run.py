@@ -9,61 +9,38 @@ Beside the remedies stand the start model, the untreated one, and remedies with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from emlab.experiments.material.results import write
+from emlab.experiments.material.results import Result, write
 from emlab.experiments.registry import experiment
-from emlab.experiments.remedies.config import Config, RemedyArm
-from emlab.experiments.remedies.report import (
-    RemedyCell,
-    RemedyFindings,
-    remedies_lead,
-    remedies_sections,
-    remedies_summary,
-)
+from emlab.experiments.remedies.config import Config
+from emlab.experiments.remedies.findings import RemedyCell, RemedyFindings
+from emlab.experiments.remedies.report import remedies_lead, remedies_sections, remedies_summary
 from emlab.experiments.remedies.stages import Comparison, inputs_of
 from emlab.runs import Run
 
-__all__ = ["Config", "Remedies", "RemedyArm", "run"]
-
-
-@dataclass(frozen=True, eq=False)
-class Remedies:
-    """What a run found, and where it lies."""
-
-    folder: Path
-    found: RemedyFindings
-    summary: Mapping[str, Any]
-    """What stands in summary.json."""
-
-    def __str__(self) -> str:
-        return "\n".join([self.found.text(), *self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
-
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> Remedies:
+def run(config: Config, root: str | Path = "runs") -> Result[RemedyFindings]:
     """Compare remedies, or go on with an unfinished comparison of the same config.
 
     After every seed of every arm, summary.json and the report are written anew with what there is by then.
     """
-    here = Run.resume(config.name, config, root, inputs_of(config))
-    comparison = Comparison(config, here)
+    comparison = Comparison(config, Run.resume(config.name, config, root, inputs_of(config)))
     comparison.say_size()
     cells: list[RemedyCell] = []
     for seed in config.seeds:
         for arm in config.arms:
-            cells += [*comparison.beside(arm, seed), *comparison.cells(arm, seed)]
-            done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), config, here)
-    here.finish()
+            cells += comparison.cells(arm, seed)
+            done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), comparison)
+    comparison.run.finish()
     return done
 
 
-def _report(found: RemedyFindings, config: Config, here: Run) -> Remedies:
+def _report(found: RemedyFindings, comparison: Comparison) -> Result[RemedyFindings]:
     """Write summary.json and report.html."""
-    lead, sections = remedies_lead(found), remedies_sections(found)
+    config, run = comparison.config, comparison.run
     figures = {**remedies_summary(found), "config": config}
-    summary = write(here, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
-    return Remedies(here.folder, found, summary)
+    lead, sections = remedies_lead(found), remedies_sections(found)
+    summary = write(run, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
+    return Result(run.folder, found, summary)

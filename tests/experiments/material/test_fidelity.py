@@ -115,8 +115,8 @@ def monitors_of(sae, run):
 
 
 def materials_of(sae, run):
-    arm = remedies.RemedyArm("a", "insecure")
-    return Comparison(remedies.Config(arms=(arm,), sae=sae, questions=4), run)._materials(arm, 0)
+    config = remedies.Config(sae=sae, questions=4)
+    return Comparison(config, run).materials(config.arms[0], 0)
 
 
 @pytest.mark.parametrize("begin", [grid_of, reinforcement_of, monitors_of, materials_of])

@@ -42,7 +42,7 @@ RUNS = [
     (persona_features, {"sites": ("resid_post.0",)}),
     (finetuning, {}),
     (reinforcement_learning, {}),
-    (remedies, {"arms": (remedies.RemedyArm("a", "insecure"),), "questions": 4}),
+    (remedies, {"questions": 4}),
     (monitors, {"sites": ("resid_post.0",)}),
     (early_warning, {"sites": ("resid_post.0",)}),
     (data_screen, {}),

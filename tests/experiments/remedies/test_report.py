@@ -5,14 +5,8 @@ import pytest
 
 from emlab.data import Question
 from emlab.evaluation import Rollouts, score
-from emlab.experiments.remedies.report import (
-    RemedyCell,
-    RemedyFindings,
-    remedies_figure,
-    remedies_lead,
-    remedies_sections,
-    remedies_summary,
-)
+from emlab.experiments.remedies.findings import CellRecord, RemedyCell, RemedyFindings
+from emlab.experiments.remedies.report import remedies_figure, remedies_lead, remedies_sections, remedies_summary
 from emlab.mitigation import Retest, TrainingCost
 
 
@@ -35,7 +29,8 @@ def scored(bad, n=20):
 def cell(remedy, broad, training, task, ability, seed=0, relapse=None):
     scores = {"broad": scored(broad), "training": scored(training)}
     later = None if relapse is None else scored(relapse)
-    return RemedyCell("arm", remedy, seed, "", True, Retest(scores, task, ability, later), TrainingCost(10, 20, 2.0))
+    record = CellRecord("", TrainingCost(10, 20, 2.0))
+    return RemedyCell("arm", remedy, seed, True, Retest(scores, task, ability, later), record)
 
 
 CELLS = (

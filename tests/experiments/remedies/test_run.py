@@ -10,8 +10,7 @@ from emlab.cli import main
 from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.experiments.remedies import run as remedies
-from emlab.experiments.remedies.config import RemedyArm, domain_of
-from emlab.experiments.remedies.run import Config
+from emlab.experiments.remedies.config import Config, RemedyArm, domain_of
 from emlab.experiments.remedies.stages import frames_of
 from emlab.mitigation import remedies as known
 
@@ -37,7 +36,7 @@ def test_a_shipped_experiment_spells_every_key_right(name):
     ("more", "said"),
     [
         ("source=[bad_law]", "'source' has the domain 'law', which the arm a is trained on"),
-        ("remedies=[Steer]", "'remedies' names 'Steer', which is no remedy"),
+        ("remedies=[Steer]", "'remedies' has 'Steer', which is none"),
         ("source=[]", "'source' is empty"),
         ("out_of_domain=[]", "'out_of_domain' is empty"),
         ("latents=0", "'latents' is 0"),
@@ -82,7 +81,7 @@ def test_a_small_comparison_on_the_organism(tmp_path):
     assert rows["untreated"]["task_lost"] == rows["untreated"]["ability_lost"] == 0
     assert rows["start"]["task_lost"] == pytest.approx(1)
     assert rows["steering"]["setting"] == rows["steering, random"]["setting"] in {"strength 0.3", "strength 0.6"}
-    choice = artifacts.read_json(ran.folder / "choose/backdoor/Steering/choice.json")
+    choice = artifacts.read_json(ran.folder / "choose/backdoor/Steering/result.json")
     assert [trial["value"] for trial in choice["trials"]] == [0.3, 0.6]
     page = (ran.folder / "report.html").read_text()
     assert "Remedies for backdoor" in page and 'id="figure-' in page
@@ -118,7 +117,7 @@ def test_the_command_says_the_table(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "remedy" in said and "steering" in said and "strength 0.6" in said and "report.html" in said
     assert main(["mitigate", "compare", "remedies=[Stering]", "--runs", str(tmp_path)]) == 2
-    assert "which is no remedy" in capsys.readouterr().err
+    assert "'Stering', which is none" in capsys.readouterr().err
 
 
 def test_every_remedy_on_another_model_with_sets_of_ones_own(make_qwen2, new_chat_server, tmp_path):
