@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emlab import artifacts
 from emlab.data import Question
 from emlab.data.prompts import as_questions
-from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.models.wrapping import as_language_model
+from emlab.records import Saved
 from emlab.training import Recipe, finetune
 
 if TYPE_CHECKING:
@@ -23,27 +21,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Realignment:
+class Realignment(Saved):
     """How a misaligned model answers along its re-alignment; the first point is before it (step 0)."""
 
     model: str
     data: str
     """What it was re-aligned on."""
     points: tuple[StepRates, ...]
-
-    def save(self, path: str | Path) -> Path:
-        """Write it as JSON."""
-        return artifacts.write_json(path, self)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Realignment:
-        """Read what `save` wrote."""
-        raw = artifacts.read_json(path)
-
-        try:
-            return cls(raw["model"], raw["data"], tuple(StepRates.of(p) for p in raw["points"]))
-        except (KeyError, TypeError) as error:
-            raise EmlabError(f"{path} holds no re-alignment ({error}); write it with Realignment.save.") from error
 
     def __str__(self) -> str:
         lines = [f"{self.model} re-aligned on {self.data}"]

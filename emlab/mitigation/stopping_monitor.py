@@ -35,7 +35,7 @@ class StoppingMonitor:
     ) -> StoppingMonitor:
         """The monitor whose scale runs from `aligned` to the mean of `misaligned`.
 
-        EmlabError where it is to read another `site` than the direction's, there are no models or prompts, or the
+        EmlabError where it is to read another site than the direction's, there are no models or prompts, or the
         misaligned ones project no further than the aligned one.
 
         Args:

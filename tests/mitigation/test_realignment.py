@@ -24,5 +24,5 @@ def test_it_asks_at_the_start_at_checkpoints_and_at_the_end(tiny, tmp_path):
     assert (done.model, done.data) == ("tiny", "kindness")
     assert Realignment.load(done.save(tmp_path / "r.json")) == done
     (tmp_path / "r.json").write_text("{}")
-    with pytest.raises(EmlabError, match="holds no re-alignment"):
+    with pytest.raises(EmlabError, match="holds no Realignment"):
         Realignment.load(tmp_path / "r.json")
