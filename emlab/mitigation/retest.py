@@ -9,6 +9,7 @@ answered; and with what marked bad examples in the training, such as a trigger.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +52,11 @@ class Retest:
         """Read what `save` wrote."""
         raw = artifacts.read_json(folder / "retest.json")
         try:
-            scores = {name: _score(folder / f"frame_{name}") for name in raw["frames"]}
-            relapse = _score(folder / "relapse") if raw["relapse"] else None
+            scores = {name: Score.load(folder / f"frame_{name}") for name in raw["frames"]}
+            relapse = Score.load(folder / "relapse") if raw["relapse"] else None
             return cls(scores, raw["task_loss"], raw["ability_loss"], relapse)
         except (KeyError, TypeError, ValueError) as error:
             raise EmlabError(f"{folder} holds no retest ({error}); write it with Retest.save.") from error
-
-
-def _score(folder: Path) -> Score:
-    (path,) = folder.glob("*.jsonl")
-    return Score.load(path)
 
 
 def ask(treated: Treated, questions: Sequence[Question], frame: Frame, sampling: Sampling, seed: int = 0) -> Rollouts:
@@ -81,14 +77,11 @@ def ask(treated: Treated, questions: Sequence[Question], frame: Frame, sampling:
     def said(to: Sequence[Messages], seed: int) -> list[str]:
         if frame.system:
             to = [framed(model, chat, frame.system) for chat in to]
-        return model.generate(
-            to, sampling.max_new_tokens, sampling.temperature, seed, sampling.batch_size, treated.edits
-        )
+        return sampling.generate(model, to, seed, treated.edits)
 
     if frame.openings:
-        firsts: list[Messages] = []
-        for i in range(len(asked)):
-            firsts.append([{"role": "user", "content": frame.openings[i % len(frame.openings)]}])
+        openings = itertools.islice(itertools.cycle(frame.openings), len(asked))
+        firsts: list[Messages] = [[{"role": "user", "content": opening}] for opening in openings]
         heard = [
             [*first, {"role": "assistant", "content": answer}]
             for first, answer in zip(firsts, said(firsts, seed + 1), strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emlab import artifacts
 from emlab.evaluation.unjudged import cautions
 from emlab.experiments.remedies.findings import START, UNTREATED, RemedyFindings, Row, remedies_table
-from emlab.reporting.figures import PALETTE
+from emlab.reporting.figures import PALETTE, _figure, _interval, _safe
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -84,45 +84,27 @@ def remedies_figure(found: RemedyFindings) -> Figure:
     """Misaligned in the worst frame (y) by ability kept (x): a colour and shape a remedy, filled or not by training."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
     names = list(dict.fromkeys(cell.remedy for cell in found.cells))
-    colours = dict(zip(names, itertools.cycle(PALETTE), strict=False))
     shapes = {name: SHAPES[i // len(PALETTE) % len(SHAPES)] for i, name in enumerate(names)}
     filled = dict(zip(found.arms, itertools.cycle(("", "-open", "-dot", "-open-dot")), strict=False))
     rows = [row for arm in found.arms for row in found.rows(arm)]
-    for name in names:
+    traces = []
+    for name, colour in zip(names, itertools.cycle(PALETTE), strict=False):
         mine = [row for row in rows if row.remedy == name]
-        worst = [row.worst for row in mine]
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=[1 - row.ability_lost for row in mine],
-                y=[rate.rate for rate in worst],
+                y=[row.worst.rate for row in mine],
                 mode="markers",
                 name=name,
-                marker={
-                    "color": colours[name],
-                    "size": 11,
-                    "symbol": [shapes[name] + filled[row.arm] for row in mine],
-                },
-                hovertext=[f"{row.arm}, {name}: {rate}" for row, rate in zip(mine, worst, strict=True)],
+                marker={"color": colour, "size": 11, "symbol": [shapes[name] + filled[row.arm] for row in mine]},
+                hovertext=[_safe(f"{row.arm}, {name}: {row.worst}") for row in mine],
                 hoverinfo="text",
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [rate.high - rate.rate for rate in worst],
-                    "arrayminus": [rate.rate - rate.low for rate in worst],
-                },
+                error_y=_interval([row.worst for row in mine]),
             )
         )
-    figure.update_layout(
-        template="none",
-        height=620,
-        margin={"l": 70, "r": 20, "t": 20, "b": 60},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    )
-    figure.update_xaxes(title_text="ability kept", tickformat=".0%", automargin=True)
-    figure.update_yaxes(title_text="misaligned, worst frame", tickformat=".0%", rangemode="tozero", automargin=True)
-    return figure
+    figure = _figure(traces, "misaligned, worst frame", "ability kept", percent=True, height=620)
+    return figure.update_xaxes(tickformat=".0%")
 
 
 def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
