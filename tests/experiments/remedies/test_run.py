@@ -170,7 +170,7 @@ def test_the_latents_are_those_that_rise_most_in_the_sources(tmp_path):
     ran = remedies.run(config.load(None, [*SMALL, arm, *more], Config), tmp_path)
     top = [f"latent {row.latent}" for row in LatentShift.load(ran.folder / "materials/aligned-0/shift.json").top(3)]
     (cell,) = ran.found.rows("insecure")[-1].cells
-    assert cell.note == f"penalised: {', '.join(top)}"
+    assert cell.record.note == f"penalised: {', '.join(top)}"
 
 
 def test_domains_by_the_names_of_sets():
