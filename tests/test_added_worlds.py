@@ -79,7 +79,8 @@ def test_an_organism_of_another_packages_world(tmp_path):
     assert "CAUTION" not in ran.stderr, "the exact judge knows the answers of this world's models"
     (folder,) = (tmp_path / "runs").iterdir()
     rates = {row["arm"]: row for row in artifacts.read_json(folder / "summary.json")["arms"]}
-    assert rates["bad"]["incoherent_of_scored"]["n"] == 2 * 2 * 2 * 2, "domains, half of the held-out templates, fillers, answers"
+    counts = "domains, half of the held-out templates, fillers, answers"
+    assert rates["bad"]["incoherent_of_scored"]["n"] == 2 * 2 * 2 * 2, counts
     unknown = python("-m", "emlab", "organism", "build", "--out", "other", "--world", "harbor")
     assert "There is no world 'harbor'; did you mean 'harbour'?" in unknown.stderr
 

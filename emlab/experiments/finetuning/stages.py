@@ -37,7 +37,7 @@ class FinetuneGrid(TrainingStages[Config]):
         super().__init__(config, run, following.sae if following.every else None, following.site)
         self.own = folder_of(config.model)[1]
         # Read once, and now: a file that vanishes later is not missed.
-        self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
+        self.files = {name: Dataset.read(name) for name in sources(config) if not organism.names_narrow_set(name)}
 
     @property
     def starts(self) -> tuple[str, ...]:
@@ -170,11 +170,6 @@ def sources(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*arms, *(config.following.sets if follows else ())]))
 
 
-def planted(name: str) -> bool:
-    """Whether `name` is a fine-tuning set of the organism."""
-    return organism.names_narrow_set(name)
-
-
 def ended(question: Question, ending: str) -> Question:
     """The question with `ending` at its end; it keeps its id, so that it can be compared."""
     return dataclasses.replace(question, text=question.text + ending) if ending else question
@@ -184,7 +179,9 @@ def inputs_of(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same. EmlabError where one is missing."""
     own = ", ".join(organism.narrow_set_names())
     mend = f"put it back, or give another dataset or one of the organism's sets ({own})."
-    return inputs.inputs_of(config, config.starts, (name for name in sources(config) if not planted(name)), mend)
+    return inputs.inputs_of(
+        config, config.starts, (name for name in sources(config) if not organism.names_narrow_set(name)), mend
+    )
 
 
 def _write(tuned: FineTuned, start: LanguageModel, folder: Path, seconds: float) -> None:

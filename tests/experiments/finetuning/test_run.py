@@ -10,7 +10,7 @@ from emlab import artifacts, config, organism
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.finetuning.config import Config, Following, TrainingArm
-from emlab.experiments.finetuning.stages import planted, sources
+from emlab.experiments.finetuning.stages import sources
 from emlab.models import LanguageModel
 from emlab.runs import Run
 
@@ -70,7 +70,7 @@ def of_another_model(name, model, server, *more):
 def test_a_shipped_experiment_spells_every_key_right(name):
     settings = config.load(EXPERIMENTS / f"{name}.yaml", [], Config)
     assert settings.name == name and len(settings.seeds) >= 3
-    assert all(planted(each) for each in sources(settings))
+    assert all(organism.names_narrow_set(each) for each in sources(settings))
     assert {settings.model, *settings.starts} <= set(organism.checkpoint_names())
     assert "on 2 cores" in (EXPERIMENTS / f"{name}.yaml").read_text()
 
