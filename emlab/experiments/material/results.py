@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import emlab
 from emlab import artifacts
@@ -88,34 +88,6 @@ def finish_run(
     return result
 
 
-def write(
-    here: Run,
-    title: str,
-    model: str,
-    lead: Sequence[str],
-    sections: Sequence[Section],
-    figures: Mapping[str, Any],
-    also: Path | None = None,
-    seeds: Sequence[int] = (),
-) -> dict[str, Any]:
-    """`write_result` by parts; returns the summary."""
-    config = _Parts(title=f"{title}: {model}", summary=also, seeds=tuple(seeds))
-    return dict(write_result(here, config, None, lead, sections, figures).summary)
-
-
-def finish(here: Run, *results: Any, **more: Any) -> dict[str, Any]:
-    """`write`, and end the run."""
-    summary = write(here, *results, **more)
-    here.finish()
-    return summary
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Parts(ExperimentConfig):
-    pipeline: ClassVar[str] = ""
-    seeds: tuple[int, ...] = ()
-
-
 def peak_rss_mb() -> float | None:
     """The most memory this process has held, in MB; None where the system does not say."""
     try:
@@ -130,7 +102,7 @@ def _footer(config: ExperimentConfig) -> str:
     seeds = getattr(config, "seeds", None)
     if not isinstance(seeds, tuple):  # a number of them, from one on
         return f"emlab, seed {config.seed}" if hasattr(config, "seed") else "emlab"
-    return f"emlab, seeds {', '.join(map(str, seeds))}" if seeds else "emlab"
+    return f"emlab, seeds {', '.join(map(str, seeds))}"
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emlab.experiments.material.results import Result, write
+from emlab.experiments.material.results import Result, write_result
 from emlab.experiments.registry import experiment
 from emlab.experiments.remedies.config import Config
 from emlab.experiments.remedies.findings import RemedyCell, RemedyFindings
@@ -42,5 +42,4 @@ def _report(found: RemedyFindings, comparison: Comparison) -> Result[RemedyFindi
     config, run = comparison.config, comparison.run
     figures = {**remedies_summary(found), "config": config}
     lead, sections = remedies_lead(found), remedies_sections(found)
-    summary = write(run, config.title, config.model, lead, sections, figures, config.summary, config.seeds)
-    return Result(run.folder, found, summary)
+    return write_result(run, config, found, lead, sections, figures)
