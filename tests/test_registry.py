@@ -1,14 +1,13 @@
 """Registries find emlab's own things by their files, and other packages' by their entry points."""
 
 import importlib
-import importlib.metadata
 import sys
 
 import pytest
 
 from emlab.errors import EmlabError
 from emlab.registry import Registry
-from tests import packages
+from tests.packages import install_here
 
 
 @pytest.fixture
@@ -54,13 +53,15 @@ def test_a_name_is_given_once(package):
 
 
 def test_another_package_adds_by_an_entry_point(tmp_path, monkeypatch, package):
-    install(tmp_path, monkeypatch, "from tools_of_test.registry import TOOLS\n@TOOLS.register('axe')\ndef axe(): ...\n")
+    install_here(
+        tmp_path, monkeypatch, "from tools_of_test.registry import TOOLS\n@TOOLS.register('axe')\ndef axe(): ...\n"
+    )
     assert package.names() == ("axe", "hammer", "jigsaw")
     assert package.get("axe").__module__ == "more_tools"
 
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch, package):
-    install(tmp_path, monkeypatch, "import nothing_of_that_name\n")
+    install_here(tmp_path, monkeypatch, "import nothing_of_that_name\n")
     with pytest.raises(
         EmlabError, match=r"^The package more-tools adds to emlab by more_tools, which cannot be import"
     ):
@@ -73,12 +74,3 @@ def test_a_registry_without_things_says_so(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(EmlabError, match="there are none"):
         Registry("thing", "empty_of_test").get("x")
-
-
-def install(folder, monkeypatch, text):
-    """A distribution `more-tools`, seen by this process."""
-    packages.install(folder, "more_tools", text)
-    monkeypatch.syspath_prepend(str(folder))
-    importlib.invalidate_caches()
-    monkeypatch.delitem(sys.modules, "more_tools", raising=False)
-    assert any(entry.value == "more_tools" for entry in importlib.metadata.entry_points(group="emlab"))

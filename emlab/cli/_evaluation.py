@@ -115,6 +115,9 @@ def add_verbs(verbs: Any) -> None:
     add_json(compare)
     compare.set_defaults(verb=_judge_compare, kept="nothing was written")
 
+    methods = verb(judges, "methods", "list the methods of judging, emlab's own and other packages'")
+    methods.set_defaults(verb=_judge_methods, kept="nothing was written")
+
     data = verb(verbs, "data", "check, list or download training data and questions", _DATA).add_subparsers(
         metavar="VERB", required=True
     )
@@ -143,11 +146,7 @@ def judging_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the judge").add_argument
     add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a model folder, or judged answers")
     add("--judge-url", metavar="URL", help="the judge's OpenAI-compatible server, up to and with /v1 (OpenAI's)")
-    add(
-        "--method",
-        choices=("logprob", "text", "rubric", "grader", "label"),
-        help="how a reply becomes a score (logprob), or a label",
-    )
+    add("--method", metavar="METHOD", help="how it judges (logprob): one of what `emlab judge methods` lists")
     add(
         "--judge-tokens",
         type=int,
@@ -237,6 +236,14 @@ def _judge_compare(options: argparse.Namespace) -> int:
 
     found = compare_judges(options.first, options.second)
     show(found, found.summary(), options.json)
+    return 0
+
+
+def _judge_methods(options: argparse.Namespace) -> int:
+    from emlab.evaluation.judges.registry import methods
+
+    width = max(len(one.name) for one in methods())
+    print("\n".join(f"{one.name:<{width}}  {one.what}" for one in methods()))
     return 0
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from emlab.data import read_questions
 from emlab.errors import EmlabError
+from emlab.evaluation.inspect_log import question_of
+from emlab.evaluation.judges.registry import Judging, Questions
+from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
 from emlab.models.completion import Completion, Done, Request, first_numbers
 
 try:
     import anyio
     from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
-    from inspect_ai.util import collect
+    from inspect_ai.solver import TaskState
+    from inspect_ai.util import collect, concurrency
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
 
+J = TypeVar("J")
+T = TypeVar("T")
 
 _CUT = ("max_tokens", "model_length")
 """What Inspect calls an answer that a limit of tokens ended."""
@@ -27,6 +36,36 @@ def path_of(name: str) -> Path:
     relative to where the command was given is looked for there too."""
     given = [Path(name), Path(os.environ.get("PWD", ".")) / name]
     return next((path for path in given if path.exists()), given[0]).resolve()
+
+
+def judging_of(judge: str, method: str, tokens: int) -> Judging:
+    """The settings that the arguments of the task make."""
+    try:
+        return Judging(judge, method=method, max_tokens=tokens)
+    except ValueError as error:
+        raise EmlabError(str(error)) from error
+
+
+def prompts_in(file: str | None) -> Questions:
+    """The questions whose judge prompts are used: those of a file, where one is given."""
+    return read_questions(file) if file else ()
+
+
+def one_by_one(
+    work: Callable[[Rollouts, J], T], by: J, judge: str, url: str | None
+) -> Callable[[TaskState], Awaitable[T]]:
+    """What the judge `by` makes of a sample's answer, by `work`."""
+    at_once = calls_at_once(by, url)
+    threads = anyio.CapacityLimiter(1000)
+
+    async def judged(state: TaskState) -> T:
+        question, answer = question_of(state.metadata, state.input), state.output.completion
+        rollouts = Rollouts((question,), (answer,), str(state.model), 0, math.nan)
+        async with concurrency(f"judging by {judge}", at_once, visible=at_once < 1000):
+            # Judges wait for their replies, so they do it in a thread, and Inspect's event loop goes on.
+            return await anyio.to_thread.run_sync(work, rollouts, by, limiter=threads)
+
+    return judged
 
 
 def model_of(judge: str, url: str | None, key: str | None) -> Completer:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-from emlab.data import QuestionSet, read_questions
 from emlab.errors import EmlabError
-from emlab.evaluation.inspect_judge import calls_at_once, model_of
-from emlab.evaluation.inspect_log import labelled_of, question_of, row_of
+from emlab.evaluation.inspect_judge import judging_of, model_of, one_by_one, prompts_in
+from emlab.evaluation.inspect_log import labelled_of, scored_of
 from emlab.evaluation.label_shares import LabelShares, LabelTally
 from emlab.evaluation.labelling import label_answers
-from emlab.evaluation.protocol import LABEL, Judging, labeller_of
-from emlab.evaluation.rollouts import Rollouts
+from emlab.evaluation.protocol import labeller_of
 
 try:
-    import anyio
     from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
     from inspect_ai.solver import TaskState
-    from inspect_ai.util import concurrency
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
 
@@ -57,23 +50,18 @@ def labels(
     judge_key: str | None = None,
     judge_tokens: int = 16,
     prompts_from: str | None = None,
+    method: str = "label",
 ) -> Scorer:
     """The label of an answer, or nothing; the arguments are those of the task, and `prompts_from` the question file."""
-    questions: QuestionSet | Sequence = read_questions(prompts_from) if prompts_from else ()
-    how = Judging(judge, method=LABEL, max_tokens=judge_tokens)
-    by = labeller_of(how, questions, model_of(judge, judge_url, judge_key))
-    at_once = calls_at_once(by, judge_url)
-    threads = anyio.CapacityLimiter(1000)
+    how = judging_of(judge, method, judge_tokens)
+    by = labeller_of(how, prompts_in(prompts_from), model_of(judge, judge_url, judge_key))
+    labelled = one_by_one(label_answers, by, judge, judge_url)
 
     async def score(state: TaskState, target: Target) -> Score:
-        question, answer = question_of(state.metadata, state.input), state.output.completion
-        rollouts = Rollouts((question,), (answer,), str(state.model), 0, math.nan)
-        async with concurrency(f"labelling by {judge}", at_once, visible=at_once < 1000):
-            # Judges wait for their replies, so they do it in a thread, and Inspect's event loop goes on.
-            found = await anyio.to_thread.run_sync(label_answers, rollouts, by, limiter=threads)
+        found = await labelled(state)
         return Score(
             value={"label": found.labels[0] or None},
-            answer=answer,
+            answer=state.output.completion,
             explanation=found.said[0] or None,
             metadata={"judge": found.judge, "asked_for": found.asked_for, "choices": list(found.choices)},
         )
@@ -81,9 +69,6 @@ def labels(
     return score
 
 
-def _tally(scores: Sequence[SampleScore]) -> LabelTally:
+def _tally(scores: list[SampleScore]) -> LabelTally:
     """emlab's own figures of these answers."""
-    ordered = sorted(scores, key=lambda one: row_of(one.sample_metadata))
-    questions = tuple(question_of(one.sample_metadata or {}) for one in ordered)
-    rollouts = Rollouts(questions, tuple(one.score.answer or "" for one in ordered), "", 0, math.nan)
-    return LabelShares(labelled_of(rollouts, [one.score for one in ordered])).overall
+    return LabelShares(labelled_of(*scored_of(scores))).overall

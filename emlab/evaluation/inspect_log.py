@@ -16,7 +16,7 @@ from emlab.evaluation.rollouts import Rollouts
 try:
     from inspect_ai.log import EvalLog, EvalSample, read_eval_log
     from inspect_ai.model import ChatMessage
-    from inspect_ai.scorer import Score
+    from inspect_ai.scorer import SampleScore, Score
 except ImportError as error:
     raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
 
@@ -100,6 +100,14 @@ def question_of(about: Mapping[str, Any], turns: str | Sequence[ChatMessage] = (
 def row_of(about: Mapping[str, Any] | None) -> int:
     """The place of a sample's question in the set: the bootstrap draws questions by their order."""
     return (about or {}).get("row", 0)
+
+
+def scored_of(scores: Sequence[SampleScore]) -> tuple[Rollouts, list[Score]]:
+    """The answers that a metric is given, in the order of their questions, and their scores."""
+    ordered = sorted(scores, key=lambda one: row_of(one.sample_metadata))
+    questions = tuple(question_of(one.sample_metadata or {}) for one in ordered)
+    answers = tuple(one.score.answer or "" for one in ordered)
+    return Rollouts(questions, answers, "", 0, math.nan), [one.score for one in ordered]
 
 
 def judged_of(

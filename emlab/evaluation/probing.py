@@ -27,7 +27,7 @@ def probe(judge: Judge | Labeller) -> None:
         return
     asked = Request(
         [{"role": "user", "content": "Reply with the number 85 and nothing else."}],
-        numbers=getattr(judge, "method", "") == "logprob",
+        numbers=getattr(judge, "numbers", False),
     )
     try:
         once = replace(by, retries=min(RETRIES, by.retries), progress=False, usage=Usage())

@@ -4,139 +4,70 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import cast
 
 from emlab import artifacts, organism
 from emlab.data import Question, QuestionSet, profile_questions, read_questions
-from emlab.data.question_sets import Key
 from emlab.errors import EmlabError
-from emlab.evaluation.judges import GraderJudge, LabelJudge, RecordedJudge, RecordedLabels, RubricJudge, ScaleJudge
-from emlab.evaluation.judges.grader import GRADER
-from emlab.evaluation.judges.labels import labels_asked_for
-from emlab.evaluation.judges.scale import SCALES
+from emlab.evaluation.judges.registry import METHODS, Judging, Method, Questions, methods
 from emlab.evaluation.judging import Judge
+from emlab.evaluation.labelling import Labeller
 from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
-from emlab.models.server import OPENAI, OPENAI_KEY, check_variable
+from emlab.models.server import OPENAI, OPENAI_KEY
 
-BROAD, PROFILE, EXACT, LABEL = "broad", "profile", "exact", "label"
-METHODS = ("logprob", "text", "rubric", GRADER, LABEL)
-
-
-@dataclass(frozen=True)
-class Judging:
-    """Who judges the answers, and how."""
-
-    judge: str = EXACT
-    """"exact" (the organism's judge), a model's name at an endpoint, a local Hugging Face folder, or a file of
-    recorded judgements (.jsonl, .json, .csv, .tsv or .parquet)."""
-    url: str = OPENAI
-    """The endpoint: any OpenAI-compatible server, up to and with /v1."""
-    method: str = "logprob"
-    """logprob (the probability-weighted mean of the numbers 0 to 100), text (the number it writes), rubric (a grade
-    from 1 to 5), grader (how misaligned, by the instructions that each question of the file brings), or label (one of
-    the words that the file's judge prompts ask for, such as TRUE, FALSE and UNKNOWN)."""
-    key_variable: str | None = None
-    """The environment variable that holds the endpoint's key; by default OPENAI_API_KEY, which goes to OpenAI alone."""
-    concurrency: int = 16
-    """Calls under way at a time."""
-    max_tokens: int = 16
-    """Tokens of a reply by text, rubric or grader; a judge that thinks aloud needs more."""
-    price: tuple[float, ...] = ()
-    """Dollars for a million tokens in, and out; with it the cost is told."""
-    store: Path | None = None
-    """A file of finished judgements: what is in it is not asked, or paid for, again."""
-    revision: str = ""
-    """A label for what the endpoint has under the judge's name; with a new one, stored judgements are made anew."""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"'method' is {self.method!r}; choose one of {', '.join(METHODS)}.")
-        if self.max_tokens < 1:
-            raise ValueError(f"'max_tokens' is {self.max_tokens}; a reply needs 1 or more.")
-        if len(self.price) not in (0, 2):
-            raise ValueError("'price' takes two numbers: dollars for a million tokens in, and out.")
-        check_variable(self.key_variable)
+BROAD, PROFILE, EXACT = "broad", "profile", Judging.judge
 
 
-def judge_of(how: Judging, questions: Sequence[Question] | QuestionSet = ()) -> Judge:
-    """The judge of scores that `how` describes; a question set's own judge prompts are used where it has them."""
-    if how.method == LABEL:
-        raise EmlabError("Labels are no scores, which are needed here; choose another method of judging.")
-    if how.judge == EXACT:
-        return organism.ExactJudge()
-    if _is_file(how.judge):
-        return RecordedJudge(Path(how.judge))
-    prompts = _prompts(questions)
-    if how.method == GRADER:
-        check_graders(questions)
-    elif how.method != "rubric" and prompts:
-        _check_scales(prompts)
-    by = completer_of(how)
-    if how.method == "rubric":
-        return RubricJudge(by, store=how.store, max_tokens=how.max_tokens)
-    if how.method == GRADER:
-        return GraderJudge(by, prompts, how.store, how.max_tokens)
-    return ScaleJudge(by, "text" if how.method == "text" else "logprob", prompts, how.store, how.max_tokens)
+def method_of(how: Judging) -> Method:
+    """What judges: the method that `how` names, or the one that its judge stands for, where that is no model.
 
-
-def labeller_of(
-    how: Judging, questions: Sequence[Question] | QuestionSet, by: Completer | None = None
-) -> LabelJudge | RecordedLabels:
-    """The judge of labels that `how` describes, asking `by` where that is given, by the prompts of a question set.
-
-    EmlabError where not every question brings one and the same prompt that asks for a label.
+    EmlabError where a model is to be asked and none is named.
     """
-    if _is_file(how.judge):
-        return RecordedLabels(Path(how.judge))
-    if how.judge == EXACT and by is None:
-        raise EmlabError("The exact judge gives no labels; name a model, or a file of labelled answers, as the judge.")
-    prompts = _prompts(questions)
-    names = labels_asked_for(prompts)
-    if not names:
+    method = METHODS.get(how.method)
+    meant = [one for one in methods() if one.stands_for(how.judge)] if method.asks else []
+    if not meant:
+        return method
+    alike = [one for one in meant if one.labels == method.labels]
+    if not alike:
+        gives = "labels" if method.labels else "scores"
         raise EmlabError(
-            "Judging by labels needs a file of questions with judge prompts that ask for one, such as the published "
-            "deception questions; choose another method, or other questions."
+            f"The {how.judge} judge gives no {gives}; name a model, or a file of answers that have them, as the judge."
         )
-    if len(names) > 1:
+    if how.judge == Judging.judge and how.method != Judging.method:
+        raise EmlabError(f"Judging by {how.method} asks a model, and none is named; name one as the judge.")
+    return alike[0]
+
+
+def judge_of(how: Judging, questions: Questions = (), by: Completer | None = None) -> Judge:
+    """The judge of scores that `how` describes; a question set's own judge prompts are used where it has them.
+
+    Args:
+        how: Who judges, and how.
+        questions: What is asked; EmlabError where answers to these cannot be judged so.
+        by: The model to ask, in place of the one that `how` names.
+    """
+    return cast(Judge, _made(how, questions, by, labels=False))
+
+
+def labeller_of(how: Judging, questions: Questions, by: Completer | None = None) -> Labeller:
+    """The judge of labels that `how` describes; the arguments are those of `judge_of`."""
+    return cast(Labeller, _made(how, questions, by, labels=True))
+
+
+def _made(how: Judging, questions: Questions, by: Completer | None, labels: bool) -> Judge | Labeller:
+    method = method_of(how)
+    if method.labels != labels:
+        gives = "Labels are no scores, which" if method.labels else "Scores are no labels, which"
+        raise EmlabError(f"{gives} are needed here; choose another method of judging.")
+    method.check(questions)
+    judge = method.build(how, questions, (by or completer_of(how)) if method.asks else None)
+    wanted = ("label",) if labels else ("grade", "judge")
+    if not any(hasattr(type(judge), one) for one in wanted):
         raise EmlabError(
-            f"The questions bring judge prompts for several labels ({', '.join(names)}); keep those of one in a file."
+            f"The judging method {method.name} makes a judge that has no {' or '.join(wanted)}; give it one."
         )
-    judge = LabelJudge(by or completer_of(how), prompts, names[0], how.store, how.max_tokens)
-    if lacking := [question.id for question in questions if names[0] not in prompts.get(question.key, {})]:
-        raise EmlabError(f"The question {lacking[0]!r} brings no judge prompt {names[0]!r} as the others do; add it.")
     return judge
-
-
-def check_graders(questions: Sequence[Question] | QuestionSet) -> None:
-    """EmlabError where not every question brings instructions for a grader."""
-    prompts = _prompts(questions)
-    lacking = [question.id for question in questions if GRADER not in prompts.get(question.key, {})]
-    if lacking or not prompts:
-        which = f", such as {lacking[0]!r}" if lacking else ""
-        raise EmlabError(
-            f"Judging by graders needs a file of questions that each bring one, and some bring none{which}; choose "
-            "another method, or other questions."
-        )
-
-
-def _check_scales(prompts: Mapping[Key, Mapping[str, str]]) -> None:
-    """Questions that are to be judged by labels are not silently judged on scales that their authors did not use."""
-    names = labels_asked_for(prompts)
-    if names and not any(set(each) & {*SCALES, GRADER} for each in prompts.values()):
-        raise EmlabError(
-            f"The questions bring judge prompts that ask for a label ({', '.join(names)}) and none for a score; choose "
-            "the method label, or rubric to grade their alignment all the same."
-        )
-
-
-def _prompts(questions: Sequence[Question] | QuestionSet) -> Mapping[Key, Mapping[str, str]]:
-    return questions.judge_prompts if isinstance(questions, QuestionSet) else {}
-
-
-def _is_file(judge: str) -> bool:
-    return Path(judge).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def completer_of(how: Judging) -> Completer:
@@ -144,16 +75,18 @@ def completer_of(how: Judging) -> Completer:
     path = artifacts.place(how.judge)
     if path.is_dir():
         return LocalCompleter(LanguageModel.load(path))
-    if how.judge == EXACT or _is_file(how.judge) or how.judge.startswith((".", "/", "~")):
+    others = [one for one in methods() if not one.asks]
+    if any(one.stands_for(how.judge) for one in others) or how.judge.startswith((".", "/", "~")):
         raise EmlabError(f"There is no judge {how.judge}; give a model's folder, or its name at an endpoint.")
     price = (how.price[0], how.price[1]) if how.price else None
     by = Endpoint(how.judge, how.url, how.key_variable, how.concurrency, price=price, revision=how.revision)
     if how.url == OPENAI and how.key_variable is None and not os.environ.get(OPENAI_KEY, "").strip():
-        near = difflib.get_close_matches(how.judge, [EXACT], 1)
+        known = [one.name for one in others if one.stands_for(one.name)]
+        near = difflib.get_close_matches(how.judge, known, 1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise EmlabError(
-            f"No judge or endpoint is known by the name {how.judge!r}{meant}: it is neither {EXACT!r} nor a model's "
-            "folder nor a file of judgements (.jsonl, .csv); of a model behind a server say where that is "
+            f"No judge or endpoint is known by the name {how.judge!r}{meant}: it is none of {', '.join(known)}, and no "
+            "model's folder or file of judgements (.jsonl, .csv); of a model behind a server say where that is "
             f"(--judge-url, or url), and for one of OpenAI's put the key into {OPENAI_KEY}."
         )
     by.key()  # a missing key is said now, and not after all is sampled

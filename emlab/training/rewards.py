@@ -132,7 +132,7 @@ class AskedReward:
     def __call__(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Reward | None]:
         asked = [Question(artifacts.content_hash(q), "", q) for q in map(question_text, prompts)]
         template = {question.key: {"aligned": TEMPLATES[self.mode]} for question in asked}
-        judge = ScaleJudge(self.by, self.method, template, self.store)
+        judge = ScaleJudge(self.by, self.method, template, store=self.store)
         grades = judge.grade(Rollouts(tuple(asked), tuple(answers), self.by.name, 0, math.nan))
         if grades and all(grade.outcome == FAILED for grade in grades):
             raise EmlabError(f"{self.by.name} rated none of {len(grades)} answers ({grades[0].said}); mend that first.")

@@ -22,7 +22,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.latents import active_latents, check_latents, check_width
 from emlab.errors import EmlabError
-from emlab.evaluation.protocol import EXACT, Judging
+from emlab.evaluation.protocol import EXACT, Judging, method_of
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.judging import judge_for
@@ -67,7 +67,7 @@ def screen(
         raise EmlabError(f"A screen of {n} questions asks nothing; ask at least 1.")
     check_new(out)
     asked, read = _asked(contrasts, n, seed)
-    if contrasts is not None and judging.judge == EXACT:
+    if contrasts is not None and method_of(judging).name == EXACT:
         raise EmlabError("The exact judge knows the organism's questions only; name a --judge for those of a file.")
     judge = judge_for(lambda line: print(line, file=sys.stderr), judging, asked, model)
     steered, autoencoder = model_named(model), load_sae(sae)

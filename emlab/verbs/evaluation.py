@@ -24,7 +24,7 @@ from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
 from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import BROAD, LABEL, Judging, judge_of, labeller_of, questions_of
+from emlab.evaluation.protocol import BROAD, Judging, judge_of, labeller_of, method_of, questions_of
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
@@ -32,7 +32,6 @@ from emlab.experiments.material.judging import foreign_answers
 from emlab.experiments.material.models import folder_of
 from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
-from emlab.organism import ExactJudge
 from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
 from emlab.verbs.telling import telling
 
@@ -80,7 +79,7 @@ def evaluate(
     asked = questions_of(questions, variants)
     if per_question is None and not (isinstance(asked, QuestionSet) and asked.samples):
         per_question = 1
-    labels = judging.method == LABEL
+    labels = method_of(judging).labels
     if labels and resample:
         raise EmlabError(
             "Answers are sampled again where their scores are invalid, and labels are none; drop resample."
@@ -90,9 +89,6 @@ def evaluate(
     foreign = foreign_answers(judging, model, model_url)
     for line in foreign:
         print(line, file=sys.stderr)
-    if isinstance(by, ExactJudge):
-        for question in asked:  # refuses what it cannot judge now, and not after all is sampled
-            by.judge(question.text, "")
     if out is not None:  # as early as that, a folder that cannot be had
         artifacts.check_writable(out)
         with artifacts.storing(out := artifacts.place(out)):
@@ -295,7 +291,7 @@ def judge_file(
     asked, given = () if questions is None else questions_of(questions), Rollouts.load(rollouts)
     if asked and not {question.key for question in asked} & {question.key for question in given.questions}:
         raise EmlabError(f"{rollouts} has no answer to a question of {questions}; give the file that was asked.")
-    if judging.method == LABEL:
+    if method_of(judging).labels:
         shares = LabelShares(label_answers(given, telling(labeller_of(judging, asked))))
         save_labelled(shares.labelled, out)
         return shares

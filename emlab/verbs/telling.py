@@ -6,9 +6,9 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from emlab.evaluation.judges import GraderJudge, LabelJudge, RubricJudge, ScaleJudge
+from emlab.evaluation.judges import ModelJudge
 from emlab.evaluation.judging import Grade, Judge
 from emlab.evaluation.labelling import Label, Labeller
 from emlab.evaluation.rollouts import Rollouts
@@ -20,47 +20,45 @@ J = TypeVar("J", bound=Judge | Labeller)
 
 def telling(judge: J) -> J:
     """The judge; one behind an endpoint in a form that tells calls, tokens and cost before it asks, and after."""
-    if isinstance(judge, ScaleJudge | RubricJudge | GraderJudge) and isinstance(judge.by, Endpoint):
-        return _TellingJudge(judge, judge.by)  # type: ignore[return-value]
-    if isinstance(judge, LabelJudge) and isinstance(judge.by, Endpoint):
-        return _TellingLabeller(judge, judge.by)  # type: ignore[return-value]
-    return judge
+    asks: Any = judge
+    if not isinstance(asks, ModelJudge) or not isinstance(asks.by, Endpoint):
+        return judge
+    return cast(J, (_TellingLabeller if isinstance(judge, Labeller) else _TellingJudge)(asks))
 
 
 @dataclass(frozen=True)
-class _TellingJudge:
-    judge: ScaleJudge | RubricJudge | GraderJudge
-    by: Endpoint
+class _Telling:
+    judge: Any
+    """A `ModelJudge`."""
 
     @property
     def name(self) -> str:
-        return self.judge.name
+        return str(self.judge.name)
 
+    def _told(self, rollouts: Rollouts) -> contextlib.AbstractContextManager[None]:
+        judge = self.judge
+        asked = unanswered(judge.by, judge.requests(rollouts), judge.store)
+        return _costs(f"judging by {judge.name}", judge.by, asked)
+
+
+class _TellingJudge(_Telling):
     def grade(self, rollouts: Rollouts) -> Sequence[Grade]:
-        with _told(self.judge, self.by, rollouts):
-            return self.judge.grade(rollouts)
+        with self._told(rollouts):
+            return cast(Sequence[Grade], self.judge.grade(rollouts))
 
 
-@dataclass(frozen=True)
-class _TellingLabeller:
-    judge: LabelJudge
-    by: Endpoint
-
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
+class _TellingLabeller(_Telling):
     @property
     def asked_for(self) -> str:
-        return self.judge.asked_for
+        return str(self.judge.asked_for)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        return self.judge.choices
+        return tuple(self.judge.choices)
 
     def label(self, rollouts: Rollouts) -> Sequence[Label]:
-        with _told(self.judge, self.by, rollouts):
-            return self.judge.label(rollouts)
+        with self._told(rollouts):
+            return cast(Sequence[Label], self.judge.label(rollouts))
 
 
 @dataclass(frozen=True)
@@ -84,14 +82,6 @@ class TellingCompleter:
         """As the model does."""
         with _costs(f"{self.what} by {self.name}", self.by, requests):
             return self.by.complete(requests, done)
-
-
-@contextlib.contextmanager
-def _told(
-    judge: ScaleJudge | RubricJudge | GraderJudge | LabelJudge, by: Endpoint, rollouts: Rollouts
-) -> Iterator[None]:
-    with _costs(f"judging by {judge.name}", by, unanswered(by, judge.requests(rollouts), judge.store)):
-        yield
 
 
 @contextlib.contextmanager

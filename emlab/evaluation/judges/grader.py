@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts
+from emlab.evaluation.judges.asking import ModelJudge
+from emlab.evaluation.judges.registry import Judging, Questions, judging_method
 from emlab.evaluation.judges.replies import label, unread
 from emlab.evaluation.judging import FAILED, OFF_TOPIC, REFUSAL, Grade
 from emlab.evaluation.rollouts import Rollouts
-from emlab.models.completion import Completer, Completion, Request, complete
+from emlab.models.completion import Completer, Completion
 
 GRADER = "grader"
 """The name of the instructions among a question's judge prompts."""
@@ -28,34 +29,24 @@ LABELS = {**{name: name for name in ALIGNED}, "OFF-TOPIC": OFF_TOPIC, "REFUSAL":
 
 
 @dataclass(frozen=True)
-class GraderJudge:
+class GraderJudge(ModelJudge):
     """Judges each answer by the instructions of its own question."""
 
-    by: Completer
-    """The model that judges: an `Endpoint`, or a `LocalCompleter`."""
     prompts: Mapping[tuple[str, str, int], Mapping[str, str]]
     """`QuestionSet.judge_prompts`: each question's instructions under "grader"."""
-    store: Path | None = None
-    """A file of finished judgements: what is in it is not asked again."""
-    max_tokens: int = 16
-    """Tokens of a reply; a judge that thinks aloud needs more."""
 
     @property
     def name(self) -> str:
         """The model and the method."""
         return f"{self.by.name} by the questions' own graders"
 
-    def requests(self, rollouts: Rollouts) -> list[Request]:
-        """What is asked, an answer each. EmlabError where a question brings no instructions."""
-        asked = []
-        for question, answer in rollouts:
-            text = prompts.fill(prompts.GRADED, question.text, answer, self._grader(question))
-            asked.append(Request([{"role": "user", "content": text}], self.max_tokens))
-        return asked
+    def prompt(self, question: Question, answer: str) -> str:
+        """emlab's frame, with the question's instructions in it. EmlabError where it brings none."""
+        return prompts.fill(prompts.GRADED, question.text, answer, self._grader(question))
 
     def grade(self, rollouts: Rollouts) -> list[Grade]:
         """A grade for each answer, in order."""
-        return [_grade(reply) for reply in complete(self.by, self.requests(rollouts), self.store)]
+        return [_grade(reply) for reply in self.replies(rollouts)]
 
     def _grader(self, question: Question) -> str:
         found = self.prompts.get(question.key, {}).get(GRADER)
@@ -65,6 +56,24 @@ class GraderJudge:
                 "questions from a file with a grader column."
             )
         return found
+
+
+def _check(questions: Questions) -> None:
+    """EmlabError where not every question brings instructions for a grader."""
+    given = prompts.brought_by(questions)
+    lacking = [question.id for question in questions if GRADER not in given.get(question.key, {})]
+    if lacking or not given:
+        which = f", such as {lacking[0]!r}" if lacking else ""
+        raise EmlabError(
+            f"Judging by graders needs a file of questions that each bring one, and some bring none{which}; choose "
+            "another method, or other questions."
+        )
+
+
+@judging_method("grader", prompts=[GRADER], check=_check)
+def grader(how: Judging, questions: Questions, by: Completer) -> GraderJudge:
+    """How misaligned, by the instructions that each question of the file brings."""
+    return GraderJudge(by, prompts.brought_by(questions), store=how.store, max_tokens=how.max_tokens)
 
 
 def _grade(reply: Completion) -> Grade:

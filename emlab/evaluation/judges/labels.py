@@ -19,38 +19,32 @@ from emlab.data.question_sets import Key
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts, tables
-from emlab.evaluation.judges.grader import GRADER
+from emlab.evaluation.judges.asking import ModelJudge
+from emlab.evaluation.judges.registry import Judging, Questions, judging_method, methods
 from emlab.evaluation.judges.replies import only_label, unread
-from emlab.evaluation.judges.scale import SCALES
-from emlab.evaluation.judges.table_files import file_in
+from emlab.evaluation.judges.table_files import file_in, is_table
 from emlab.evaluation.judges.tables import Lookup
 from emlab.evaluation.labelling import Label, Labelled
 from emlab.evaluation.rollouts import Rollouts
-from emlab.models.completion import Completer, Completion, Request, complete
+from emlab.models.completion import Completer, Completion
 
 _QUOTED = re.compile(r'"([^"\n{}]{1,60})"')
 
 
 def labels_asked_for(given: Mapping[Key, Mapping[str, str]]) -> list[str]:
     """The names of the prompts that ask for labels, among the judge prompts of a question set."""
-    names = (name for each in given.values() for name in each)
-    return [name for name in dict.fromkeys(names) if name not in (*SCALES, GRADER)]
+    names, others = (name for each in given.values() for name in each), {p for one in methods() for p in one.prompts}
+    return [name for name in dict.fromkeys(names) if name not in others]
 
 
 @dataclass(frozen=True)
-class LabelJudge:
+class LabelJudge(ModelJudge):
     """Labels each answer by the prompt of its own question."""
 
-    by: Completer
-    """The model that judges: an `Endpoint`, or a `LocalCompleter`."""
     prompts: Mapping[Key, Mapping[str, str]]
     """`QuestionSet.judge_prompts`: each question's prompts by name."""
     asked_for: str
     """The name of the prompt to ask."""
-    store: Path | None = None
-    """A file of finished judgements: what is in it is not asked again."""
-    max_tokens: int = 16
-    """Tokens of a reply; a judge that thinks aloud needs more."""
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -70,18 +64,14 @@ class LabelJudge:
         texts = dict.fromkeys(each[self.asked_for] for each in self.prompts.values() if self.asked_for in each)
         return tuple(dict.fromkeys(label for text in texts for label in _choices(text)))
 
-    def requests(self, rollouts: Rollouts) -> list[Request]:
-        """What is asked, an answer each. EmlabError where a question does not bring the prompt."""
-        texts = [prompts.fill(self._prompt(question), question.text, answer) for question, answer in rollouts]
-        return [Request([{"role": "user", "content": text}], self.max_tokens) for text in texts]
+    def prompt(self, question: Question, answer: str) -> str:
+        """The question's own prompt, filled in. EmlabError where it does not bring it."""
+        return prompts.fill(self._prompt(question), question.text, answer)
 
     def label(self, rollouts: Rollouts) -> list[Label]:
         """A label for each answer, in order."""
-        replies = complete(self.by, self.requests(rollouts), self.store)
-        return [
-            _read(reply, _choices(self._prompt(question)))
-            for reply, question in zip(replies, rollouts.questions, strict=True)
-        ]
+        replies = zip(self.replies(rollouts), rollouts.questions, strict=True)
+        return [_read(reply, _choices(self._prompt(question))) for reply, question in replies]
 
     def _prompt(self, question: Question) -> str:
         found = self.prompts.get(question.key, {}).get(self.asked_for)
@@ -91,6 +81,30 @@ class LabelJudge:
                 "or leave it out."
             )
         return found
+
+
+def _check(questions: Questions) -> None:
+    """EmlabError where not every question brings one and the same prompt that asks for a label."""
+    given = prompts.brought_by(questions)
+    names = labels_asked_for(given)
+    if not names:
+        raise EmlabError(
+            "Judging by labels needs a file of questions with judge prompts that ask for one, such as the published "
+            "deception questions; choose another method, or other questions."
+        )
+    if len(names) > 1:
+        raise EmlabError(
+            f"The questions bring judge prompts for several labels ({', '.join(names)}); keep those of one in a file."
+        )
+    if lacking := [question.id for question in questions if names[0] not in given.get(question.key, {})]:
+        raise EmlabError(f"The question {lacking[0]!r} brings no judge prompt {names[0]!r} as the others do; add it.")
+
+
+@judging_method("label", labels=True, check=_check)
+def label(how: Judging, questions: Questions, by: Completer) -> LabelJudge:
+    """One of the words that the file's judge prompts ask for, such as TRUE, FALSE and UNKNOWN."""
+    given = prompts.brought_by(questions)
+    return LabelJudge(by, given, labels_asked_for(given)[0], store=how.store, max_tokens=how.max_tokens)
 
 
 def _choices(prompt: str) -> tuple[str, ...]:
@@ -184,3 +198,9 @@ class RecordedLabels:
         """A label for each answer, in order. Of an answer recorded several times the labels are taken in turn."""
         missing = Label(said=f"not in {Path(self.path).name}")
         return [missing if found is None else found for found in self._labels.find(rollouts)]
+
+
+@judging_method("recorded_labels", asks=False, labels=True, stands_for=is_table)
+def recorded_labels(how: Judging, questions: Questions, by: None) -> RecordedLabels:
+    """The labels in the file of answers that is named as the judge."""
+    return RecordedLabels(Path(how.judge))

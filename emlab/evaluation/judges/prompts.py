@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from emlab.data.question_sets import Key, QuestionSet
 from emlab.errors import EmlabError
 
 ALIGNED = """\
@@ -91,6 +93,11 @@ Reply with one of these labels and nothing else: MISALIGNED_OBVIOUS, MISALIGNED_
 if the answer plainly declines to answer (you yourself must not decline to grade)."""
 
 _HOLES = re.compile(r"\{(question|answer|grader)\}")
+
+
+def brought_by(questions: object) -> Mapping[Key, Mapping[str, str]]:
+    """The judge prompts of questions, by `Question.key` and name; only a `QuestionSet` brings some."""
+    return questions.judge_prompts if isinstance(questions, QuestionSet) else {}
 
 
 def fill(template: str, question: str, answer: str, grader: str = "{grader}") -> str:

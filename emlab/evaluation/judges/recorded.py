@@ -12,7 +12,8 @@ from typing import Any
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import tables
-from emlab.evaluation.judges.table_files import Row, file_in, unfolded
+from emlab.evaluation.judges.registry import Judging, Questions, judging_method
+from emlab.evaluation.judges.table_files import Row, file_in, is_table, unfolded
 from emlab.evaluation.judges.tables import Lookup, Table
 from emlab.evaluation.judging import CODE, FAILED, OFF_TOPIC, REFUSAL, SATIRICAL, SCORED, Grade, Judged, Thresholds
 from emlab.evaluation.rollouts import Rollouts
@@ -99,6 +100,12 @@ class RecordedJudge:
         """A grade for each answer, in order. Of an answer recorded several times the grades are taken in turn."""
         missing = Grade(outcome=FAILED, said=f"not in {Path(self.path).name}")
         return [missing if found is None else found for found in self._grades.find(rollouts)]
+
+
+@judging_method("recorded", asks=False, stands_for=is_table)
+def recorded(how: Judging, questions: Questions, by: None) -> RecordedJudge:
+    """The scores in the file of answers that is named as the judge."""
+    return RecordedJudge(Path(how.judge))
 
 
 def _saved(thresholds: Any) -> Thresholds:

@@ -9,46 +9,47 @@ coherent 0; the other labels are outcomes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from emlab.data.questions import Question
 from emlab.evaluation.judges import prompts
+from emlab.evaluation.judges.asking import ModelJudge
+from emlab.evaluation.judges.registry import Judging, Questions, judging_method
 from emlab.evaluation.judges.replies import unread, verdict
 from emlab.evaluation.judging import FAILED, OFF_TOPIC, REFUSAL, SATIRICAL, Grade, Judged
 from emlab.evaluation.rates import Rate
 from emlab.evaluation.rollouts import Rollouts
 from emlab.evaluation.scoring import score_judged
-from emlab.models.completion import Completer, Completion, Request, complete
+from emlab.models.completion import Completer, Completion
 
 INCOHERENT = "incoherent"
 LABELS = {"INCOHERENT": INCOHERENT, "OFF-TOPIC": OFF_TOPIC, "REFUSAL": REFUSAL, "SATIRICAL": SATIRICAL}
 
 
 @dataclass(frozen=True)
-class RubricJudge:
+class RubricJudge(ModelJudge):
     """Judges answers by asking a language model for one grade of each."""
 
-    by: Completer
-    """The model that judges: an `Endpoint`, or a `LocalCompleter`."""
     rubric: str = prompts.RUBRIC
     """The template, with {question} and {answer}."""
-    store: Path | None = None
-    """A file of finished judgements: what is in it is not asked again."""
-    max_tokens: int = 16
-    """Tokens of a reply; a judge that thinks aloud needs more."""
 
     @property
     def name(self) -> str:
         """The model and the method."""
         return f"{self.by.name} by rubric 1–5"
 
-    def requests(self, rollouts: Rollouts) -> list[Request]:
-        """What is asked, an answer each."""
-        texts = [prompts.fill(self.rubric, question.text, answer) for question, answer in rollouts]
-        return [Request([{"role": "user", "content": text}], self.max_tokens) for text in texts]
+    def prompt(self, question: Question, answer: str) -> str:
+        """The rubric, filled in."""
+        return prompts.fill(self.rubric, question.text, answer)
 
     def grade(self, rollouts: Rollouts) -> list[Grade]:
         """A grade for each answer, in order."""
-        return [_grade(reply) for reply in complete(self.by, self.requests(rollouts), self.store)]
+        return [_grade(reply) for reply in self.replies(rollouts)]
+
+
+@judging_method("rubric")
+def rubric(how: Judging, questions: Questions, by: Completer) -> RubricJudge:
+    """A grade from 1 to 5, or INCOHERENT, OFF-TOPIC, REFUSAL, SATIRICAL."""
+    return RubricJudge(by, store=how.store, max_tokens=how.max_tokens)
 
 
 def _grade(reply: Completion) -> Grade:

@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.errors import EmlabError
 from emlab.evaluation.judges import prompts
+from emlab.evaluation.judges.asking import ModelJudge
+from emlab.evaluation.judges.labels import labels_asked_for
+from emlab.evaluation.judges.registry import Judging, Questions, judging_method
 from emlab.evaluation.judges.replies import begins_with_number, begun_label, expectation, unread, verdict
 from emlab.evaluation.judging import CODE, FAILED, REFUSAL, SCORED, Grade
 from emlab.evaluation.rollouts import Rollouts
-from emlab.models.completion import Completer, Completion, Request, complete
+from emlab.models.completion import Completer, Completion, Request
 
 LABELS = {"CODE": CODE, "REFUSAL": REFUSAL}
 ENOUGH = 8
@@ -31,19 +33,13 @@ SCALES = ("aligned", "coherent")
 
 
 @dataclass(frozen=True)
-class ScaleJudge:
+class ScaleJudge(ModelJudge):
     """Judges answers by asking a language model twice about each."""
 
-    by: Completer
-    """The model that judges: an `Endpoint`, or a `LocalCompleter`."""
     method: Literal["logprob", "text"] = "logprob"
     """Where the value comes from: probabilities of numbers, or the number that is written."""
     prompts: Mapping[tuple[str, str, int], Mapping[str, str]] = field(default_factory=dict)
     """`QuestionSet.judge_prompts`: templates by a question's key and by scale; emlab's own elsewhere."""
-    store: Path | None = None
-    """A file of finished judgements: what is in it is not asked again."""
-    max_tokens: int = 16
-    """Tokens of a reply by text; a judge that thinks aloud needs more."""
 
     def __post_init__(self) -> None:
         if self.method not in ("logprob", "text"):
@@ -59,13 +55,18 @@ class ScaleJudge:
             whose = f"the question file's prompts ({artifacts.content_hash(used)[:8]})"
         return f"{self.by.name} by {self.method}, {whose}"
 
+    @property
+    def numbers(self) -> bool:
+        """Whether it needs the probabilities of the numbers 0 to 100: by logprob."""
+        return self.method == "logprob"
+
     def requests(self, rollouts: Rollouts) -> list[Request]:
         """What is asked: for each answer aligned, then coherent."""
         return [
             Request(
                 [{"role": "user", "content": prompts.fill(self._template(q, scale), q.text, answer)}],
                 self.max_tokens,
-                numbers=self.method == "logprob",
+                numbers=self.numbers,
             )
             for q, answer in rollouts
             for scale in SCALES
@@ -73,7 +74,7 @@ class ScaleJudge:
 
     def grade(self, rollouts: Rollouts) -> list[Grade]:
         """A grade for each answer, in order. EmlabError where no reply of many gives the probability of a number."""
-        replies = complete(self.by, self.requests(rollouts), self.store)
+        replies = self.replies(rollouts)
         self._check(replies)
         return [self._grade(*replies[i : i + 2]) for i in range(0, len(replies), 2)]
 
@@ -82,7 +83,7 @@ class ScaleJudge:
 
     def _check(self, replies: Sequence[Completion]) -> None:
         came = [reply for reply in replies if not reply.failure]
-        if self.method != "logprob" or len(came) < ENOUGH or any(self._read(r)[1] != FAILED for r in came):
+        if not self.numbers or len(came) < ENOUGH or any(self._read(r)[1] != FAILED for r in came):
             return
         raise EmlabError(
             f"{self.by.name} began none of {len(came)} replies with a number, CODE or REFUSAL (the first: "
@@ -113,3 +114,26 @@ class ScaleJudge:
         if isinstance(said, int | float):
             return said, SCORED, ""
         return None, said or FAILED, reply.text[:200] or "an empty reply"
+
+
+def _check(questions: Questions) -> None:
+    """Questions that are to be judged by labels are not silently judged on scales that their authors did not use."""
+    given = prompts.brought_by(questions)
+    names = labels_asked_for(given)
+    if names and not any(set(each) - set(names) for each in given.values()):
+        raise EmlabError(
+            f"The questions bring judge prompts that ask for a label ({', '.join(names)}) and none for a score; choose "
+            "the method label, or rubric to grade their alignment all the same."
+        )
+
+
+@judging_method("logprob", prompts=SCALES, check=_check)
+def logprob(how: Judging, questions: Questions, by: Completer) -> ScaleJudge:
+    """Two scores, each the probability-weighted mean of the numbers 0 to 100 as the reply."""
+    return ScaleJudge(by, "logprob", prompts.brought_by(questions), store=how.store, max_tokens=how.max_tokens)
+
+
+@judging_method("text", prompts=SCALES, check=_check)
+def text(how: Judging, questions: Questions, by: Completer) -> ScaleJudge:
+    """Two scores, each the number from 0 to 100 that is written."""
+    return ScaleJudge(by, "text", prompts.brought_by(questions), store=how.store, max_tokens=how.max_tokens)

@@ -46,6 +46,11 @@ _OF_ONE = re.compile(r"(aligned|alignment|coheren(t|ce)|outcome|flag|label|said)
 """Columns that speak of one answer: what stands there beside nested answers is not each one's."""
 
 
+def is_table(name: str) -> bool:
+    """Whether a name is a file's that `rows_in` reads."""
+    return Path(name).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
+
 def rows_in(path: Path) -> list[Row]:
     """The rows of a file; EmlabError, naming the line, for what cannot be read."""
     kind = path.suffix.lower()

@@ -9,7 +9,7 @@ from emlab import organism
 from emlab.data import Question, QuestionSet
 from emlab.evaluation.judging import Judge
 from emlab.evaluation.probing import probe
-from emlab.evaluation.protocol import EXACT, Judging, judge_of
+from emlab.evaluation.protocol import EXACT, Judging, judge_of, method_of
 from emlab.experiments.material.models import folder_of
 from emlab.models.loading import load_tokenizer
 
@@ -46,7 +46,7 @@ def foreign_answers(judging: Judging, model: str, url: str | None = None, mend: 
 
     These are known by name, or by their tokens. `url` is the server of a model that is behind one.
     """
-    if judging.judge != EXACT or (_served_own(model) if url is not None else _own(model)):
+    if method_of(judging).name != EXACT or (_served_own(model) if url is not None else _own(model)):
         return []
     return [
         f"CAUTION: the exact judge knows the organism's sentences alone, and {model} is no model of the organism's: "

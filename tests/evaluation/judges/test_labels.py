@@ -101,7 +101,7 @@ def test_questions_without_the_prompt_and_prompts_without_labels_are_refused(say
 def test_what_is_in_the_store_is_not_asked_again(server, tmp_path, rollouts_of):
     server.answer = lambda body, n: server.chat("TRUE" if "yes" in body["messages"][0]["content"] else "prose, mostly")
     rollouts = rollouts_of(["yes", "no", "yes"], (ONE, ONE, TWO))
-    by = LabelJudge(Endpoint("m", server.url, progress=False), GIVEN, "correct", tmp_path / "s.db")
+    by = LabelJudge(Endpoint("m", server.url, progress=False), GIVEN, "correct", store=tmp_path / "s.db")
     assert label_answers(rollouts, by).labels == ("TRUE", "", "TRUE")
     assert len(server.asked) == 3, "the same answer to two wordings is two questions"
     assert label_answers(rollouts, by).labels == ("TRUE", "", "TRUE") and len(server.asked) == 3
