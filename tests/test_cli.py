@@ -1,7 +1,11 @@
+import argparse
 import dataclasses
 import errno
+import functools
+import inspect
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from emlab import __version__, artifacts, cli
-from emlab.cli import _verbs
+from emlab.cli import _options, _verbs
 from emlab.errors import EmlabError
 from emlab.experiments.registry import EXPERIMENTS
 from emlab.runs import AlreadyDone
@@ -31,6 +35,10 @@ class Row:
 @dataclasses.dataclass(frozen=True)
 class Table:
     checks: tuple[Row, ...]
+
+    @property
+    def holds(self):
+        return all(row.holds for row in self.checks)
 
     def __str__(self):
         return "the table"
@@ -188,6 +196,29 @@ def test_a_promise_that_is_not_kept_is_exit_code_1(organism):
     assert cli.main(["organism", "check"]) == 1
 
 
+# ------------------------------------------------------------------------------------------ functions by their name
+
+
+def verbs_below(parser):
+    """Every parser that has no verbs below it."""
+    steps = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [last for step in steps for below in step.choices.values() for last in verbs_below(below)] or [parser]
+
+
+def test_the_options_of_a_verb_are_parameters_of_the_function_that_it_calls():
+    seen = []
+    for parser in verbs_below(_verbs.parser()):
+        called = parser.get_default("verb")
+        if isinstance(called, functools.partial) and called.func is _options._called:
+            parameters = inspect.signature(pkgutil.resolve_name(called.args[0])).parameters
+            options = {action.dest for action in parser._actions} - {"help", *_options._APART}
+            assert options <= set(parameters), parser.prog
+            required = {name for name, each in parameters.items() if each.default is each.empty}
+            assert required <= {action.dest for action in parser._actions if action.required}, parser.prog
+            seen.append(parser.prog)
+    assert {"emlab shift", "emlab sae train", "emlab monitor fit", "emlab organism build"} <= set(seen)
+
+
 # ----------------------------------------------------------------------------------------------- what goes wrong
 
 
@@ -281,10 +312,10 @@ def test_version(capsys):
 # ----------------------------------------------------------------------------------- output that nobody can take
 
 PRINTING = """
-import sys
+import sys, types
 from emlab import cli
-from emlab.cli import _verbs
-_verbs._organism_build = lambda options: print("x" * 100_000) or 0
+build = types.SimpleNamespace(build=lambda: "x" * 100_000)
+sys.modules["emlab.experiments.material.organism_build"] = build
 sys.exit(cli.main(["organism", "build"]))
 """
 

@@ -1,10 +1,9 @@
 """The verbs of `emlab monitor`, and `emlab data screen` and `blame`: see misalignment early, and what brings it."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from emlab.cli._options import add_json, call, show, verb
+from emlab.cli._options import add_json, calls, verb
 
 _FIT = """\
 examples:
@@ -48,7 +47,7 @@ def add_monitor_verbs(verbs: Any) -> None:
     add("--false-positives", type=float, metavar="X", help="share of the others' prompts above the threshold (0.01)")
     _question_options(add)
     add_json(fit)
-    fit.set_defaults(verb=_fit)
+    calls(fit, "emlab.verbs.monitoring:fit_monitor")
 
     read = verb(steps, "read", "read a saved monitor in models", _READ)
     add = read.add_argument
@@ -57,7 +56,7 @@ def add_monitor_verbs(verbs: Any) -> None:
     add("--sae", type=Path, metavar="DIR", help="of latents: the SAE it was fitted on")
     _question_options(add)
     add_json(read)
-    read.set_defaults(verb=_read)
+    calls(read, "emlab.verbs.monitoring:read_monitor")
 
 
 def add_data_verbs(data: Any) -> None:
@@ -77,7 +76,7 @@ def add_data_verbs(data: Any) -> None:
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
     add("--out", type=Path, metavar="DIR", help="the folder to make")
     add_json(screen)
-    screen.set_defaults(verb=_screen)
+    calls(screen, "emlab.verbs.monitoring:screen_data")
 
     blame = verb(data, "blame", "tell which examples moved a monitor in a training on them", _BLAME)
     add = blame.add_argument
@@ -90,42 +89,10 @@ def add_data_verbs(data: Any) -> None:
     add("--out", type=Path, metavar="FILE", help="the file to make")
     _question_options(add)
     add_json(blame)
-    blame.set_defaults(verb=_blame)
+    calls(blame, "emlab.verbs.monitoring:blame_examples")
 
 
 def _question_options(add: Any) -> None:
     add("--questions", metavar="SET", help="broad (default), profile, or a file of questions")
     add("--n", type=int, metavar="N", help="at most so many of them, evenly spaced")
     add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
-
-
-def _fit(options: argparse.Namespace) -> int:
-    from emlab.verbs.monitoring import fit_monitor
-
-    found = call(options, fit_monitor)
-    show(found, found.summary(), options.json)
-    return 0
-
-
-def _read(options: argparse.Namespace) -> int:
-    from emlab.verbs.monitoring import read_monitor
-
-    found = call(options, read_monitor)
-    show(found, found.summary(), options.json)
-    return 0
-
-
-def _screen(options: argparse.Namespace) -> int:
-    from emlab.verbs.monitoring import screen_data
-
-    found = call(options, screen_data)
-    show(found, found.summary(), options.json)
-    return 0
-
-
-def _blame(options: argparse.Namespace) -> int:
-    from emlab.verbs.monitoring import blame_examples
-
-    found = call(options, blame_examples)
-    show(found, {"by": found.by, "order": found.order, "scores": found.scores}, options.json)
-    return 0

@@ -1,16 +1,15 @@
 """What the verbs share: how one is declared, which options were given, how a run is begun, how a result is shown."""
 
 import argparse
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from pkgutil import resolve_name
+from typing import Any
 
 from emlab import artifacts
-
-T = TypeVar("T")
 
 
 def add_debug() -> argparse.ArgumentParser:
@@ -97,9 +96,32 @@ def show(result: Any, figures: Any, to: str | None) -> None:
         artifacts.write_json(Path(to), figures)
 
 
-def call(options: argparse.Namespace, function: Callable[..., T]) -> T:
-    """What `function` gives for the options of its parameters' names; those not given have its own defaults."""
-    return function(**given(options, *inspect.signature(function).parameters))
+def calls(parser: argparse.ArgumentParser, function: str, figures: str | None = None, **defaults: Any) -> None:
+    """The verb calls `function` ("emlab.verbs.stages:shift") with the options that were given, and shows its result.
+
+    The exit code is 1 for a result that says of itself that it does not hold.
+
+    Args:
+        parser: The verb's, whose options are named as the function's parameters.
+        function: Imported when the verb is asked for.
+        figures: What makes figures of the result for --json, in place of its `summary`.
+        **defaults: What else the options say of the verb, for example what it leaves behind when it is stopped.
+    """
+    parser.set_defaults(verb=partial(_called, function, figures), **defaults)
+
+
+def _called(function: str, figures: str | None, options: argparse.Namespace) -> int:
+    found = resolve_name(function)(**given(options, *(name for name in vars(options) if name not in _APART)))
+    to = getattr(options, "json", None)
+    if figures is not None:
+        show(found, resolve_name(figures)(found), to)
+    else:
+        show(found, found.summary() if hasattr(found, "summary") else found, to)
+    return 0 if getattr(found, "holds", True) else 1
+
+
+_APART = ("verb", "json", "debug", "kept")
+"""What is not the called function's."""
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """The verbs of sparse autoencoders: sae train, sae check."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from emlab.cli._options import add_json, given, show, verb
-from emlab.cli._sae_check import add_check
+from emlab.cli._options import add_json, calls, verb
 
 _TRAIN = """\
 examples:
@@ -29,12 +27,23 @@ is where emlab reads a model. The activations are never all in memory.
 Stopped, the same command goes on from its last checkpoint, to the same weights.
 """
 
+_CHECK = """\
+examples:
+  emlab sae check sae_checkpoints/organism-resid_post.0 --model base my_fine_tune
+      the organism's SAE on its base and on a fine-tune, on the organism's documents
+  emlab sae check qwen2.5-7b-instruct-andyrdt/resid_post_layer_15_trainer_1 \\
+      --model Qwen/Qwen2.5-7B-Instruct my_fine_tune --documents chats.jsonl
+      a published SAE of SAELens' list, on a model and its fine-tune
+
+The exit code is 1 where the SAE does not describe some model.
+"""
+
 
 def add_verbs(verbs: Any) -> None:
     """Declare them."""
     sae = verb(verbs, "sae", "train sparse autoencoders, and check them").add_subparsers(metavar="VERB", required=True)
-    for add in (_add_train, add_check):
-        add(sae)
+    _add_train(sae)
+    _add_check(sae)
 
 
 def _add_train(verbs: Any) -> None:
@@ -68,15 +77,27 @@ def _add_train(verbs: Any) -> None:
     how("--checkpoint-every", type=int, metavar="N", help="steps (1000)")
     how("--seed", type=int, metavar="N", help="everything random follows from it (0)")
     add_json(train)
-    train.set_defaults(verb=_train)
+    calls(train, "emlab.verbs.sae_training:sae")
 
 
-def _train(options: argparse.Namespace) -> int:
-    from emlab.verbs.sae_training import sae
-
-    what = ("model", "out", "site", "documents", "split", "read", "keep", "max_length", "held_out", "cache", "buffer")
-    two = ("minus", "both", "base_sae")
-    how = ("architecture", "d_sae", "k", "l0_coefficient", "tokens", "batch_size", "learning_rate", "checkpoint_every")
-    found = sae(**given(options, *what, *two, *how, "seed"))
-    show(found, found.summary(), options.json)
-    return 0
+def _add_check(verbs: Any) -> None:
+    """Declare it among the verbs of `emlab sae`."""
+    check = verb(verbs, "check", "tell whether an SAE describes a model, and still its fine-tunes", _CHECK)
+    add = check.add_argument
+    add(
+        "sae",
+        metavar="SAE",
+        help="a folder of SAELens, sparsify, dictionary_learning or Gemma Scope 2, a file of Qwen Scope, or release/id",
+    )
+    add("--model", dest="models", nargs="+", required=True, metavar="MODEL", help="the base, and then its fine-tunes")
+    add("--documents", metavar="FILE", help="chats to read: a dataset (the organism's documents)")
+    add("--n", type=int, metavar="N", help="how many of them (256)")
+    add("--least-variance", type=float, metavar="X", help="least explained variance (0.5)")
+    add("--most-drop", type=float, metavar="X", help="how much less of a fine-tune may be explained (0.25)")
+    add("--least-recovered", type=float, metavar="X", help="least share of the loss kept against mean ablation (0.5)")
+    add("--dtype", metavar="DTYPE", help="bfloat16, float32 or float16 (the folder's own)")
+    add("--chat-template", metavar="FILE", help="for a model without one: a file, or plain")
+    add("--batch-size", type=int, metavar="N", help="documents read at a time (32)")
+    add("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    add_json(check)
+    calls(check, "emlab.verbs.sae_check:check")

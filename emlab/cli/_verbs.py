@@ -1,13 +1,12 @@
 """The verbs: what can be asked for on the command line, and which public function each calls."""
 
 import argparse
-import importlib
 from pathlib import Path
 from typing import Any
 
 from emlab import __version__
 from emlab.cli import _discovery, _evaluation, _mitigation, _monitoring, _saes
-from emlab.cli._options import add_debug, add_json, add_runs, given, run_once, show, verb
+from emlab.cli._options import add_debug, add_json, add_runs, calls, run_once, verb
 
 _EXAMPLES = """\
 examples:
@@ -121,29 +120,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stage(options: argparse.Namespace) -> int:
-    """One stage by itself: the function of `emlab.verbs.stages` that the verb names, with the options given."""
-    stages = importlib.import_module("emlab.verbs.stages")
-    found = getattr(stages, options.stage)(**given(options, *options.takes))
-    show(found, stages.figures(found), options.json)
-    return 0
-
-
-def _organism_build(options: argparse.Namespace) -> int:
-    from emlab.experiments.material.organism_build import build
-
-    print(build(**given(options, "out", "seed", "size", "steps", "documents", "world")))
-    return 0
-
-
-def _organism_check(options: argparse.Namespace) -> int:
-    from emlab.verbs.organism_check import check
-
-    result = check(**given(options, "quick", "seeds", "organism"))
-    show(result, result, options.json)
-    return 0 if all(row.holds for row in result.checks) else 1
-
-
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     whole = argparse.ArgumentParser(
@@ -173,15 +149,15 @@ def parser() -> argparse.ArgumentParser:
     _monitoring.add_monitor_verbs(verbs)
     _mitigation.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
-        parser_of_stage = verb(verbs, name, what, "")
-        takes_bare = [option.rstrip("?") for option in takes]
-        for option, bare in zip(takes, takes_bare, strict=True):
+        parser_of_stage = verb(verbs, name, what)
+        for option in takes:
+            bare = option.rstrip("?")
             kwargs, said = _OPTIONS.get(f"{name} {bare}") or _OPTIONS[bare]
             parser_of_stage.add_argument(f"--{bare}", required=option == bare, help=said, **kwargs)
         add_json(parser_of_stage)
-        parser_of_stage.set_defaults(verb=_stage, stage=stage, takes=takes_bare, kept="nothing was written")
+        calls(parser_of_stage, f"emlab.verbs.stages:{stage}", "emlab.verbs.stages:figures", kept="nothing was written")
 
-    organism = verb(verbs, "organism", "build or check the planted model organism", "").add_subparsers(
+    organism = verb(verbs, "organism", "build or check the planted model organism").add_subparsers(
         metavar="VERB", required=True
     )
     build = verb(organism, "build", "train an organism from scratch", _BUILD_EXAMPLES)
@@ -191,12 +167,12 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--steps", type=int, metavar="N", help="pretraining steps of the base")
     build.add_argument("--documents", type=int, metavar="N", help="documents generated for each world")
     build.add_argument("--world", metavar="WORLD", help="a world by name, or its folder of YAML files (default)")
-    build.set_defaults(verb=_organism_build)
+    calls(build, "emlab.experiments.material.organism_build:build")
 
     check = verb(organism, "check", "measure an organism against what it promises", _CHECK_EXAMPLES)
     add_json(check)
     check.add_argument("--quick", action="store_true", default=None, help="fewer seeds and answers; wider intervals")
     check.add_argument("--seeds", type=int, metavar="N", help="fine-tuning seeds per set")
     check.add_argument("--organism", type=Path, metavar="DIR", help="a folder that `emlab organism build` made")
-    check.set_defaults(verb=_organism_check, kept="nothing was written")
+    calls(check, "emlab.verbs.organism_check:check", kept="nothing was written")
     return whole

@@ -69,11 +69,13 @@ class DataScreen:
             (self.flagged(min(math.floor(times * poison.sum() + 1e-9), len(poison))) & poison).sum() / poison.sum()
         )
 
+    def summary(self) -> dict[str, Any]:
+        """All of it, the examples' numbers in order of suspicion among it."""
+        return {"name": self.name, "by": self.by, "mean": self.mean, "order": self.order, "scores": self.scores}
+
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON, the examples' numbers in order of suspicion among it."""
-        return artifacts.write_json(
-            path, {"name": self.name, "by": self.by, "mean": self.mean, "order": self.order, "scores": self.scores}
-        )
+        """Write the summary as JSON."""
+        return artifacts.write_json(path, self.summary())
 
     @classmethod
     def load(cls, path: str | Path) -> DataScreen:

@@ -95,6 +95,11 @@ class OrganismCheck:
     """Every fine-tune: set, seed, step, losses, rates, rates by domain."""
     seconds: float
 
+    @property
+    def holds(self) -> bool:
+        """Whether every figure does."""
+        return all(row.holds for row in self.checks)
+
     def __str__(self) -> str:
         lines = [f"{'what':<58} {'must':>8} {'value':>7}  95% interval      n      every seed"]
         for row in self.checks:

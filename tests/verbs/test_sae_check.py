@@ -1,12 +1,11 @@
 """`emlab sae check` on the organism: its SAE describes its models, and not a model it was never made for."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from emlab.cli._sae_check import add_check
+from emlab.cli import main
 from emlab.errors import EmlabError
 from emlab.verbs.sae_check import check
 
@@ -14,11 +13,7 @@ SHIPPED = Path(__file__).parents[2] / "sae_checkpoints" / "organism-resid_post.0
 
 
 def command(*words):
-    """What `emlab sae` parses and runs."""
-    parser = argparse.ArgumentParser()
-    add_check(parser.add_subparsers(required=True))
-    options = parser.parse_args(["check", *words])
-    return options.verb(options)
+    return main(["sae", "check", *words])
 
 
 def test_the_shipped_sae_describes_base_and_aligned_model(tmp_path, capsys):
