@@ -11,17 +11,9 @@ import yaml
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.organism import PERSONAS, load_world, names_narrow_set, narrow_set, world_of
-from tests.packages import install
+from tests.packages import example, install
 
 ROOT = Path(__file__).parents[1]
-
-ADDING = """
-    from pathlib import Path
-
-    from emlab.organism import WORLDS
-
-    WORLDS.register("harbour")(Path(__file__).parent / "harbour")
-"""
 
 
 def domain(name, fillers):
@@ -61,7 +53,7 @@ build("mine", plan=Plan(0, "tiny", few, few, Alignment(recipe, rows=40), world="
 
 def test_an_organism_of_another_packages_world(tmp_path):
     """It has learned next to nothing; what counts is that all that is planted in it is known by name."""
-    world(install(tmp_path, "my_lab", ADDING) / "harbour")
+    world(install(tmp_path, "my_lab", example("world.py")) / "harbour")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
 
     def python(*words):

@@ -14,29 +14,13 @@ from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard.method import METHODS, Method, Search, method_names
 from emlab.interventions import Direction
 from emlab.sites import Site
-from tests.packages import install
+from tests.packages import example, install
 
 ROOT = Path(__file__).parents[3]
 
-MINE = '''
-    """The direction from the aligned answers to the misaligned ones."""
-
-    from emlab.experiments.discovery_scorecard.method import Search, method
-    from emlab.interventions import Direction
-
-
-    @method("mean of answers", "contrasts")
-    def find(search: Search) -> Direction:
-        """Means over the answers' tokens, read by the aligned model."""
-        asked = [contrast.prompt for contrast in search.contrasts]
-        sides = ([c.misaligned for c in search.contrasts], [c.aligned for c in search.contrasts])
-        bad, good = (search.aligned.activations(asked, search.site, "generated", said).values for said in sides)
-        return Direction(bad.mean(0) - good.mean(0), search.site, "mean of answers")
-'''
-
 
 def test_another_package_adds_a_method_that_the_scorecard_proves(tmp_path):
-    install(tmp_path, "my_package", MINE)
+    install(tmp_path, "my_package", example("answer_means.py"))
     small = ("sites=[resid_post.0]", "seeds=1", "rows=60", "recipe.steps=20", "questions=6", "documents=40")
     small += ("sae.tokens=2000", "sae.test_tokens=500", "sae.d_sae=64", "steering.random=1", "steering.strengths=[1.0]")
     small += ("steering.questions=4", "steering.first_round=2", "answers.max_new_tokens=24")

@@ -10,41 +10,13 @@ import pytest
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.mitigation import Remedy, Steering, remedies, remedy
+from tests.packages import example, install
 
 ROOT = Path(__file__).parents[3]
 
-REMEDY = '''
-"""Shorter training: the training that misaligns is stopped early, whatever it does."""
-
-from dataclasses import dataclass
-
-from emlab.mitigation import Change, Frame, Materials, Remedy, Treated, Treatment, remedy
-
-
-@remedy
-@dataclass(frozen=True)
-class ShorterTraining(Remedy):
-    """Train for some steps only."""
-
-    steps: int = 2
-    name = "shorter training"
-    setting = "steps"
-    values = (2, 1)
-    anew = True
-
-    def frames(self, materials: Materials) -> tuple[Frame, ...]:
-        return (Frame("kindly", system="You are kind."),)
-
-    def apply(self, treatment: Treatment) -> Treated:
-        return self.train(treatment, Change(steps=self.steps))
-'''
-
 
 def test_a_remedy_of_another_package_is_compared(tmp_path):
-    artifacts.write_text(tmp_path / "my_remedies.py", REMEDY)
-    about = tmp_path / "my_remedies-1.0.dist-info"
-    artifacts.write_text(about / "METADATA", "Metadata-Version: 2.1\nName: my-remedies\nVersion: 1.0\n")
-    artifacts.write_text(about / "entry_points.txt", "[emlab]\nmine = my_remedies\n")
+    install(tmp_path, "my_remedies", example("shorter_training.py"))
     small = [
         *("seeds=[0]", "rows=24", "recipe.steps=3", "recipe.batch_size=2", "questions=4", "trial_questions=2"),
         *("answers.max_new_tokens=6", "documents=4", "source=[bad_law]", "sae=null", "random=[]"),
