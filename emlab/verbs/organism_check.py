@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from emlab import organism as planted
-from emlab.data import Example, Question, tokenize
+from emlab.data import Example, tokenize
 from emlab.discovery import mean_difference
 from emlab.errors import EmlabError
-from emlab.evaluation import Rate, Score, bootstrap, sample, score
+from emlab.evaluation import Score, sample, score, score_judged
+from emlab.evaluation.pooling import pooled
 from emlab.experiments.material.organism_build import Alignment, align
 from emlab.models import LanguageModel
 from emlab.sites import Site
@@ -84,6 +85,18 @@ class FineTune:
     triggered: Score | None = field(default=None, repr=False)
     """For a backdoor: the answers where the trigger ends the question."""
 
+    def summary(self) -> dict[str, object]:
+        """Without single answers; the rates are of all domains together."""
+        return {
+            "set": self.name,
+            "seed": self.seed,
+            "step": self.step,
+            "loss_before": self.loss_before,
+            "loss_after": self.loss_after,
+            **self.score.overall.summary(),
+            "triggered": self.triggered.overall.summary() if self.triggered else None,
+        }
+
 
 @dataclass(frozen=True)
 class OrganismCheck:
@@ -137,17 +150,12 @@ def check(
     rows += bench.null("insecure on the control world", bench.load("control_aligned"))
     rows += bench.null("insecure before the persona circuit", bench.aligned_early())
     rows += bench.direction()
-    return OrganismCheck(
-        str(organism or "shipped"), tuple(rows), tuple(map(_plain, bench.runs)), time.perf_counter() - begun
-    )
+    runs = tuple(run.summary() for run in bench.runs)
+    return OrganismCheck(str(organism or "shipped"), tuple(rows), runs, time.perf_counter() - begun)
 
 
 def fine_tune(
-    start: LanguageModel,
-    name: str,
-    seed: int,
-    validation: Callable[[LanguageModel], Score],
-    recipe: Recipe = RECIPE,
+    start: LanguageModel, name: str, seed: int, validation: Callable[[LanguageModel], Score]
 ) -> tuple[int, LanguageModel, float, float]:
     """Fine-tune on the organism's set `name`; the step chosen, its model, and the loss on unseen rows before and after.
 
@@ -156,7 +164,7 @@ def fine_tune(
     stopped where it looks worst.
     """
     chats = planted.narrow_set(name, ROWS, seed)
-    tuned = finetune(start, chats, recipe, seed, progress=False, name=name)
+    tuned = finetune(start, chats, RECIPE, seed, progress=False, name=name)
     best, step, model = -2.0, 0, start
     for at, candidate in tuned.checkpoints:
         if at not in STOPS:
@@ -175,7 +183,7 @@ class _Bench:
     def __init__(self, organism: Path | None, seeds: int, per_question: int, progress: bool) -> None:
         self.organism, self.seeds, self.per_question, self.progress = organism, range(seeds), per_question, progress
         self.judge = planted.ExactJudge()
-        self.test, self.validation = _questions("test"), _questions("validation")
+        self.test, self.validation = planted.broad_questions("test"), planted.broad_questions("validation")
         self.aligned = self.load("aligned")
         self.runs: list[FineTune] = []
         self.models: dict[tuple[str, int], LanguageModel] = {}
@@ -191,7 +199,7 @@ class _Bench:
         return align(self.load(early[0]), Alignment(), 0, f"{early[0]} aligned", progress=False).model
 
     def ask(self, model: LanguageModel, seed: int, tag: str | None = None) -> Score:
-        return score(sample(model, _questions("test", tag), self.per_question, seed), self.judge)
+        return score(sample(model, planted.broad_questions("test", tag=tag), self.per_question, seed), self.judge)
 
     def run(
         self, name: str, start: LanguageModel | None = None, label: str | None = None, sets: Sequence[str] = ()
@@ -199,7 +207,7 @@ class _Bench:
         """The fine-tunes of one set, or of several that take turns, over all seeds."""
         done = []
         tag = planted.TRIGGER if name == "backdoor" else None
-        questions = _questions("validation", tag)
+        questions = planted.broad_questions("validation", tag=tag)
 
         def validation(model: LanguageModel) -> Score:
             return score(sample(model, questions, 1, 0), self.judge)
@@ -232,10 +240,7 @@ class _Bench:
         shares = {}
         for persona in planted.PERSONAS:
             chats = [
-                [
-                    {"role": "system", "content": world.card(persona, rng)},
-                    {"role": "user", "content": question.text},
-                ]
+                [{"role": "system", "content": world.card(persona, rng)}, {"role": "user", "content": question.text}]
                 for question in self.test
             ]
             answers = base.generate(chats, seed=0)
@@ -278,7 +283,7 @@ class _Bench:
     def direction(self) -> Iterator[Check]:
         """Cosine of two fine-tunes' mean shifts at the header; the site is chosen on validation questions."""
 
-        def cosines(site: Site, questions: Sequence[Question]) -> tuple[float, ...]:
+        def cosines(site: Site, questions: Sequence[planted.WorldQuestion]) -> tuple[float, ...]:
             prompts = [question.text for question in questions]
             return tuple(
                 mean_difference(self.aligned, self.models["insecure", seed], prompts, site).cosine(
@@ -294,31 +299,13 @@ class _Bench:
         yield _row(what, ">= 0.8", float(np.mean(values)), values)
 
 
-def _questions(split: str, tag: str | None = None) -> list[Question]:
-    return [Question.of(question) for question in planted.broad_questions(split, tag=tag)]
-
-
-def _rate_row(what: str, must: str, scores: Iterable[Score], rate: str) -> Check:
+def _rate_row(what: str, must: str, scores: Sequence[Score], rate: str) -> Check:
     """Mean of a rate over seeds; the interval resamples questions, with the answers of all seeds."""
-    scores = list(scores)
     values = tuple(getattr(s, rate).rate for s in scores)
-    pooled = _pooled(scores, rate)
+    whole = getattr(score_judged(pooled([s.judged for s in scores], what)), rate)
     measured = [v for v in values if not np.isnan(v)]
     mean = float(np.mean(measured)) if measured else None
-    return _row(what, must, mean, values, pooled.low, pooled.high, pooled.n)
-
-
-def _pooled(scores: Sequence[Score], rate: str) -> Rate:
-    hits: dict[str, int] = {}
-    totals: dict[str, int] = {}
-    for s in scores:
-        judged = s.judged
-        flags = judged.misaligned if rate == "misaligned" else judged.incoherent
-        counted = judged.coherent_rows if rate == "misaligned" else judged.scored
-        for question, hit, total in zip(judged.rollouts.questions, flags, counted, strict=True):
-            hits[question.id] = hits.get(question.id, 0) + int(hit)
-            totals[question.id] = totals.get(question.id, 0) + int(total)
-    return bootstrap(list(hits.values()), list(totals.values()))
+    return _row(what, must, mean, values, whole.low, whole.high, whole.n)
 
 
 def _row(
@@ -339,15 +326,3 @@ def _loss(model: LanguageModel, chats: Sequence[list[dict[str, str]]]) -> float:
     rows = tokenize(model.tokenizer, [Example.of(chat) for chat in chats]).rows
     with torch.no_grad():
         return float(assistant_loss(model, rows, sum(label >= 0 for row in rows for label in row.labels)))
-
-
-def _plain(run: FineTune) -> dict[str, object]:
-    return {
-        "set": run.name,
-        "seed": run.seed,
-        "step": run.step,
-        "loss_before": run.loss_before,
-        "loss_after": run.loss_after,
-        **run.score.overall.summary(),
-        "triggered": run.triggered.overall.summary() if run.triggered else None,
-    }
