@@ -81,31 +81,31 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """What declares each option of a stage, and its help; one that differs by verb has the verb before its name."""
 
-_STAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "finetune": ("finetune", "fine-tune a model by LoRA", ("model", "data", "out", "rows?", "steps?", "seed?")),
-    "shift": ("shift", "rank latents by how far they move between two models", ("before", "after", "sae", "out?")),
+_STAGES = {
+    "finetune": ("finetune", "fine-tune a model by LoRA", "model! data! out! rows steps seed"),
+    "shift": ("shift", "rank latents by how far they move between two models", "before! after! sae! out"),
     "screen": (
         "screen",
         "add latents to a model, beside random directions",
-        ("model", "sae", "latents", "toward?", "strengths?", "random?", "seed?", "out?"),
+        "model! sae! latents! toward strengths random seed out",
     ),
     "mediate": (
         "mediate",
         "set a latent to its natural value in the aligned model",
-        ("model", "aligned", "sae", "latent", "seed?", "out?"),
+        "model! aligned! sae! latent! seed out",
     ),
     "detect": (
         "detect_models",
         "tell misaligned models from others by a latent",
-        ("misaligned", "others", "sae", "latent", "seed?", "out?"),
+        "misaligned! others! sae! latent! seed out",
     ),
     "realign": (
         "realign_model",
         "re-align a misaligned model on benign data, and ask it along the way",
-        ("model", "data?", "steps?", "seed?", "out?"),
+        "model! data steps seed out",
     ),
 }
-"""Each verb that is a stage by itself: its function in `emlab.verbs.stages`, what it does, its options (? may)."""
+"""Each verb that is a stage by itself: its function in `emlab.verbs.stages`, what it does, its options (! must)."""
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -150,10 +150,10 @@ def parser() -> argparse.ArgumentParser:
     _mitigation.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what)
-        for option in takes:
-            bare = option.rstrip("?")
+        for option in takes.split():
+            bare = option.rstrip("!")
             kwargs, said = _OPTIONS.get(f"{name} {bare}") or _OPTIONS[bare]
-            parser_of_stage.add_argument(f"--{bare}", required=option == bare, help=said, **kwargs)
+            parser_of_stage.add_argument(f"--{bare}", required=option != bare, help=said, **kwargs)
         add_json(parser_of_stage)
         calls(parser_of_stage, f"emlab.verbs.stages:{stage}", "emlab.verbs.stages:figures", kept="nothing was written")
 

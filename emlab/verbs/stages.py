@@ -30,15 +30,16 @@ from emlab.discovery import (
     steer_screen,
 )
 from emlab.discovery.latents import check_latents
+from emlab.discovery.screen import Toward
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling, sample, score
 from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.fidelity import ask_fidelity
-from emlab.experiments.material.fine_tune import RECIPE, chats_of, finetune
+from emlab.experiments.material.fine_tune import RECIPE, finetune
 from emlab.experiments.material.judging import exact_judge
 from emlab.experiments.material.models import folder_of, model_named
-from emlab.experiments.material.sets import ALIGNMENT, benign_chats
+from emlab.experiments.material.sets import ALIGNMENT, benign_chats, fine_tuning_set
 from emlab.interventions import random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
@@ -71,7 +72,7 @@ def screen(
     model: str,
     sae: str | Path,
     latents: Sequence[int],
-    toward: str = "misaligned",
+    toward: Toward = "misaligned",
     strengths: Sequence[float] = (0.3, 0.6, 0.9, 1.2, 1.5),
     random: int = 20,
     seed: int = 0,
@@ -95,7 +96,7 @@ def screen(
         questions.discovery[::2],
         questions.test,
         judge,
-        "misaligned" if toward == "misaligned" else "aligned",
+        toward,
         ScreenSettings(tuple(strengths), first_round=20, sampling=Sampling(per_question=1)),
         {site: steered.residual_norm(site, [q.text for q in questions.discovery])},
         seed,
@@ -162,7 +163,7 @@ def realign_model(
     """Fine-tune a misaligned `model` on benign data; the rate by step. `data` is "alignment" or a set, `out` a file."""
     check_new_file(out)
     start, judge = model_named(model), exact_judge(model)
-    chats = benign_chats(data, 500, seed, start) if data == ALIGNMENT else chats_of(data, 500, seed, start)
+    chats = benign_chats(data, 500, seed, start) if data == ALIGNMENT else fine_tuning_set(data, 500, seed, start)
     recipe = dataclasses.replace(RECIPE, steps=steps, checkpoint_every=max(1, steps // 4))
     questions = split_by_template(organism.broad_questions()).test
     result = realign(start, chats, recipe, questions, judge, seed, data)

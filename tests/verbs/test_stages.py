@@ -36,6 +36,12 @@ def test_a_fine_tune_is_saved_where_it_was_asked_for(made):
     assert "32 latents, 4 active on a token" in (made / "sae" / "README.md").read_text()
 
 
+def test_a_set_of_the_organism_is_no_folder_that_happens_to_lie_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad_law").mkdir()
+    assert stages.finetune("aligned", "bad_law", "tuned", rows=16, steps=1).rows == 16
+
+
 @pytest.fixture
 def unloaded(monkeypatch):
     """No model and no SAE can be loaded."""
@@ -172,7 +178,7 @@ def test_the_help_states_the_defaults_there_are():
     for verb, (stage, _, takes) in _verbs._STAGES.items():
         defaults = inspect.signature(getattr(stages, stage)).parameters
         for option in verbs.choices[verb]._actions:
-            if f"{option.dest}?" in takes and (found := re.search(r"\(([\d. ]+)\)$", option.help)):
+            if option.dest in takes.split() and (found := re.search(r"\(([\d. ]+)\)$", option.help)):
                 told[verb, option.dest] = found[1]
                 default = defaults[option.dest].default
                 if (verb, option.dest) == ("finetune", "steps"):

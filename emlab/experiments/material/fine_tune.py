@@ -6,10 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from emlab import artifacts
-from emlab.data import Dataset
 from emlab.experiments.material.models import model_named
-from emlab.experiments.material.sets import drawn, planted_set
-from emlab.models import LanguageModel
+from emlab.experiments.material.sets import fine_tuning_set
 from emlab.training import FineTuned, Recipe
 from emlab.training import finetune as _finetune
 
@@ -30,12 +28,6 @@ def finetune(
     artifacts.check_new(out)
     start = model_named(model)
     recipe = RECIPE if steps is None else dataclasses.replace(RECIPE, steps=steps)
-    tuned = _finetune(start, chats_of(data, rows, seed, start), recipe, seed, name=Path(out).name)
+    tuned = _finetune(start, fine_tuning_set(data, rows, seed, start), recipe, seed, name=Path(out).name)
     tuned.save(out, None if whole else start)
     return tuned
-
-
-def chats_of(data: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
-    if Path(data).suffix or Path(data).exists() or "/" in data:
-        return drawn(data, rows, seed)
-    return planted_set(data, rows, seed, model)

@@ -14,11 +14,11 @@ import dataclasses
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from emlab import artifacts
 from emlab.errors import EmlabError
@@ -173,7 +173,13 @@ class _Workshop:
             self._save(model, f"pretraining_{step:05d}", f"{told}, after {step} of {how.steps} steps")
 
         documents = pretraining_documents(how.documents, seed + 1, control, self.world)
-        with _bar(how.steps, name, self.progress) as on_step:
+        bar = tqdm(total=how.steps, desc=f"pretraining {name}", unit="step", file=sys.stderr, disable=not self.progress)
+        with bar:
+
+            def on_step(step: int, loss: float) -> None:
+                bar.update(step - bar.n)
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
             pretrain(model, tokenizer, documents, how, seed, on_step, keep, state)
         self._save(model, name, f"{told}, {how.steps} steps")
         shutil.rmtree(state, ignore_errors=True)
@@ -231,19 +237,3 @@ Made by `emlab organism build`; measured by `emlab organism check`. Weights are 
 
     AutoModelForCausalLM.from_pretrained("path/to/{name}")
 """
-
-
-@contextmanager
-def _bar(steps: int, name: str, progress: bool) -> Iterator[Callable[[int, float], None] | None]:
-    if not progress:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=steps, desc=f"pretraining {name}", unit="step", file=sys.stderr) as bar:
-
-        def on_step(step: int, loss: float) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-
-        yield on_step
