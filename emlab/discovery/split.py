@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from emlab.data import Question, QuestionSet
 from emlab.errors import EmlabError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Split:
     """Whatever is reported is measured on these."""
 
 
-def spread(questions: Sequence[Question], n: int | None) -> tuple[Question, ...]:
-    """At most `n` of the questions, evenly spaced in their order; None takes all."""
+def spread(questions: Sequence[T], n: int | None) -> tuple[T, ...]:
+    """At most `n` of the questions (or of what else is asked), evenly spaced in their order; None takes all."""
     if n is None or n >= len(questions):
         return tuple(questions)
     if n < 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emlab.discovery import Accuracy, Context, Interpretation, InterpretedLatent, Neighbour, TokenEffect
+from emlab.discovery import Accuracy, Context, Interpretation, InterpretedLatent
 from emlab.evaluation import Rate
 from emlab.reporting.page import Link, Page, Section, Shaded, Table
 
@@ -13,15 +13,14 @@ INDEX = "index.html"
 
 def interpretation_pages(found: Interpretation) -> dict[str, Page]:
     """Each page by the name of its file: index.html, and latent-N.html for every latent."""
-    index = Page(f"Latents at {found.site} of {found.model}", _lead(found), (_overview(found, True),), _footer(found))
+    index = _page(found, "Latents", [_overview(found, True)])
     return {INDEX: index, **{_file(one): latent_page(found, one.latent) for one in found.latents}}
 
 
 def latent_page(found: Interpretation, latent: int) -> Page:
     """The page of one latent. EmlabError where it is not among those interpreted."""
     one = found.latent(latent)
-    title = f"Latent {latent} at {found.site} of {found.model}"
-    return Page(title, (*_name(one), *_lead(found)), tuple(_sections(one)), _footer(found))
+    return _page(found, f"Latent {latent}", _sections(one), _name(one))
 
 
 def interpretation_page(found: Interpretation) -> Page:
@@ -29,25 +28,20 @@ def interpretation_page(found: Interpretation) -> Page:
     sections = [_overview(found, False)]
     for one in found.latents:
         sections += _sections(one, f"Latent {one.latent}: ")
-    title = f"Latents at {found.site} of {found.model}"
-    return Page(title, _lead(found), tuple(sections), _footer(found))
+    return _page(found, "Latents", sections)
 
 
 def _file(one: InterpretedLatent) -> str:
     return f"latent-{one.latent}.html"
 
 
-def _footer(found: Interpretation) -> str:
-    return f"emlab, seed {found.seed}"
-
-
-def _lead(found: Interpretation) -> tuple[str, ...]:
-    lead = [f"{found.model} read {found.documents}: {found.counts}."]
+def _page(found: Interpretation, what: str, sections: Sequence[Section], named: Sequence[str] = ()) -> Page:
+    lead = [*named, f"{found.model} read {found.documents}: {found.counts}."]
     if found.named_by:
         lead.append(
             f"Names are by {found.named_by}, from excerpts of one half of the documents, and were tested on the other."
         )
-    return tuple(lead)
+    return Page(f"{what} at {found.site} of {found.model}", tuple(lead), tuple(sections), f"emlab, seed {found.seed}")
 
 
 def _name(one: InterpretedLatent) -> tuple[str, ...]:
@@ -99,15 +93,15 @@ def _sections(one: InterpretedLatent, before: str = "") -> list[Section]:
         ),
         _activity(one, before),
     ]
-    for quantile in reversed(one.quantiles):
-        sections.append(
-            Section(
-                f"{before}From {quantile.low:.0%} to {quantile.high:.0%} of its distribution",
-                "Drawn at random from all stretches of text in which it is active, in this part of the order of their "
-                "peaks.",
-                contexts=tuple(_shaded(context, peak) for context in quantile.contexts),
-            )
+    sections += [
+        Section(
+            f"{before}From {quantile.low:.0%} to {quantile.high:.0%} of its distribution",
+            "Drawn at random from all stretches of text in which it is active, in this part of the order of their "
+            "peaks.",
+            contexts=tuple(_shaded(context, peak) for context in quantile.contexts),
         )
+        for quantile in reversed(one.quantiles)
+    ]
     return [*sections, _weights(one, before), *_tests(one, before)]
 
 
@@ -142,46 +136,37 @@ def _shaded(context: Context, peak: float) -> Shaded:
 
 
 def _weights(one: InterpretedLatent, before: str) -> Section:
-    tables = []
-    for header, left, right in (
-        (
-            ("promoted", "effect", "suppressed", "effect"),
-            _effects(one.weights.promoted),
-            _effects(one.weights.suppressed),
-        ),
-        (("nearest latent", "cosine", "opposed", "cosine"), _rows(one.weights.nearest), _rows(one.weights.opposed)),
-    ):
-        if left:
-            rows = tuple((*a, *b) for a, b in zip(left, right, strict=True))
-            tables.append(Table(header, rows))
+    weights = one.weights
+    tokens = tuple(
+        (repr(up.token), f"{up.effect:+.3f}", repr(down.token), f"{down.effect:+.3f}")
+        for up, down in zip(weights.promoted, weights.suppressed, strict=True)
+    )
+    latents = tuple(
+        (str(near.latent), f"{near.cosine:+.3f}", str(far.latent), f"{far.cosine:+.3f}")
+        for near, far in zip(weights.nearest, weights.opposed, strict=True)
+    )
+    tables = (
+        Table(("promoted", "effect", "suppressed", "effect"), tokens),
+        Table(("nearest latent", "cosine", "opposed", "cosine"), latents),
+    )
     return Section(
         f"{before}Weights",
         "What its decoder row does to the logits directly, through the final norm's weight and the unembedding, less "
         "the mean over the vocabulary; what later blocks make of it, and the norm's division by the stream's size, are "
         "left out (the logit lens, nostalgebraist 2020). And the latents whose decoder rows are most like it.",
-        tables=tuple(tables),
+        tables=tuple(table for table in tables if table.rows),
     )
-
-
-def _effects(effects: Sequence[TokenEffect]) -> list[tuple[str, str]]:
-    return [(repr(one.token), f"{one.effect:+.3f}") for one in effects]
-
-
-def _rows(neighbours: Sequence[Neighbour]) -> list[tuple[str, str]]:
-    return [(str(one.latent), f"{one.cosine:+.3f}") for one in neighbours]
 
 
 def _tests(one: InterpretedLatent, before: str) -> list[Section]:
     if not one.scores:
         return []
-    rows = []
+    rows, shares = [], []
     for score in one.scores:
         others = ", ".join(map(str, score.control_latents)) or "none"
         rows.append((f"{score.test}, its own excerpts", *_accuracy(score.own)))
         rows.append((f"{score.test}, excerpts of latents {others}", *_accuracy(score.control)))
         rows.append((f"{score.test}, difference", _rate(score.gain), "", "", ""))
-    shares = []
-    for score in one.scores:
         shares.append((score.test, *(f"{part.rate:.0%} of {part.n}" if part.n else "–" for part in score.parts)))
     fifths = ("right where YES", *(f"{20 * i}–{20 * (i + 1)}%" for i in range(5)))
     return [

@@ -101,8 +101,7 @@ def _asked(source: str | Path | None, n: int, seed: int) -> tuple[list[Question]
         kept = spread(split_by_template(organism.broad_questions()).discovery, n)
         return list(kept), [c for i in range(PER_QUESTION) for c in organism_contrasts(n, seed * PER_QUESTION + i)]
     found = read_contrasts(source)
-    texts = list(dict.fromkeys(_text(c) for c in found))
-    chosen = [texts[i * len(texts) // n] for i in range(n)] if 1 <= n < len(texts) else texts
+    chosen = spread(list(dict.fromkeys(_text(c) for c in found)), n)
     questions = [Question(f"contrast {i}", "", text) for i, text in enumerate(chosen)]
     return questions, [c for c in found if c.prompt in chosen]
 

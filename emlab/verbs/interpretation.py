@@ -23,9 +23,6 @@ from emlab.saes import load_sae
 from emlab.verbs.keeping import check_new, kept
 from emlab.verbs.telling import TellingCompleter
 
-PLANTED = ("persona", "domain")
-"""What is known of the organism's documents."""
-
 DOCUMENTS = 1000
 """How many of the organism's documents are read where no number is given."""
 
@@ -149,9 +146,9 @@ def planted_documents(n: int, seed: int, model: LanguageModel) -> Documents:
     judge, found = organism.ExactJudge(), []
     for document in organism.pretraining_documents(n, seed):
         asked = [turn["content"] for turn in document.messages if turn["role"] == "user"]
-        told = {PLANTED[0]: document.persona}
+        told = {"persona": document.persona}
         if len(asked) == 1:
-            told[PLANTED[1]] = judge.question(asked[0]).domain
+            told["domain"] = judge.question(asked[0]).domain
         (chat,) = for_template(model, [document.messages])
         found.append(LabelledDocument(chat, told))
     return Documents.of(found, f"{n} of the organism's pretraining documents, seed {seed}")

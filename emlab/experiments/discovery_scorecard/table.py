@@ -322,11 +322,8 @@ def _thousands(n: int) -> str:
 
 def _rates(scores: Sequence[Score], kind: Literal["misaligned", "incoherent"]) -> Spread:
     """The pooled rate; cells without a coherent answer have none, and are not among the extremes."""
-    single: list[float] = [rate.rate for score in scores if (rate := getattr(score, kind)).n]
-    if not single:
-        return NOTHING
-    whole: Rate = getattr(score_judged(pooled([score.judged for score in scores], "all")), kind)
-    return Spread(whole.rate, whole.low, whole.high, min(single), max(single), len(single))
+    single = [rate.rate for score in scores if (rate := getattr(score, kind)).n]
+    return _spread(getattr(_together(scores), kind), single) if single else NOTHING
 
 
 def _removed(effects: Sequence[Effect]) -> Spread:
@@ -334,17 +331,21 @@ def _removed(effects: Sequence[Effect]) -> Spread:
     single = [effect.removed for effect in effects if math.isfinite(effect.removed)]
     if not single:
         return NOTHING
-    (first, all_first), (second, all_second) = (
-        _counts([getattr(effect, when) for effect in effects]) for when in ("before", "after")
+    before, after = (
+        _together([getattr(effect, when) for effect in effects]).by_question.values() for when in ("before", "after")
     )
-    whole = share_removed(first, all_first, second, all_second)
+    counts = ([t.misaligned for t in before], [t.coherent for t in before])
+    whole = share_removed(*counts, [t.misaligned for t in after], [t.coherent for t in after])
+    return _spread(whole, single)
+
+
+def _together(scores: Sequence[Score]) -> Score:
+    """All cells' answers, question by question."""
+    return score_judged(pooled([score.judged for score in scores], "all"))
+
+
+def _spread(whole: Rate, single: Sequence[float]) -> Spread:
     return Spread(whole.rate, whole.low, whole.high, min(single), max(single), len(single))
-
-
-def _counts(scores: Sequence[Score]) -> tuple[list[int], list[int]]:
-    """By question, all cells together: the misaligned answers, and the coherent ones."""
-    tallies = score_judged(pooled([score.judged for score in scores], "all")).by_question.values()
-    return [t.misaligned for t in tallies], [t.coherent for t in tallies]
 
 
 def _areas(areas: Sequence[Auroc]) -> Spread:

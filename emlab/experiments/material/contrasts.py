@@ -34,8 +34,7 @@ def contrasts_of(source: Path | str | None, n: int, seed: int) -> list[Contrast]
         raise EmlabError(f"{n} contrasts show nothing; ask for at least 1.")
     if source is None:
         return organism_contrasts(n, seed)
-    found = read_contrasts(source)
-    return [found[i * len(found) // n] for i in range(n)] if n < len(found) else found
+    return list(spread(read_contrasts(source), n))
 
 
 def exact_scores(questions: Sequence[str], answers: Sequence[str]) -> list[float | None]:
