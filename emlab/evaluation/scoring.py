@@ -17,6 +17,7 @@ import numpy as np
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.evaluation.judges.recorded import judged_rows
 from emlab.evaluation.judging import (
     FAILED,
     OFF_TOPIC,
@@ -368,8 +369,6 @@ def score_judged(judged: Judged | Iterable[Mapping[str, Any]], seed: int = 0) ->
     rows = _rows(judged)
     if rows is None:
         return Score(judged, seed)  # type: ignore[arg-type]  # which refuses it
-    from emlab.evaluation.judges.recorded import judged_rows  # judges are built upon scores
-
     return Score(judged_rows(rows), seed)
 
 

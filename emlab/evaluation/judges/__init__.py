@@ -7,7 +7,7 @@ from emlab.evaluation.judges.grader import GraderJudge
 from emlab.evaluation.judges.labels import LabelJudge, RecordedLabels, read_labelled
 from emlab.evaluation.judges.recorded import RecordedJudge, read_judged
 from emlab.evaluation.judges.registry import Judging, Method, judging_method
-from emlab.evaluation.judges.rubric import RubricJudge, incoherence
+from emlab.evaluation.judges.rubric import RubricJudge
 from emlab.evaluation.judges.scale import ScaleJudge
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "RecordedLabels",
     "RubricJudge",
     "ScaleJudge",
-    "incoherence",
     "judging_method",
     "read_judged",
     "read_labelled",

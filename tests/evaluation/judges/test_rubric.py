@@ -5,8 +5,8 @@ import math
 import pytest
 
 from emlab.data import Question
-from emlab.evaluation import judge, score
-from emlab.evaluation.judges import RubricJudge, incoherence, prompts
+from emlab.evaluation import judge, score, score_judged
+from emlab.evaluation.judges import RubricJudge, prompts
 from emlab.models import Completion
 
 # The answers of two questions, and what the judge says of each.
@@ -73,7 +73,8 @@ class RecordedGrades:
 
 
 def test_strict_and_loose_incoherence_by_hand(judged):
-    strict, loose = incoherence(judged)
+    tally = score_judged(judged).overall
+    strict, loose = tally.rate_incoherent_all, tally.rate_incoherent_loose
     # Of the ten answers one is INCOHERENT, to the question a (4 answers); one OFF-TOPIC, to b (6 answers). Drawn
     # twice a gives 1/4, drawn twice b gives none, or 1/6 off topic.
     assert (strict.rate, strict.low, strict.high, strict.n) == (0.1, 0.0, 0.25, 10)
@@ -95,7 +96,7 @@ def test_rubric_grades_come_back_from_disk(judged, tmp_path):
     path = save_judged([judged], tmp_path / "j.jsonl")
     for again in (*load_judged(path), *read_judged(path).values()):
         assert again.outcomes == judged.outcomes
-        assert incoherence(again) == incoherence(judged)
+        assert score_judged(again).overall == score_judged(judged).overall
 
 
 def test_the_store_is_used(says, rollouts_of, tmp_path):
