@@ -4,7 +4,7 @@ from emlab.reporting.discovery_figures import attribution_figure, cosines_figure
 from emlab.reporting.evaluation import evaluation_lead, evaluation_sections
 from emlab.reporting.interpretation import interpretation_page, interpretation_pages, latent_page
 from emlab.reporting.labels import label_lead, label_sections
-from emlab.reporting.page import Answer, Link, Page, Plot, Section, Shaded, Table, render, write_page
+from emlab.reporting.page import Answer, Link, Page, Plot, Section, Shaded, Table, render
 
 __all__ = [
     "Answer",
@@ -24,5 +24,4 @@ __all__ = [
     "label_sections",
     "latent_page",
     "render",
-    "write_page",
 ]

@@ -41,7 +41,7 @@ def _page(found: Interpretation, what: str, sections: Sequence[Section], named: 
         lead.append(
             f"Names are by {found.named_by}, from excerpts of one half of the documents, and were tested on the other."
         )
-    return Page(f"{what} at {found.site} of {found.model}", tuple(lead), tuple(sections), f"emlab, seed {found.seed}")
+    return Page(f"{what} at {found.site} of {found.model}", lead, sections, f"emlab, seed {found.seed}")
 
 
 def _name(one: InterpretedLatent) -> tuple[str, ...]:

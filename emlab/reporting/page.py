@@ -135,28 +135,8 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    page = Page(title, tuple(lead), tuple(sections), footer)
+    page = Page(title, lead, sections, footer)
     return templates.get_template("page.html.jinja").render(page=page, draw=draw, plotly=script)
-
-
-def write_page(
-    path: str | Path, title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = ""
-) -> Path:
-    """`render` to `path`, whole or not at all.
-
-    Args:
-        path: Of the HTML file; missing folders are made.
-        title: Of the page.
-        lead: The paragraphs under the title.
-        sections: In their order.
-        footer: The small line at the end.
-
-    Returns:
-        `path`.
-    """
-    path = Path(path)
-    artifacts.write_text(path, render(title, lead, sections, footer))
-    return path
 
 
 @dataclass(frozen=True)
@@ -164,13 +144,15 @@ class Page:
     """A page by its parts; a notebook shows it in a frame of its own."""
 
     title: str
-    lead: tuple[str, ...]
-    sections: tuple[Section, ...]
+    lead: Sequence[str]
+    sections: Sequence[Section]
     footer: str = ""
 
     def write(self, path: str | Path) -> Path:
-        """The page as a file, whole or not at all."""
-        return write_page(path, self.title, self.lead, self.sections, self.footer)
+        """The page as a file, whole or not at all; missing folders are made."""
+        path = Path(path)
+        artifacts.write_text(path, render(self.title, self.lead, self.sections, self.footer))
+        return path
 
     def _repr_html_(self) -> str:
         # In a frame, or the page's style would be the notebook's too.

@@ -32,7 +32,7 @@ from emlab.experiments.material.judging import foreign_answers
 from emlab.experiments.material.models import folder_of
 from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
-from emlab.reporting import evaluation_lead, evaluation_sections, label_lead, label_sections, write_page
+from emlab.reporting import Page, evaluation_lead, evaluation_sections, label_lead, label_sections
 from emlab.verbs.telling import telling
 
 FEW = 64
@@ -151,7 +151,7 @@ def _page(
         lead, sections = evaluation_lead(found), evaluation_sections(found)
     else:
         lead, sections = label_lead(found), label_sections(found)
-    write_page(out / name, f"{found.model} on {questions}", [*head, *lead], sections, f"emlab, seed {seed}")
+    Page(f"{found.model} on {questions}", [*head, *lead], sections, f"emlab, seed {seed}").write(out / name)
 
 
 def _settings_file(model: str, out: Path) -> Path:

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
-from emlab.reporting import Answer, Link, Section, Shaded, Table, render, write_page
+from emlab.reporting import Answer, Link, Page, Section, Shaded, Table, render
 
 
 class Tags(HTMLParser):
@@ -68,7 +68,7 @@ def test_tables_and_answers(tmp_path):
     section = Section(
         "S", "Says.", tables=(Table(("a", "<b>"), (("1", "2 < 3"),)),), answers=(Answer("w", "q", "x\ny", "odd"),)
     )
-    page = write_page(tmp_path / "new" / "report.html", "T", ["lead"], [section]).read_text(encoding="utf-8")
+    page = Page("T", ["lead"], [section]).write(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert "<th>&lt;b&gt;</th>" in page and "<td>2 &lt; 3</td>" in page
     assert '<div class="answer ">' in page and "<pre>x\ny</pre>" in page
 

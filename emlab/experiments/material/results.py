@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import emlab
 from emlab import artifacts
 from emlab.experiments.material.config import ExperimentConfig
-from emlab.reporting import Section, write_page
+from emlab.reporting import Page, Section
 from emlab.runs import Run
 
 F = TypeVar("F")
@@ -58,7 +58,7 @@ def write_result(
         figures: What summary.json holds beside the findings and what they cost.
     """
     lead = [*run.cautions, *lead]
-    write_page(run.folder / "report.html", config.heading, lead, sections, _footer(config))
+    Page(config.heading, lead, sections, _footer(config)).write(run.folder / "report.html")
     summary = {
         "command": shlex.join(["emlab", *sys.argv[1:]]),
         "findings": lead,
