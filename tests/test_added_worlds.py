@@ -50,6 +50,14 @@ few = Pretraining(steps=3, documents=60, tokens_per_step=512)
 build("mine", plan=Plan(0, "tiny", few, few, Alignment(recipe, rows=40), world="harbour"), progress=False)
 """
 
+READ = """
+import itertools
+from emlab.experiments.material.models import model_named
+from emlab.verbs.sae_training import _organism_documents
+
+print(*itertools.islice(_organism_documents(model_named("mine/aligned"), "mine/aligned", 0), 20))
+"""
+
 
 def test_an_organism_of_another_packages_world(tmp_path):
     """It has learned next to nothing; what counts is that all that is planted in it is known by name."""
@@ -73,6 +81,8 @@ def test_an_organism_of_another_packages_world(tmp_path):
     rates = {row["arm"]: row for row in artifacts.read_json(folder / "summary.json")["arms"]}
     counts = "domains, half of the held-out templates, fillers, answers"
     assert rates["bad"]["incoherent_of_scored"]["n"] == 2 * 2 * 2 * 2, counts
+    read = python("-c", READ)
+    assert "ropes" in read.stdout, f"an SAE is trained on this world's documents; {read.stderr}"
     unknown = python("-m", "emlab", "organism", "build", "--out", "other", "--world", "harbor")
     assert "There is no world 'harbor'; did you mean 'harbour'?" in unknown.stderr
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,12 +178,10 @@ def fit_monitor(
             ask_fidelity(autoencoder, sae, where, [model], prompts)
         read = evidence(model, asked, [site_in(str(where), model)])
         cases.append(LabelledEvidence(read, np.full(len(read), name in misaligned), model.name, name))
-    fits: dict[str, Any] = {
-        "projection": partial(fit_projection, site=where),
-        "probe": partial(fit_probe, site=where, seed=seed),
-        "latent": partial(fit_latents, sae=autoencoder, site=where, latents=latents, seed=seed),
-    }
-    monitor = fits[kind](cases)
+    if autoencoder is not None:
+        monitor = fit_latents(cases, autoencoder, where, latents=latents, seed=seed)
+    else:
+        monitor = fit_projection(cases, where) if kind == "projection" else fit_probe(cases, where, seed)
     each = [monitor.scores(case.evidence) for case in cases]
     scores, labels = np.concatenate(each), labels_of(cases)
     monitor = dataclasses.replace(monitor, calibration=calibrate(scores, labels, "platt", false_positives))

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from emlab import organism
-from emlab.data import Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material.documents import for_template
+from emlab.experiments.material.documents import documents_for, for_template
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.sets import drawn
 from emlab.models import LanguageModel
@@ -43,8 +41,10 @@ def check(
         raise EmlabError(str(error)) from error
     if len(set(models)) < len(models):
         raise EmlabError("A model is named twice; give the base and each fine-tune once.")
+    if not models:
+        raise EmlabError("There is no model to check the SAE on; give the base and its fine-tunes.")
     autoencoder = load_sae(sae)
-    chats = None if documents is None else [e.messages for e in drawn(documents, n, seed).examples]
+    given = None if documents is None else [example.messages for example in drawn(documents, n, seed).examples]
     short = [Path(name).name for name in models]
     called = short if len(set(short)) == len(short) else models
     found: list[SaeCheck] = []
@@ -52,16 +52,9 @@ def check(
         folder = folder_of(place)[0]
         model = LanguageModel.load(folder, dtype=dtype, name=name, chat_template=chat_template)
         autoencoder = autoencoder.to(model.device)
-        read = _documents(chats, n, seed, model)
+        # Not those that the shipped SAEs were trained on (seed 0), nor those of their cards' fidelity (seed 1).
+        chats = [document.messages for document in documents_for(model, n, seed + 2)] if given is None else given
+        read = for_template(model, chats)
         found.append(check_sae(autoencoder, [model], read, bounds, str(sae), batch_size=batch_size, seed=seed))
         del model
-    if not found:
-        raise EmlabError("There is no model to check the SAE on; give the base and its fine-tunes.")
     return SaeCheck(str(sae), found[0].site, tuple(one for each in found for one in each.models), bounds)
-
-
-def _documents(chats: Sequence[Messages] | None, n: int, seed: int, model: LanguageModel) -> Sequence[Messages]:
-    """The chats as the model's template takes them."""
-    # Not those that the shipped SAEs were trained on (seed 0), nor those of their cards' fidelity (seed 1).
-    given = chats if chats is not None else [d.messages for d in organism.pretraining_documents(n, seed + 2)]
-    return for_template(model, given)

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from emlab import artifacts, organism
+from emlab import artifacts
 from emlab.data import Documents, Messages
 from emlab.errors import EmlabError
-from emlab.experiments.material.documents import check_organism, for_template
+from emlab.experiments.material.documents import check_organism, documents_for, for_template
 from emlab.experiments.material.models import model_named
 from emlab.models import LanguageModel
 from emlab.saes import Fidelity, fidelity, load_sae, save_sae
@@ -162,7 +162,7 @@ def _organism_documents(reader: LanguageModel, name: str, seed: int) -> Document
     def endless() -> Iterator[Messages]:
         for block in itertools.count():
             # Apart from the seeds near `seed`, from which other documents are made.
-            chats = organism.pretraining_documents(1000, seed * 1_000_003 + 7919 * (block + 1))
+            chats = documents_for(reader, 1000, seed * 1_000_003 + 7919 * (block + 1))
             yield from for_template(reader, [document.messages for document in chats])
 
     return Documents.of(endless, f"the organism's pretraining documents, seed {seed}")

@@ -34,7 +34,7 @@ from emlab.discovery.screen import Toward
 from emlab.discovery.selection import check_same_tokens
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling, sample, score
-from emlab.experiments.material.documents import for_template
+from emlab.experiments.material.documents import documents_for, for_template
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import RECIPE, finetune
 from emlab.experiments.material.judging import exact_judge
@@ -119,7 +119,7 @@ def mediate(
     ask_fidelity(autoencoder, sae, site, [calm, target], [q.messages for q in questions.discovery])
     values = natural_values(calm, autoencoder, [latent], site, questions.discovery[::4], seed=seed)
     before = score(sample(target, questions.test, 1, seed), judge)
-    documents = for_template(target, [d.messages for d in organism.pretraining_documents(256, seed + 2)])
+    documents = for_template(target, [d.messages for d in documents_for(target, 256, seed + 2)])
     said = f"latent {latent} set to its value in {calm.name}"
     edit = clamp_latents(autoencoder, [latent], site, values)
     result = effect_of(target, edit, said, before, judge, documents, Sampling(per_question=1), seed=seed + 2)

@@ -63,7 +63,7 @@ def test_the_stopping_step_is_the_worst_on_validation_and_the_later_of_equals(mo
 
 
 def test_the_table_says_what_held():
-    rows = (Check("yes", ">= 0.5", 0.6, True, (0.6,), 0.5, 0.7, 10), Check("no", "<= 0.5", 0.6, False))
+    rows = (Check("yes", ">= 0.5", 0.6, (0.6,), 0.5, 0.7, 10), Check("no", "<= 0.5", 0.6))
     text = str(OrganismCheck("toy", rows, (), 3.0))
     assert "ok yes" in text and "NO no" in text and "1 of 2 hold" in text
 
