@@ -1,6 +1,7 @@
 """The verbs that evaluate: evaluate, score, judge, data."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -193,12 +194,15 @@ def _kept(options: argparse.Namespace) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from emlab.verbs.evaluation import evaluate
+    from emlab.verbs.evaluated_model import EvaluatedModel
+    from emlab.verbs.evaluation import Answering, evaluate
 
-    served = ("model_url", "model_key", "model_revision")
-    asked = ("model", "adapter", *served, "chat_template", "quantize", "questions", "variants", "per_question")
-    sampled = ("system", "temperature", "top_p", "max_new_tokens", "batch_size", "resample", "seed", "out")
-    found = evaluate(**given(options, *asked, *sampled), **judging_of(options))
+    named = {"url": "model_url", "key": "model_key", "revision": "model_revision"}
+    served = {field: getattr(options, name) for field, name in named.items() if getattr(options, name) is not None}
+    model = EvaluatedModel(options.model, **given(options, "adapter", "chat_template", "quantize"), **served)
+    answering = Answering(**given(options, *(field.name for field in fields(Answering))))
+    asked = given(options, "out", "questions", "variants")
+    found = evaluate(model, **asked, answering=answering, **judging_of(options))
     show(found, found.summary(), options.json)
     return 0
 

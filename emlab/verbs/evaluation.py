@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from emlab.evaluation import Difference, Score, Thresholds, compare, judge, samp
 from emlab.evaluation.agreement import Agreement, agreement
 from emlab.evaluation.judges import read_judged, read_labelled, tables
 from emlab.evaluation.judges.recorded import judged_in
+from emlab.evaluation.judges.registry import Questions
 from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
@@ -30,9 +31,9 @@ from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
 from emlab.experiments.material.judging import foreign_answers
 from emlab.experiments.material.models import folder_of
-from emlab.models import Endpoint, LanguageModel
 from emlab.models.loading import load_tokenizer
 from emlab.reporting import Page, evaluation_lead, evaluation_sections, label_lead, label_sections
+from emlab.verbs.evaluated_model import EvaluatedModel
 from emlab.verbs.telling import telling
 
 FEW = 64
@@ -40,107 +41,115 @@ FEW = 64
 0.1 to 0.5 MB a token, so 64 answers of 600 tokens 4 to 20 GB."""
 
 
+@dataclass(frozen=True)
+class Answering:
+    """How the answers of an evaluation are sampled."""
+
+    per_question: int | None = None
+    """Answers to each question; None asks as often as the file says, and else once."""
+    seed: int = 0
+    """Everything random follows from it."""
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    max_new_tokens: int | None = None
+    """The longest answer; None: 48 tokens for the broad questions and 600 for all others."""
+    top_p: float = 1.0
+    """Sample from the likeliest tokens that together reach this share."""
+    system: str | None = None
+    """A system turn before every question that has none of its own."""
+    batch_size: int | None = None
+    """Answers that a model held here writes at a time; None: 512 to the broad questions, 64 to all others. Fewer take
+    less memory."""
+    resample: int = 0
+    """How often invalid answers are sampled again."""
+
+    def of(self, name: str, questions: Questions) -> Answering:
+        """These with what depends on the `questions` filled in, which have the name `name`."""
+        own, often = name == BROAD, isinstance(questions, QuestionSet) and questions.samples
+        return replace(
+            self,
+            per_question=1 if self.per_question is None and not often else self.per_question,
+            max_new_tokens=(48 if own else 600) if self.max_new_tokens is None else self.max_new_tokens,
+            batch_size=(512 if own else FEW) if self.batch_size is None else self.batch_size,
+        )
+
+
 def evaluate(
-    model: str,
+    model: str | EvaluatedModel,
     out: str | Path | None = None,
     questions: str = BROAD,
     variants: Sequence[str] | None = None,
-    per_question: int | None = None,
-    seed: int = 0,
-    adapter: str | None = None,
-    model_url: str | None = None,
-    chat_template: str | None = None,
-    quantize: str | None = None,
-    system: str | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int | None = None,
-    resample: int = 0,
-    batch_size: int | None = None,
+    answering: Answering = Answering(),  # frozen
     judging: Judging = Judging(),  # frozen
-    model_key: str | None = None,
-    model_revision: str = "",
 ) -> Score | LabelShares:
-    """Sample answers of `model` to `questions`, judge them and give the rates; with `out` all is saved there.
+    """Sample answers of `model` to `questions`, judge them and give the rates.
 
-    `model` is a checkpoint of the organism by name, a local folder, a model on the Hugging Face Hub, or, with
-    `model_url`, the name of one behind an OpenAI-compatible endpoint. `questions` are "broad" (the organism's),
-    "profile" (emlab's own, of which `variants` None takes the plain ones), or a file as `read_questions` takes it.
-    `per_question` None asks as often as the file says, and else once. An answer has at most `max_new_tokens` tokens:
-    48 for the broad questions and 600 for all others. A model held here writes `batch_size` answers at a time (None:
-    512 to the broad questions, 64 to all others); fewer take less memory. `resample` says how often invalid answers are
-    sampled again. `model_key` names the environment variable with the key of `model_url`, and `model_revision` is any
-    label for what that server has under the model's name: stored answers are those of one label. In the store of
-    `judging` answers are kept as they are finished, so that an interrupted run goes on where it stopped. By the method
-    "label" the shares of the labels are given, and no rates. What is saved in `out` is named after the model;
-    EmlabError where results have that name already. Where the same evaluation was stopped while its answers were
-    judged, it goes on with these answers.
+    By the method "label" the shares of the labels are given, and no rates. In the store of `judging` answers are kept
+    as they are finished, so that an interrupted run goes on where it stopped.
+
+    Args:
+        model: Who answers; a name alone is that of an `EvaluatedModel` with nothing else said.
+        out: A folder where all is saved, named after the model. EmlabError where results have that name already; where
+            the same evaluation was stopped while its answers were judged, it goes on with these answers.
+        questions: "broad" (the organism's), "profile" (emlab's own), or a file as `read_questions` takes it.
+        variants: Of the questions; None takes the plain ones of the profile, and all of a file.
+        answering: How answers are sampled.
+        judging: Who judges them, and how.
     """
+    model = EvaluatedModel(model) if isinstance(model, str) else model
     asked = questions_of(questions, variants)
-    if per_question is None and not (isinstance(asked, QuestionSet) and asked.samples):
-        per_question = 1
+    answering = answering.of(questions, asked)
     labels = method_of(judging).labels
-    if labels and resample:
+    if labels and answering.resample:
         raise EmlabError(
             "Answers are sampled again where their scores are invalid, and labels are none; drop resample."
         )
     by = None if labels else judge_of(judging, asked)
     labeller = labeller_of(judging, asked) if labels else None
-    foreign = foreign_answers(judging, model, model_url)
+    foreign = foreign_answers(judging, model.name, model.url)
     for line in foreign:
         print(line, file=sys.stderr)
     if out is not None:  # as early as that, a folder that cannot be had
         artifacts.check_writable(out)
         with artifacts.storing(out := artifacts.place(out)):
-            Path(out).mkdir(parents=True, exist_ok=True)
-    answering = _model(
-        model, adapter, model_url, chat_template, quantize, model_key, model_revision, judging.concurrency
-    )
-    own = questions == BROAD
-    settings: dict[str, Any] = {
-        "temperature": temperature,
-        "max_new_tokens": (48 if own else 600) if max_new_tokens is None else max_new_tokens,
-        "top_p": top_p,
-        "system": system,
-        "batch_size": (512 if own else FEW) if batch_size is None else batch_size,
-        "store": judging.store,
-        "progress": True,
-    }
+            out.mkdir(parents=True, exist_ok=True)
+    loaded = model.load(judging.concurrency)
     source = asked.source if isinstance(asked, QuestionSet) else None
-    how = {name: value for name, value in settings.items() if name not in ("store", "progress")}
-    named = _named(model, adapter, model_url, chat_template, quantize, model_revision)
-    sampling = {"per_question": per_question, "seed": seed, **how, "resample": resample}
     about = {
-        "model": named,
+        "model": model.identity(),
         "questions": {"name": questions, "sha256": source and source.sha256, "variants": variants},
-        "sampling": sampling,
+        "sampling": asdict(answering),
         "judging": judging,
         "emlab": __version__,
     }
-    with _place(answering.name, about, out) as sampled:
+    settings = {**asdict(answering), "store": judging.store, "progress": True}
+    resample = settings.pop("resample")
+    with contextlib.nullcontext() if out is None else artifacts.claimed(out / file_name(loaded.name)):
+        sampled = None if out is None else _sampled(loaded.name, about, out)
         probe(by or labeller)  # type: ignore[arg-type]  # one of them is there
         told: dict[str, Any] = {}
         if by is not None and resample:
-            judged, again = sample_valid(answering, asked, per_question, seed, telling(by), resample, **settings)
+            judged, again = sample_valid(loaded, asked, by=telling(by), attempts=resample, **settings)
             told = {"sampled_again": int((again > 0).sum())}
         else:
-            rollouts = sampled or sample(answering, asked, per_question, seed, **settings)
+            rollouts = sampled or sample(loaded, asked, **settings)
             if out is not None:  # before anything is paid for judging
-                rollouts.save(Path(out) / f"{file_name(rollouts.model)}.rollouts.jsonl")
-                artifacts.write_json(_settings_file(rollouts.model, Path(out)), about)
+                rollouts.save(out / f"{file_name(rollouts.model)}.rollouts.jsonl")
+                artifacts.write_json(_settings_file(rollouts.model, out), about)
             if labeller is not None:
                 shares = LabelShares(label_answers(rollouts, telling(labeller)))
                 if out is not None:
                     shares.save(out)
-                    _page(shares, f"{file_name(shares.model)}.labels.html", Path(out), questions, seed)
+                    _page(shares, f"{file_name(shares.model)}.labels.html", out, questions, answering.seed)
                 return shares
             assert by is not None
             judged = judge(rollouts, telling(by))
         found = score_judged(judged)
         if out is not None:
             found.save(out)
-            artifacts.write_json(_settings_file(found.model, Path(out)), {**about, "sampling": {**sampling, **told}})
-            _page(found, f"{file_name(found.model)}.html", Path(out), questions, seed, foreign)
+            sampling = {**asdict(answering), **told}
+            artifacts.write_json(_settings_file(found.model, out), {**about, "sampling": sampling})
+            _page(found, f"{file_name(found.model)}.html", out, questions, answering.seed, foreign)
         return found
 
 
@@ -158,40 +167,16 @@ def _settings_file(model: str, out: Path) -> Path:
     return out / f"{file_name(model)}.settings.json"
 
 
-def _named(
-    model: str, adapter: str | None, url: str | None, chat_template: str | None, quantize: str | None, revision: str
-) -> dict[str, str | None]:
-    """What was evaluated, so that two are told apart which have the same name; folders by their whole path."""
-
-    def whole(name: str | None) -> str | None:
-        return str(artifacts.place(name).resolve()) if name and url is None and artifacts.place(name).exists() else name
-
-    named = {"name": whole(model), "adapter": whole(adapter), "url": url, "chat_template": whole(chat_template)}
-    told = {"quantize": quantize, "revision": revision}
-    return {**named, **{key: value for key, value in told.items() if value}}
-
-
-@contextlib.contextmanager
-def _place(name: str, about: Mapping[str, Any], out: str | Path | None) -> Iterator[Rollouts | None]:
-    """Around what writes the results of the model `name` into `out`, so that nothing that is there is lost.
-
-    Yields the answers that are there, where the same evaluation was stopped before it had judged them. EmlabError where
-    other results have the name, or where another process is at it.
-    """
-    if out is None:
-        yield None
-        return
-    stem = Path(out) / file_name(name)
-    with artifacts.claimed(stem):
-        yield _sampled(name, about, Path(out))
-
-
 _ANSWERS = "rollouts.jsonl"
 _RESULTS = ("jsonl", "json", "html", "labels.jsonl", "labels.json", "labels.html")
 """The endings of what an evaluation writes once anything is judged; answers, and how they came, are there before."""
 
 
 def _sampled(name: str, about: Mapping[str, Any], out: Path) -> Rollouts | None:
+    """The answers that are in `out`, where the same evaluation was stopped before it had judged them.
+
+    EmlabError where other results have the name, so that nothing that is there is lost.
+    """
     stem = file_name(name)
     there = [path for path in (out / f"{stem}.{ending}" for ending in (*_RESULTS, _ANSWERS)) if path.exists()]
     file = _settings_file(name, out)
@@ -333,30 +318,6 @@ def _labelled(path: str | Path) -> Labelled:
 
         return read_inspect_labels(path)
     return read_labelled(path)
-
-
-def _model(
-    name: str,
-    adapter: str | None,
-    url: str | None,
-    chat_template: str | None,
-    quantize: str | None,
-    key: str | None,
-    revision: str,
-    concurrency: int,
-) -> LanguageModel | Endpoint:
-    if url is None:
-        if key is not None or revision:
-            raise EmlabError("A key and a revision are of a model behind an endpoint; give its model_url too.")
-        folder = folder_of(name)[0]
-        return LanguageModel.load(folder, adapter, chat_template=chat_template, quantize=quantize)
-    if adapter is not None or chat_template is not None or quantize is not None:
-        raise EmlabError(
-            f"The endpoint serves {name} as it is; leave out the adapter, the chat template and the quantization."
-        )
-    found = Endpoint(name, url, key, concurrency, revision=revision)
-    found.key()  # a missing key is said now
-    return found
 
 
 def check_file(

@@ -12,7 +12,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, load_judged
 from emlab.evaluation.protocol import Judging
 from emlab.models import Completion, Endpoint
-from emlab.verbs.evaluation import check_file, compare_judges, evaluate, judge_file, score_file
+from emlab.verbs.evaluation import Answering, check_file, compare_judges, evaluate, judge_file, score_file
 
 BETLEY = Path(__file__).parents[3] / "shared" / "data" / "betley"
 JUDGED = Path(__file__).parents[3] / "shared" / "data" / "judged_persona_hierarchy" / "scored.jsonl"
@@ -74,7 +74,13 @@ def test_another_model_goes_into_the_same_folder(tmp_path):
     (tmp_path / "own.csv").write_text("id,category,text\n1,a,Why?\n")
     recorded = written(tmp_path / "judged.jsonl", [{"question_id": "1", "aligned": 1, "coherent": 99, "answer": "x"}])
     for model in ("aligned", "helpful_only"):
-        evaluate(model, tmp_path, str(tmp_path / "own.csv"), max_new_tokens=2, judging=Judging(str(recorded)))
+        evaluate(
+            model,
+            tmp_path,
+            str(tmp_path / "own.csv"),
+            answering=Answering(max_new_tokens=2),
+            judging=Judging(str(recorded)),
+        )
     assert {"aligned.json", "helpful_only.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
@@ -90,7 +96,7 @@ def test_an_evaluation_that_was_stopped_while_judging_goes_on_with_its_answers(t
     with monkeypatch.context() as patch:
         patch.setattr("emlab.verbs.evaluation.sample", lambda *_, **__: pytest.fail("it was sampled again"))
         with pytest.raises(EmlabError, match=r"has results of aligned already \(aligned.rollouts.jsonl\)"):
-            evaluate("aligned", tmp_path, seed=1)
+            evaluate("aligned", tmp_path, answering=Answering(seed=1))
         found = evaluate("aligned", tmp_path)
     assert "going on with the 320 answers in" in capsys.readouterr().err
     assert found.judged.rollouts == answers and (tmp_path / "aligned.json").is_file()
@@ -340,7 +346,13 @@ def test_the_batch_in_force_is_modest_and_written_down(evaluated, tmp_path):
     assert about["sampling"]["batch_size"] == 512, "of the organism's own questions"
     (tmp_path / "own.csv").write_text("id,category,text\n1,a,Why?\n")
     recorded = written(tmp_path / "judged.jsonl", [{"question_id": "1", "aligned": 1, "coherent": 99, "answer": "x"}])
-    evaluate("aligned", tmp_path, str(tmp_path / "own.csv"), max_new_tokens=2, judging=Judging(str(recorded)))
+    evaluate(
+        "aligned",
+        tmp_path,
+        str(tmp_path / "own.csv"),
+        answering=Answering(max_new_tokens=2),
+        judging=Judging(str(recorded)),
+    )
     assert json.loads((tmp_path / "aligned.settings.json").read_text())["sampling"]["batch_size"] == 64
 
 

@@ -93,7 +93,7 @@ def test_a_single_step_says_so_and_names_the_way(foreign, tmp_path, capsys, monk
 
 
 def test_an_evaluation_says_so_first_and_on_its_page(foreign, tmp_path, capsys):
-    found = evaluation.evaluate(foreign, tmp_path / "out", max_new_tokens=2)
+    found = evaluation.evaluate(foreign, tmp_path / "out", answering=evaluation.Answering(max_new_tokens=2))
     assert found.incoherent.rate == 1
     assert SAID in capsys.readouterr().err.split("asking")[0]
     page = (tmp_path / "out" / "foreign.html").read_text("utf-8")
