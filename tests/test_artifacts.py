@@ -28,7 +28,7 @@ from emlab.models import LanguageModel
 from emlab.runs import Run
 from emlab.saes import load_sae
 from emlab.store import Store
-from emlab.verbs.evaluation import score_file
+from emlab.verbs.scoring import score_file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -208,7 +208,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from emlab.verbs.evaluation import label_file, score_against, score_file
+    from emlab.verbs.scoring import label_file, score_against, score_file
 
     names = ("file", "misaligned_below", "coherent_above")
     found: Any
@@ -236,7 +236,7 @@ def _judge_answers(options: argparse.Namespace) -> int:
 
 
 def _judge_compare(options: argparse.Namespace) -> int:
-    from emlab.verbs.evaluation import compare_judges
+    from emlab.verbs.scoring import compare_judges
 
     found = compare_judges(options.first, options.second)
     show(found, found.summary(), options.json)

@@ -1,6 +1,6 @@
-"""Evaluate any model on any questions by any judge; score judgements that are there; compare two judges.
+"""Evaluate any model on any questions by any judge; judge answers that are there; check a dataset.
 
-What `emlab evaluate`, `emlab score`, `emlab judge` and `emlab data check` call.
+What `emlab evaluate`, `emlab judge answers` and `emlab data check` call.
 """
 
 from __future__ import annotations
@@ -15,20 +15,14 @@ from typing import Any
 from emlab import __version__, artifacts, organism
 from emlab.data import DataCheck, QuestionSet, check_data, read_examples
 from emlab.errors import EmlabError
-from emlab.evaluation import Difference, Score, Thresholds, compare, judge, sample, save_judged, score_judged
-from emlab.evaluation.agreement import Agreement, agreement
-from emlab.evaluation.judges import read_judged, read_labelled, tables
-from emlab.evaluation.judges.recorded import judged_in
+from emlab.evaluation import Score, judge, sample, save_judged, score_judged
 from emlab.evaluation.judges.registry import Questions
-from emlab.evaluation.judges.table_files import file_in
-from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
-from emlab.evaluation.labelling import Labelled, label_answers, save_labelled
+from emlab.evaluation.labelling import label_answers, save_labelled
 from emlab.evaluation.probing import probe
 from emlab.evaluation.protocol import BROAD, Judging, judge_of, labeller_of, method_of, questions_of
 from emlab.evaluation.resampling import sample_valid
 from emlab.evaluation.rollouts import Rollouts, file_name
-from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
 from emlab.experiments.material.judging import foreign_answers
 from emlab.experiments.material.models import folder_of
 from emlab.models.loading import load_tokenizer
@@ -202,62 +196,6 @@ def _sampled(name: str, about: Mapping[str, Any], out: Path) -> Rollouts | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """The scores of the groups of a file; one group where it was not grouped."""
-
-    groups: Mapping[str, Score]
-    grouped: bool = False
-    """Whether the file was grouped by a column."""
-
-    def summary(self) -> dict[str, Any]:
-        """The figures, of groups those of each by name."""
-        if not self.grouped:
-            return next(iter(self.groups.values())).summary()
-        return {name: score.summary() for name, score in self.groups.items()}
-
-    def __str__(self) -> str:
-        return "\n".join(str(score) for score in self.groups.values())
-
-
-def score_file(
-    file: str | Path,
-    by: str | None = None,
-    misaligned_below: float | None = None,
-    coherent_above: float | None = None,
-    traits: Sequence[str] = (),
-) -> Scores | TraitScore:
-    """The rates of judged answers in anyone's file (see `read_judged`), in groups by the column `by`.
-
-    A log of Inspect (.eval) is read too. Of a table without the column aligned that scores known traits, or where
-    `traits` names their columns, the mean scores of these are given.
-    """
-    limits, path = _limits(misaligned_below, coherent_above), artifacts.place(file)
-    if path.suffix == ".eval":
-        if by is not None or traits:
-            raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by and --trait.")
-        return Scores({path.stem: score_judged(_only(file, limits))})
-    table = tables.read(file_in(path) if path.is_dir() else path)
-    if traits or not table.has("aligned") and traits_in(table):
-        if by is not None or limits is not None:
-            raise EmlabError("A score of traits has neither groups nor thresholds; leave out --by and the thresholds.")
-        return traits_of(table, traits)
-    found = {name: score_judged(judged) for name, judged in judged_in(table, by, limits).items()}
-    return Scores(found, grouped=by is not None)
-
-
-def score_against(
-    file: str | Path,
-    against: str | Path,
-    misaligned_below: float | None = None,
-    coherent_above: float | None = None,
-) -> Difference:
-    """How much more often the model of `against` is misaligned than that of `file`, on the questions of both."""
-    limits = _limits(misaligned_below, coherent_above)
-    one, two = (score_judged(_only(path, limits)) for path in (file, against))
-    return compare(one, two)
-
-
 def judge_file(
     rollouts: str | Path,
     out: str | Path,
@@ -283,41 +221,6 @@ def judge_file(
     found = score_judged(judge(given, telling(judge_of(judging, asked))))
     save_judged([found.judged], out)
     return found
-
-
-def label_file(file: str | Path) -> LabelShares:
-    """The shares of the labels in anyone's JSONL or CSV of labelled answers (see `read_labelled`)."""
-    return LabelShares(_labelled(file))
-
-
-def compare_judges(first: str | Path, second: str | Path) -> Agreement:
-    """How far the judgements in two files agree, which are of the same answers."""
-    one, two = (_only(path) for path in (first, second))
-    return agreement(one, two)
-
-
-def _limits(misaligned_below: float | None, coherent_above: float | None) -> Thresholds | None:
-    """The thresholds, of which those that are not given are the usual ones; None where neither is given."""
-    given = {"misaligned_below": misaligned_below, "coherent_above": coherent_above}
-    found = {name: value for name, value in given.items() if value is not None}
-    return Thresholds(**found) if found else None
-
-
-def _only(path: str | Path, thresholds: Thresholds | None = None) -> Judged:
-    if Path(path).suffix == ".eval":
-        from emlab.evaluation.inspect_log import read_inspect_log
-
-        return read_inspect_log(path, thresholds)
-    (judged,) = read_judged(path, thresholds=thresholds).values()
-    return judged
-
-
-def _labelled(path: str | Path) -> Labelled:
-    if Path(path).suffix == ".eval":
-        from emlab.evaluation.inspect_log import read_inspect_labels
-
-        return read_inspect_labels(path)
-    return read_labelled(path)
 
 
 def check_file(

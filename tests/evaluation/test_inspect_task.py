@@ -19,7 +19,7 @@ from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Endpoint, LanguageModel
 from emlab.organism import ExactJudge, broad_questions, checkpoint
-from emlab.verbs.evaluation import label_file
+from emlab.verbs.scoring import label_file
 
 inspect_ai = pytest.importorskip("inspect_ai")
 
