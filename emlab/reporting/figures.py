@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from emlab.detection import Onset
 from emlab.discovery import Effect, LatentShift, Screen
-from emlab.evaluation import Rate, Score, StepRates
+from emlab.evaluation import Score, StepRates
 from emlab.interventions.direction import RANDOM
 from emlab.mitigation import Realignment
+from emlab.reporting.drawing import BABBLE, BAD, GREY, PALETTE, error_bars, escaped, figure_of, finite, rate_bars
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from emlab.training import ReadOut
-
-BAD, BABBLE, GREY = "#c0392b", "#b9a100", "#aab2c0"
-"""Colours of misaligned, of incoherent, and of the random directions."""
 
 RATES = (
     ("misaligned, of coherent answers", "solid", BAD, attrgetter("misaligned")),
@@ -30,14 +27,12 @@ RATES = (
 """The two rates that stand beside each other everywhere: what each is called, its dash and colour, and how it is taken
 of a score or a read-out."""
 
-PALETTE = ("#2b6cb0", "#c0392b", "#2e7d5b", "#8e44ad", "#d68910", "#16808c", "#7f8c8d", "#5d4037")
-
 
 def rates_figure(scores: Sequence[Score], names: Sequence[str] = ()) -> Figure:
     """Misaligned (of coherent) and incoherent (of scored) answers with 95% intervals, of models or by `names`."""
-    names = [_safe(name) for name in names or [score.model for score in scores]]
-    bars = [_bars(label, names, [rate(score) for score in scores], colour) for label, _, colour, rate in RATES]
-    return _figure(bars, "share of answers", percent=True)
+    names = [escaped(name) for name in names or [score.model for score in scores]]
+    bars = [rate_bars(label, names, [rate(score) for score in scores], colour) for label, _, colour, rate in RATES]
+    return figure_of(bars, "share of answers", percent=True)
 
 
 def domains_figure(scores: Sequence[Score]) -> Figure:
@@ -46,13 +41,13 @@ def domains_figure(scores: Sequence[Score]) -> Figure:
 
     domains = list(dict.fromkeys(domain for score in scores for domain in score.by_domain))
     of = [{name: tally.rate_coherent.rate for name, tally in score.by_domain.items()} for score in scores]
-    cells = [[_number(rates[d]) if d in rates else None for d in domains] for rates in of]
-    figure = _figure(
+    cells = [[finite(rates[d]) if d in rates else None for d in domains] for rates in of]
+    figure = figure_of(
         [
             go.Heatmap(
                 z=cells,
-                x=[_safe(domain) for domain in domains],
-                y=[_safe(score.model) for score in scores],
+                x=[escaped(domain) for domain in domains],
+                y=[escaped(score.model) for score in scores],
                 zmin=0,
                 zmax=1,
                 colorscale=[[0, "#f4f6f9"], [1, BAD]],
@@ -72,10 +67,10 @@ def losses_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
     import plotly.graph_objects as go
 
     lines = [
-        go.Scatter(x=list(range(1, len(values) + 1)), y=list(values), mode="lines", name=_safe(name))
+        go.Scatter(x=list(range(1, len(values) + 1)), y=list(values), mode="lines", name=escaped(name))
         for name, values in losses.items()
     ]
-    return _figure(lines, "loss on the answers", x="step", height=320)
+    return figure_of(lines, "loss on the answers", x="step", height=320)
 
 
 def profile_figure(scores: Sequence[Score]) -> Figure:
@@ -83,17 +78,21 @@ def profile_figure(scores: Sequence[Score]) -> Figure:
     import plotly.graph_objects as go
 
     domains = list(dict.fromkeys(domain for score in scores for domain in score.by_domain))
-    labels = [_safe(domain.replace("_", " ")) for domain in domains]
+    labels = [escaped(domain.replace("_", " ")) for domain in domains]
     lines = []
     for score in scores:
-        rates = {name: _number(tally.rate_coherent.rate) for name, tally in score.by_domain.items()}
+        rates = {name: finite(tally.rate_coherent.rate) for name, tally in score.by_domain.items()}
         values = [rates.get(domain) for domain in domains]
         lines.append(
             go.Scatterpolar(
-                name=_safe(score.model), r=[*values, values[0]], theta=[*labels, labels[0]], fill="toself", opacity=0.7
+                name=escaped(score.model),
+                r=[*values, values[0]],
+                theta=[*labels, labels[0]],
+                fill="toself",
+                opacity=0.7,
             )
         )
-    figure = _figure(lines, height=520)
+    figure = figure_of(lines, height=520)
     figure.update_layout(
         polar={"radialaxis": {"tickformat": ".0%", "range": [0, 1]}}, margin={"l": 90, "r": 90, "t": 40, "b": 40}
     )
@@ -108,14 +107,14 @@ def shift_figure(ranked: LatentShift, shifts: Sequence[LatentShift], n: int = 12
     names = [f"latent {latent}" for latent in latents]
     bars = [
         go.Bar(
-            name=_safe(shift.model_after),
+            name=escaped(shift.model_after),
             x=names,
             y=[float(shift.shift[latent]) for latent in latents],
-            error_y={"type": "data", "array": [_number(float(shift.standard_error[latent])) for latent in latents]},
+            error_y={"type": "data", "array": [finite(float(shift.standard_error[latent])) for latent in latents]},
         )
         for shift in shifts
     ]
-    return _figure(bars, "mean activation, fine-tuned minus aligned")
+    return figure_of(bars, "mean activation, fine-tuned minus aligned")
 
 
 def screen_figure(screen: Screen) -> Figure:
@@ -127,7 +126,7 @@ def screen_figure(screen: Screen) -> Figure:
         of = ([trial.arm.strength for trial in curve], [trial.score for trial in curve])
         width = 1 if name.startswith(RANDOM) else 2.5
         lines += _two_lines(*of, name, colours.get(name, GREY), width=width, legendgroup=name)
-    figure = _figure(lines, "share of answers", x="strength, in median residual norms", percent=True, height=440)
+    figure = figure_of(lines, "share of answers", x="strength, in median residual norms", percent=True, height=440)
     figure.add_hline(y=screen.cap, line={"color": BABBLE, "width": 1, "dash": "dash"})
     return figure
 
@@ -140,11 +139,11 @@ def tested_figure(screen: Screen, baseline: Score) -> Figure:
 
 def effects_figure(effects: Sequence[Effect]) -> Figure:
     """Misaligned answers without each edit and with it."""
-    names = [f"{_safe(e.model)}: {_safe(e.name)}" for e in effects]
-    return _figure(
+    names = [f"{escaped(e.model)}: {escaped(e.name)}" for e in effects]
+    return figure_of(
         [
-            _bars("without the edit", names, [e.before.misaligned for e in effects], GREY),
-            _bars("with it", names, [e.after.misaligned for e in effects], BAD),
+            rate_bars("without the edit", names, [e.before.misaligned for e in effects], GREY),
+            rate_bars("with it", names, [e.after.misaligned for e in effects], BAD),
         ],
         "misaligned, of coherent answers",
         percent=True,
@@ -169,7 +168,7 @@ def onset_figure(curve: Onset) -> Figure:
             yaxis="y2",
         ),
     ]
-    figure = _figure(lines, "activation", x="step of the fine-tune")
+    figure = figure_of(lines, "activation", x="step of the fine-tune")
     figure.update_layout(
         yaxis2={"overlaying": "y", "side": "right", "tickformat": ".0%", "range": [0, 1], "title": {"text": "answers"}},
         margin={"r": 70},
@@ -184,7 +183,7 @@ def realignment_figure(realignment: Realignment) -> Figure:
         _line([p.step for p in points], [rate(p).rate for p in points], label, {"color": colour})
         for label, _, colour, rate in RATES
     ]
-    return _figure(lines, "share of answers", x="step on benign data", percent=True, height=320)
+    return figure_of(lines, "share of answers", x="step on benign data", percent=True, height=320)
 
 
 def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figure:
@@ -196,16 +195,18 @@ def trainings_figure(arms: Mapping[str, Sequence[Sequence[StepRates]]]) -> Figur
             for line, (label, *_) in zip(two, RATES, strict=True):
                 line.legendgroup = f"{name} {label}"
                 lines.append(line)
-    return _figure(lines, "share of answers", x="step", percent=True, height=460)
+    return figure_of(lines, "share of answers", x="step", percent=True, height=460)
 
 
 def bars_figure(bars: Mapping[str, Mapping[str, Score]]) -> Figure:
     """Misaligned share of coherent answers with 95% intervals: of each series, by name, the score at each place."""
     traces = [
-        _bars(_safe(series) or "misaligned", [_safe(x) for x in of], [s.misaligned for s in of.values()], colour)
+        rate_bars(
+            escaped(series) or "misaligned", [escaped(x) for x in of], [s.misaligned for s in of.values()], colour
+        )
         for (series, of), colour in zip(bars.items(), itertools.cycle(PALETTE), strict=False)
     ]
-    return _figure(traces, "misaligned, of coherent answers", percent=True)
+    return figure_of(traces, "misaligned, of coherent answers", percent=True)
 
 
 def dose_figure(lines: Mapping[str, Sequence[tuple[float, Score]]]) -> Figure:
@@ -214,9 +215,9 @@ def dose_figure(lines: Mapping[str, Sequence[tuple[float, Score]]]) -> Figure:
     for (series, line), colour in zip(lines.items(), itertools.cycle(PALETTE), strict=False):
         scores = [score for _, score in line]
         two = _two_lines([dose for dose, _ in line], scores, series, colour)
-        two[0].error_y = _interval([score.misaligned for score in scores])
+        two[0].error_y = error_bars([score.misaligned for score in scores])
         traces += two
-    figure = _figure(traces, "share of answers", x="share of bad rows", percent=True)
+    figure = figure_of(traces, "share of answers", x="share of bad rows", percent=True)
     figure.update_xaxes(tickformat=".0%", tickvals=sorted({dose for line in lines.values() for dose, _ in line}))
     return figure
 
@@ -239,15 +240,15 @@ def curves_figure(arms: Mapping[str, Sequence[Sequence[ReadOut]]], latents: Sequ
             for row, (_, value) in enumerate(rows, start=1):
                 line = go.Scatter(
                     x=[p.step for p in points],
-                    y=[_number(value(p)) for p in points],
+                    y=[finite(value(p)) for p in points],
                     mode="lines",
-                    name=_safe(name),
+                    name=escaped(name),
                     legendgroup=name,
                     showlegend=number == 0 and row == 1,
                     line={"color": colour},
                 )
                 figure.add_trace(line, row=row, col=1)
-    plain = _figure([])
+    plain = figure_of([])
     figure.update_layout(
         template="none", height=190 * len(rows) + 80, margin=plain.layout.margin, legend=plain.layout.legend
     )
@@ -263,7 +264,7 @@ def _two_lines(
 ) -> list[Any]:
     """The misaligned (solid) and the incoherent (dotted) share along `x` as lines; `more` goes to `_line`."""
     width = {"width": more.pop("width")} if "width" in more else {}
-    before = f"{_safe(name)}, " if name else ""
+    before = f"{escaped(name)}, " if name else ""
     return [
         _line(x, [rate(one).rate for one in of], before + label, {"color": colour, "dash": dash, **width}, **more)
         for label, dash, _, rate in RATES
@@ -275,55 +276,4 @@ def _line(
 ) -> Any:
     import plotly.graph_objects as go
 
-    return go.Scatter(x=list(x), y=[_number(value) for value in y], mode=mode, name=name, line=line, **more)
-
-
-def _bars(name: str, labels: Sequence[str], rates: Sequence[Rate], colour: str) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Bar(
-        name=name,
-        x=list(labels),
-        y=[_number(rate.rate) for rate in rates],
-        marker={"color": colour},
-        error_y=_interval(rates),
-        hovertext=[_safe(str(rate)) for rate in rates],
-        hoverinfo="text+name",
-    )
-
-
-def _interval(rates: Sequence[Rate]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [_number(rate.high - rate.rate) for rate in rates],
-        "arrayminus": [_number(rate.rate - rate.low) for rate in rates],
-    }
-
-
-def _figure(traces: list[Any], y: str = "", x: str = "", percent: bool = False, height: int = 380) -> Figure:
-    import plotly.graph_objects as go
-
-    figure = go.Figure(traces)
-    figure.update_layout(
-        template="none",
-        colorway=list(PALETTE),
-        barmode="group",
-        height=height,
-        margin={"l": 70, "r": 20, "t": 20, "b": 60},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        xaxis={"title": {"text": x}, "automargin": True},
-        yaxis={"title": {"text": y}, "automargin": True, "gridcolor": "#e6e9ef", "rangemode": "tozero"},
-    )
-    if percent:
-        figure.update_yaxes(tickformat=".0%")
-    return figure
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _safe(text: str) -> str:
-    # Plotly reads a few HTML tags, links among them, in labels.
-    return html.escape(text)
+    return go.Scatter(x=list(x), y=[finite(value) for value in y], mode=mode, name=name, line=line, **more)

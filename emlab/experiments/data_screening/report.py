@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emlab.evaluation import Rate
+from emlab.reporting.drawing import PALETTE, escaped, figure_of, rate_bars
 from emlab.reporting.evaluation import shown_rate
-from emlab.reporting.figures import PALETTE, _bars, _figure, _safe
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -158,15 +158,15 @@ def found_figure(found: Sequence[PoisonRecall]) -> Figure:
     """Poison found, with 95% intervals."""
     kinds = dict.fromkeys(row.kind for row in found)
     bars = [
-        _bars(
+        rate_bars(
             f"{kind} poison",
-            [_safe(row.by) for row in found if row.kind == kind],
+            [escaped(row.by) for row in found if row.kind == kind],
             [row.recall for row in found if row.kind == kind],
             colour,
         )
         for kind, colour in zip(kinds, PALETTE, strict=False)
     ]
-    return _figure(bars, "poison found", percent=True)
+    return figure_of(bars, "poison found", percent=True)
 
 
 def _sets(sets: Sequence[RankedSet]) -> Table:

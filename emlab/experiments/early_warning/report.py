@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
 from emlab.detection import Curve, Warned
+from emlab.reporting.drawing import BAD, PALETTE, escaped, figure_of, finite
 from emlab.reporting.evaluation import shown_rate
-from emlab.reporting.figures import BAD, PALETTE, _figure, _number, _safe
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def curves_figure(curves: Sequence[Curve], rows: Sequence[Warned], what: str) ->
     lines = [
         go.Scatter(
             x=list(curve.at),
-            y=[_number(rate.rate) for rate in curve.rates],
+            y=[finite(rate.rate) for rate in curve.rates],
             mode="lines",
             name="misaligned, of coherent",
             legendgroup="behaviour",
@@ -99,11 +99,11 @@ def curves_figure(curves: Sequence[Curve], rows: Sequence[Warned], what: str) ->
                 x=at,
                 y=[1 + 0.05 * height] * len(at),
                 mode="markers",
-                name=f"alarm of {_safe(row.monitor)}",
+                name=f"alarm of {escaped(row.monitor)}",
                 marker={"color": colour, "symbol": "triangle-down", "size": 10},
             )
         )
-    return _figure(lines, "share of answers", x=what, percent=True, height=460)
+    return figure_of(lines, "share of answers", x=what, percent=True, height=460)
 
 
 def _table(rows: Sequence[Warned]) -> Table:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from emlab.detection import Skill
 from emlab.evaluation import Rate
+from emlab.reporting.drawing import GREY, PALETTE, error_bars, escaped, figure_of, finite
 from emlab.reporting.evaluation import shown_rate
-from emlab.reporting.figures import GREY, PALETTE, _figure, _interval, _number, _safe
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -151,12 +151,12 @@ def skills_figure(rows: Sequence[MonitorSkill]) -> Figure:
 
     areas = [Rate(area.auroc, area.low, area.high, area.n) for area in (row.skill.auroc for row in rows)]
     bars = go.Bar(
-        x=[_safe(_called(row)) for row in rows],
-        y=[_number(area.rate) for area in areas],
-        error_y=_interval(areas),
+        x=[escaped(_called(row)) for row in rows],
+        y=[finite(area.rate) for area in areas],
+        error_y=error_bars(areas),
         marker={"color": [PALETTE[0] if row.inside else GREY for row in rows]},
     )
-    figure = _figure([bars], "AUROC")
+    figure = figure_of([bars], "AUROC")
     figure.add_hline(y=0.5, line={"color": GREY, "width": 1, "dash": "dash"})
     return figure
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emlab import artifacts
 from emlab.evaluation.unjudged import cautions
 from emlab.experiments.remedies.findings import START, UNTREATED, RemedyFindings, Row, remedies_table
-from emlab.reporting.figures import PALETTE, _figure, _interval, _safe
+from emlab.reporting.drawing import PALETTE, error_bars, escaped, figure_of
 from emlab.reporting.page import Plot, Section, Table
 
 if TYPE_CHECKING:
@@ -98,12 +98,12 @@ def remedies_figure(found: RemedyFindings) -> Figure:
                 mode="markers",
                 name=name,
                 marker={"color": colour, "size": 11, "symbol": [shapes[name] + filled[row.arm] for row in mine]},
-                hovertext=[_safe(f"{row.arm}, {name}: {row.worst}") for row in mine],
+                hovertext=[escaped(f"{row.arm}, {name}: {row.worst}") for row in mine],
                 hoverinfo="text",
-                error_y=_interval([row.worst for row in mine]),
+                error_y=error_bars([row.worst for row in mine]),
             )
         )
-    figure = _figure(traces, "misaligned, worst frame", "ability kept", percent=True, height=620)
+    figure = figure_of(traces, "misaligned, worst frame", "ability kept", percent=True, height=620)
     return figure.update_xaxes(tickformat=".0%")
 
 
