@@ -31,6 +31,8 @@ def install_here(folder, monkeypatch, text, registry=None):
 
     `registry` has not looked for other packages yet, and forgets them after the test.
     """
+    if registry is not None:
+        registry.names()  # emlab's own are registered when they are first imported, and not to be forgotten
     install(folder, "more_tools", text)
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()

@@ -59,7 +59,7 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
         def power_cut(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(discovery_scorecard, "finish", power_cut)
+        patch.setattr(discovery_scorecard, "finish_run", power_cut)
         assert cli.main(words) == 130
     (folder,) = tmp_path.iterdir()
     stages = {path: path.stat().st_mtime_ns for path in folder.rglob("stage.json")}
