@@ -6,7 +6,7 @@ from emlab.evaluation.judges.asking import ModelJudge
 from emlab.evaluation.judges.grader import GraderJudge
 from emlab.evaluation.judges.labels import LabelJudge, RecordedLabels, read_labelled
 from emlab.evaluation.judges.recorded import RecordedJudge, read_judged
-from emlab.evaluation.judges.registry import Judging, Method, judging_method
+from emlab.evaluation.judges.registry import Judging, Method, Questions, judging_method
 from emlab.evaluation.judges.rubric import RubricJudge
 from emlab.evaluation.judges.scale import ScaleJudge
 
@@ -16,6 +16,7 @@ __all__ = [
     "LabelJudge",
     "Method",
     "ModelJudge",
+    "Questions",
     "RecordedJudge",
     "RecordedLabels",
     "RubricJudge",

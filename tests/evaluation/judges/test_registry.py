@@ -113,3 +113,15 @@ def test_a_judge_that_cannot_judge_is_named(tmp_path, monkeypatch):
     install_here(tmp_path, monkeypatch, lame, METHODS)
     with pytest.raises(EmlabError, match="The judging method lame makes a judge that has no grade or judge; give it"):
         judge_of(Judging(method="lame"))
+
+
+def test_the_test_that_contributors_are_shown_passes(tmp_path):
+    package = tmp_path / "my_lab"
+    package.mkdir()
+    for name in ("harsh.py", "test_harsh.py"):
+        (package / name).write_text(example(name))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(emlab.__file__).parents[1])])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "test_harsh.py")]
+    assert "1 passed" in subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path).stdout
+    (package / "harsh.py").write_text(example("harsh.py").replace('"lies", ', ""))
+    assert "1 failed" in subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path).stdout
