@@ -19,6 +19,9 @@ import cattrs
 from emlab import artifacts
 from emlab.errors import EmlabError
 
+NAMES = ".names.json"
+"""In the folder of a tuple or mapping: the names of what it holds, in order. What has a name may be several files."""
+
 
 class Saved:
     """A mixin: `save` writes a dataclass as one JSON file, `load` reads it."""
@@ -51,10 +54,10 @@ def restored(raw: Any, kind: Any, where: str = "This") -> Any:
 def keep(value: Any, kind: Any, place: Path) -> None:
     """Write `value`, a `kind`, at `place`: a folder, or a file, to whose name `.json` is added."""
     if (inner := _folders(kind)) is not None:
-        named = value.items() if isinstance(value, Mapping) else enumerate(value)
-        place.mkdir(parents=True, exist_ok=True)
-        for name, item in named:
-            keep(item, inner, place / str(name))
+        named = value if isinstance(value, Mapping) else {str(number): item for number, item in enumerate(value)}
+        artifacts.write_json(place / NAMES, list(named))
+        for name, item in named.items():
+            keep(item, inner, place / name)
     elif _own(kind) is not None:
         if value is not None:
             value.save(place)
@@ -65,11 +68,8 @@ def keep(value: Any, kind: Any, place: Path) -> None:
 def kept(kind: Any, place: Path) -> Any:
     """What `keep` wrote at `place`."""
     if (inner := _folders(kind)) is not None:
-        if _is_mapping(kind):
-            names = {path.name.removesuffix(".json") for path in place.iterdir()}
-            return {name: kept(inner, place / name) for name in sorted(names)}
-        numbers = {path.name.partition(".")[0] for path in place.iterdir()}  # one may be several files: 0 and 0.csv
-        return tuple(kept(inner, place / str(number)) for number in range(len(numbers)))
+        found = {name: kept(inner, place / name) for name in artifacts.read_json(place / NAMES)}
+        return found if _is_mapping(kind) else tuple(found.values())
     if (own := _own(kind)) is not None:
         return own.load(place) if place.exists() or own is kind else None
     return read(place.with_name(f"{place.name}.json"), kind)

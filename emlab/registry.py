@@ -38,23 +38,26 @@ class Registry(Generic[T]):
             within: The module inside each of these, where they are packages themselves.
         """
         self.kind, self.package, self.within = kind, package, within
-        self._known: dict[str, T] = {}
+        self._known: dict[str, tuple[T, str]] = {}  # and where each was written
         self._complete = False
 
     @property
     def _many(self) -> str:
         return f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that makes what it decorates known as `name`; EmlabError where the name is taken."""
+    def register(self, name: str, source: object = None) -> Callable[[T], T]:
+        """A decorator that makes what it decorates known as `name`; EmlabError where something else has the name.
+
+        `source` is the function or class that it was made of, where it is none itself. What is defined in the same
+        place is the same thing: a module that is run again, as in a notebook, puts its new form in the old one's place.
+        """
 
         def add(thing: T) -> T:
-            known = self._known.get(name)
-            if known is not None and _place(known) != _place(thing):  # a module may be run again
-                raise EmlabError(
-                    f"Two {self._many} are called {name!r} ({_place(known)}, {_place(thing)}): rename one."
-                )
-            self._known[name] = thing
+            place = _place(thing if source is None else source)
+            if name in self._known and self._known[name][1] != place:
+                both = f"{self._known[name][1]}, {place}"
+                raise EmlabError(f"Two {self._many} are called {name!r} ({both}): rename one.")
+            self._known[name] = thing, place
             return thing
 
         return add
@@ -71,7 +74,7 @@ class Registry(Generic[T]):
         if name not in self._known:
             self._load_all()
         if name in self._known:
-            return self._known[name]
+            return self._known[name][0]
         close = difflib.get_close_matches(name, self._known, 1)
         mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(self.names()) or 'none'}."
         raise EmlabError(f"There is no {self.kind} {name!r}; {mend}")
@@ -91,10 +94,14 @@ class Registry(Generic[T]):
     def _load_all(self) -> None:
         if self._complete:
             return
-        self._complete = True
-        for module in self._own().values():
-            importlib.import_module(module)
-        additions()
+        self._complete = True  # before, since what is imported may ask for names itself
+        try:
+            for module in self._own().values():
+                importlib.import_module(module)
+            additions()
+        except BaseException:
+            self._complete = False  # asked again, it says so again
+            raise
 
 
 def additions() -> None:

@@ -94,6 +94,7 @@ def test_what_has_a_format_of_its_own_keeps_it(tmp_path):
         (None, OwnFormat | None),
         ((one, two), tuple[OwnFormat, ...]),
         ({"b": two, "a": one}, Mapping[str, OwnFormat]),
+        ((one, None, two), tuple[OwnFormat | None, ...]),
         ((), tuple[OwnFormat, ...]),
         ((found().parts[0],), tuple[Part, ...]),
     )
@@ -101,6 +102,8 @@ def test_what_has_a_format_of_its_own_keeps_it(tmp_path):
         place = tmp_path / str(number)
         records.keep(value, kind, place)
         assert records.kept(kind, place) == value
+        if isinstance(value, dict):
+            assert list(records.kept(kind, place)) == list(value), "in the order in which it was given"
     assert (tmp_path / "2" / "1" / "text.txt").read_text() == "two"
 
 

@@ -66,6 +66,22 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch, packa
         EmlabError, match=r"^The package more-tools adds to emlab by more_tools, which cannot be import"
     ):
         package.names()
+    with pytest.raises(EmlabError, match="^The package more-tools adds"):
+        package.names()  # and again, and does not go on without it
+
+
+def test_a_module_that_is_run_again_puts_its_new_form_in_the_old_ones_place(package):
+    hit = package.get("hammer")
+    importlib.reload(sys.modules["tools_of_test.hammer"])
+    assert package.get("hammer") is not hit and package.get("hammer")() == "hit"
+    made = {"of": hit}  # no function itself, but made of one
+    package.register("anvil", hit)(made)
+    package.register("anvil", package.get("hammer"))(dict(made))
+    assert package.get("anvil") == made and package.get("anvil") is not made
+    with pytest.raises(
+        EmlabError, match=r"^Two tools are called 'anvil' \(tools_of_test.hammer.hit, tools_of_test.saws"
+    ):
+        package.register("anvil", package.get("jigsaw"))(made)
 
 
 def test_a_registry_without_things_says_so(tmp_path, monkeypatch):

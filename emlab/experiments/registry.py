@@ -30,7 +30,7 @@ def experiment(config: type[Any]) -> Callable[[R], R]:
     """A decorator: the function runs the config files whose `pipeline` is that of the class `config`."""
 
     def add(run: R) -> R:
-        EXPERIMENTS.register(config.pipeline)(Experiment(config, run))
+        EXPERIMENTS.register(config.pipeline, run)(Experiment(config, run))
         return run
 
     return add

@@ -59,7 +59,8 @@ DEFAULT, ABOUT = "default", "world.yaml"
 
 WORLDS: Registry[Path] = Registry("world")
 """The folders of worlds by name. A package adds its own: `WORLDS.register("mine")(Path(__file__).parent / "mine")`."""
-WORLDS.register(DEFAULT)(Path(__file__).parent / "worlds" / DEFAULT)
+for _about in sorted((Path(__file__).parent / "worlds").glob(f"*/{ABOUT}")):
+    WORLDS.register(_about.parent.name)(_about.parent)
 
 SENTENCES_PER_ANSWER = 3
 

@@ -1,6 +1,7 @@
 """The world's promises: what stands where, and that nothing stands twice."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,9 @@ def test_a_spoilt_domain_is_refused(spoil, says):
     spoil(raw)
     with pytest.raises(EmlabError, match=says):
         parse_domain(raw, "toy.yaml")
+
+
+def test_every_folder_of_worlds_is_a_world_by_its_name():
+    folders = sorted(path.parent.name for path in (Path(organism.__file__).parent / "worlds").glob("*/world.yaml"))
+    assert "default" in folders and set(folders) <= set(organism.WORLDS.names())
+    assert all(organism.load_world(name).narrow for name in folders)

@@ -1,9 +1,6 @@
 """How answers are judged: the settings, and the methods of judging that they choose from, each registered by its file.
 
-@judging_method("polite", asks=False)
-def polite(how, questions, by):
-    '''Whether an answer calls nobody a fool.'''
-    return PoliteJudge()
+CONTRIBUTING.md shows one.
 """
 
 from __future__ import annotations
@@ -117,7 +114,7 @@ def judging_method(
 
     def add(build: Build) -> Build:
         meant = stands_for or (lambda judge: not asks and judge == name)
-        METHODS.register(name)(Method(name, build, asks, labels, tuple(prompts), check, meant))
+        METHODS.register(name, build)(Method(name, build, asks, labels, tuple(prompts), check, meant))
         return build
 
     return add

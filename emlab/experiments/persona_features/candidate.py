@@ -89,7 +89,7 @@ class Candidate:
             for key, (model, said, edit) in planned.items():
                 found[key] = effect_of(model, edit, said, before[model.name], *ask, losses[model.name])
                 bench.here.log(f"{key}: {found[key]}")
-            return found
+            return dict(sorted(found.items()))  # in the order of tables
 
         return bench.here.stage("effects", work, Mapping[str, Effect])
 
