@@ -276,7 +276,7 @@ def _locked(folder: Path) -> filelock.BaseFileLock | None:
     lock = filelock.FileLock(place / LOCK, blocking=False, thread_local=False)
     try:
         lock.acquire()
-    except filelock.Timeout:
+    except (OSError, NotImplementedError):  # another holds it, or the file system knows no locks
         return None
     _HELD[place] = weakref.ref(lock), me
     return lock

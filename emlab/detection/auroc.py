@@ -13,6 +13,8 @@ from emlab.errors import EmlabError
 from emlab.evaluation.rates import times_drawn
 
 RESAMPLES = 500
+BLOCK = 50
+"""Resamples whose curves are held at a time: of a hundred thousand rows each takes a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,14 @@ def auroc(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], seed: int
     if ones in (0, n):
         return Auroc(math.nan, math.nan, math.nan, n, ones)
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    times = times_drawn(len(number), seed, RESAMPLES)[:, [number[group] for group in groups]]
-    both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
-    recall, false = roc(values, positive, np.vstack([np.ones(n), times[both]]))
-    whole, *areas = np.trapezoid(recall, false, axis=1)
+    index = [number[group] for group in groups]
+    drawn = np.vstack([np.ones(len(number)), times_drawn(len(number), seed, RESAMPLES)])  # the rows as they are, first
+    areas = []
+    for start in range(0, len(drawn), BLOCK):
+        times = drawn[start : start + BLOCK, index]
+        both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
+        areas.append(np.trapezoid(*roc(values, positive, times[both]), axis=1))
+    whole, *areas = np.concatenate(areas)
     low, high = np.percentile(areas, [2.5, 97.5])
     return Auroc(float(whole), float(low), float(high), n, ones)
 
