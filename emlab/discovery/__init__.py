@@ -27,6 +27,7 @@ from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.discovery.nulls import matched_directions
 from emlab.discovery.persona_vectors import PersonaVector, persona_vector, trait_scores
 from emlab.discovery.probes import Probe, linear_probe
+from emlab.discovery.reading import AttributionTarget
 from emlab.discovery.screen import Screen, ScreenSettings, SteeringArm, Trial, choose, order, steer_screen, steered
 from emlab.discovery.screened import CausalScreen, Stage
 from emlab.discovery.selection import SELECTIONS
@@ -43,6 +44,7 @@ __all__ = [
     "Agreement",
     "Attribution",
     "AttributionCost",
+    "AttributionTarget",
     "Cascade",
     "CausalScreen",
     "Context",

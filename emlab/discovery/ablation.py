@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from emlab.discovery.effects import Attribution, Tally
-from emlab.discovery.latents import BUDGET, check_latents
-from emlab.discovery.metrics import Contrast, Metric
-from emlab.discovery.reading import Reader, Reading, less
+from emlab.discovery.latents import check_latents
+from emlab.discovery.metrics import Contrast
+from emlab.discovery.reading import AttributionTarget, Reader, Reading, less
 from emlab.errors import EmlabError
-from emlab.interventions import Positions, Tokens
+from emlab.interventions import Tokens
 from emlab.records import Saved
 from emlab.saes import writes
 from emlab.sites import Site
@@ -55,11 +55,7 @@ def exact_effects(
     asked: Sequence[Prompt] | Sequence[Contrast],
     site: Site,
     latents: Sequence[int] | None = None,
-    metric: Metric | None = None,
-    baseline: str | Tensor | LanguageModel = "zero",
-    positions: Positions = "all",
-    batch_size: int = 32,
-    budget: int = BUDGET,
+    target: AttributionTarget = AttributionTarget(),
 ) -> Attribution:
     """The exact effect of latents, each measured by setting it to its baseline; see `attribute`.
 
@@ -69,18 +65,13 @@ def exact_effects(
         asked: Contrasts, or prompts for a metric of your own.
         site: Where the SAE reads.
         latents: By default all.
-        metric: By default the log-probability of the misaligned minus the aligned answer.
-        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
-            tokens are then what each is compared with.
-        positions: Where the latents are set.
-        batch_size: Rows that go through the model at a time.
-        budget: Bytes that bound the dense latents of a chunk.
+        target: The metric, the baseline, and where the latents are set.
 
     EmlabError for a latent that the SAE lacks.
     """
     if latents is not None:
         check_latents(sae, latents)
-    reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
+    reader = Reader(model, sae, asked, site, target)
     wanted = torch.full((sae.cfg.d_sae,), latents is None)
     wanted[list(latents or ())] = True
     tally = Tally(reader, "exact")
@@ -100,11 +91,7 @@ def random_effects(
     site: Site,
     n: int = 100,
     seed: int = 0,
-    metric: Metric | None = None,
-    baseline: str | Tensor | LanguageModel = "zero",
-    positions: Positions = "all",
-    batch_size: int = 32,
-    budget: int = BUDGET,
+    target: AttributionTarget = AttributionTarget(),
 ) -> Noise:
     """What ablating does that is of no latent, by random directions.
 
@@ -117,18 +104,13 @@ def random_effects(
         site: Where the SAE reads.
         n: Directions.
         seed: Everything random follows from it.
-        metric: By default the log-probability of the misaligned minus the aligned answer.
-        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
-            tokens are then what each is compared with.
-        positions: Where they act.
-        batch_size: Rows that go through the model at a time.
-        budget: Bytes that bound the dense latents of a chunk.
+        target: The metric, the baseline, and where they act.
 
     EmlabError where no latent is active.
     """
     if n < 1:
         raise EmlabError(f"{n} random directions tell nothing; ask for at least 1.")
-    reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
+    reader = Reader(model, sae, asked, site, target)
     everything = torch.ones(sae.cfg.d_sae, dtype=torch.bool)
     readings = list(reader.batches(1))
     active = torch.unique(torch.cat([_moved(reader, reading, everything) for reading in readings]))

@@ -29,11 +29,10 @@ import torch
 from torch import Tensor
 
 from emlab.discovery.effects import Attribution, Tally
-from emlab.discovery.latents import BUDGET
-from emlab.discovery.metrics import Contrast, Metric
-from emlab.discovery.reading import Reader, Reading, less
+from emlab.discovery.metrics import Contrast
+from emlab.discovery.reading import AttributionTarget, Reader, Reading, less
 from emlab.errors import EmlabError
-from emlab.interventions import Edit, Positions, Replace
+from emlab.interventions import Edit, Replace
 from emlab.saes import writes
 from emlab.sites import Site
 
@@ -54,14 +53,10 @@ def attribute(
     asked: Sequence[Prompt] | Sequence[Contrast],
     site: Site,
     method: Method = "integrated",
-    metric: Metric | None = None,
-    baseline: str | Tensor | LanguageModel = "zero",
-    positions: Positions = "all",
+    target: AttributionTarget = AttributionTarget(),
     steps: int = 3,
     blocks: int = 16,
-    batch_size: int = 32,
     keep: int = 100,
-    budget: int = BUDGET,
 ) -> Attribution:
     """The effect of every latent of `sae` on a metric, summed over positions and averaged over what is asked.
 
@@ -71,15 +66,10 @@ def attribute(
         asked: Contrasts, or prompts for a metric of your own.
         site: Where the SAE reads.
         method: gradient, integrated, or patching.
-        metric: By default the log-probability of the misaligned minus the aligned answer.
-        baseline: zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same
-            tokens are then what each is compared with.
-        positions: Which tokens are read.
+        target: The metric, the baseline, and the tokens that are read.
         steps: Of integrated: points along the way of each block.
         blocks: Of integrated: blocks of latents that are moved one after the other.
-        batch_size: Rows that go through the model at a time.
         keep: Strongest effects of a latent at a single position that are kept.
-        budget: Bytes that bound the dense latents of a chunk.
 
     EmlabError for a method, metric, positions or baseline that does not make sense (see `Reader`).
     """
@@ -87,7 +77,7 @@ def attribute(
         raise EmlabError(f"There is no method {method!r} of attribution; choose {', '.join(METHODS)}.")
     if steps < 1 or blocks < 1:
         raise EmlabError(f"{steps} steps in {blocks} blocks cannot be taken; give at least 1 of each.")
-    reader = Reader(model, sae, asked, site, metric, baseline, positions, batch_size, budget)
+    reader = Reader(model, sae, asked, site, target)
     tally = Tally(reader, method, keep)
     for reading in reader.batches():
         value = reader.metric(reading)  # the gradient's own pass does not return it

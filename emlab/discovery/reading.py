@@ -49,6 +49,23 @@ class Reading:
     model, a latent that is active in both has two entries."""
 
 
+@dataclass(frozen=True, eq=False)
+class AttributionTarget:
+    """What effects are effects on, against what, and how the cases are read."""
+
+    metric: Metric | None = None
+    """By default the log-probability of the misaligned minus the aligned answer; prompts need one."""
+    baseline: str | Tensor | LanguageModel = "zero"
+    """zero, mean (over the positions read), values (d_sae,), or another model, whose latents on the same tokens are
+    what each is then compared with."""
+    positions: Positions = "all"
+    """Which tokens are read, and where latents are set."""
+    batch_size: int = 32
+    """Rows that go through the model at a time."""
+    budget: int = BUDGET
+    """Bytes that bound the dense latents of a chunk."""
+
+
 class Reader:
     """Reads cases, batch by batch, and turns changes of latents into changes of the site's activation."""
 
@@ -58,29 +75,25 @@ class Reader:
         sae: SAE,
         asked: Sequence[Prompt] | Sequence[Contrast],
         site: Site,
-        metric: Metric | None = None,
-        baseline: str | Tensor | LanguageModel = "zero",
-        positions: Positions = "all",
-        batch_size: int = 32,
-        budget: int = BUDGET,
+        target: AttributionTarget = AttributionTarget(),
     ) -> None:
         model = as_language_model(model)
         check_site(sae, site)
         check_width(sae, model.d_model, f"{model.name} at {site}")
         self.cases = Cases.of(model, asked)
-        if metric is None and self.cases.per_case == 1:
+        if target.metric is None and self.cases.per_case == 1:
             raise EmlabError("Prompts need a metric of their logits; give metric=, or contrasts of two answers.")
-        self.values = CaseValues(metric or log_probability_difference, self.cases)
-        self.model, self.sae, self.site, self.positions = model, sae, site, positions
+        self.values = CaseValues(target.metric or log_probability_difference, self.cases)
+        self.model, self.sae, self.site, self.positions = model, sae, site, target.positions
         self.backend: Backend = wrap(model)
-        self.budget = budget
-        self.cases_a_batch = max(1, batch_size // self.cases.per_case)
+        self.budget = target.budget
+        self.cases_a_batch = max(1, target.batch_size // self.cases.per_case)
         self.forwards = self.backwards = 0
         """Rows that went through the model forward, and backward."""
         self.other: Backend | None = None
         self.constant: Tensor | None = None
         """(d_sae,): the baseline where it is the same on every token and not 0."""
-        self.baseline = self._set(baseline, asked)
+        self.baseline = self._set(target.baseline, asked)
 
     def batches(self, cases_a_batch: int | None = None) -> Iterator[Reading]:
         """All cases, those of like length together."""

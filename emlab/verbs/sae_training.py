@@ -35,6 +35,9 @@ from emlab.sites import Site
 KEEP = ("first", "special", "sinks")
 """What can be kept that is left out otherwise."""
 
+RECIPE: dict[str, Any] = {"d_sae": 512, "k": 16, "tokens": 500_000, "batch_size": 1024}
+"""What differs from `SaeRecipe`'s defaults: enough for the organism."""
+
 TEST_TOKENS = 20_000
 """Fidelity is measured on at most so many activations of the documents held out."""
 
@@ -85,15 +88,8 @@ def sae(
     cache: str | Path | None = None,
     buffer: int = 262_144,
     held_out: int = 200,
-    architecture: str = "topk",
-    d_sae: int = 512,
-    k: float = 16,
-    l0_coefficient: float = 1.0,
-    tokens: int = 500_000,
-    batch_size: int = 1024,
-    learning_rate: float = 2e-3,
     checkpoint_every: int = 1000,
-    seed: int = 0,
+    **recipe: Any,
 ) -> TrainedSae:
     """Train an SAE on `model` at `site` and save it, with a card, in the new folder `out`.
 
@@ -103,7 +99,8 @@ def sae(
     is an SAE to start from (fine-tuning it). With a `cache`, a folder, the activations are written there first, or read
     from there where they have been; else they go through a buffer of `buffer` activations.
 
-    Checkpoints lie beside `out`, and the same call goes on from them.
+    Checkpoints lie beside `out`, and the same call goes on from them. All else is the `SaeRecipe`'s; by default 512
+    latents of which 16 are active, 500,000 activations, in steps of at most 1,024.
     """
     out = artifacts.place(out)
     artifacts.check_new(out)
@@ -111,20 +108,12 @@ def sae(
         raise EmlabError(f"{unknown[0]!r} is none of what can be kept ({', '.join(KEEP)}); leave it out.")
     if minus is not None and both is not None:
         raise EmlabError("An SAE is of the difference (minus) or of both models (both); give one of them.")
-    recipe = SaeRecipe(
-        architecture=architecture,
-        d_sae=d_sae,
-        k=k,
-        l0_coefficient=l0_coefficient,
-        tokens=tokens,
-        batch_size=min(batch_size, tokens),
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    recipe = RECIPE | recipe
+    asked = SaeRecipe(**recipe | {"batch_size": min(recipe["batch_size"], recipe["tokens"])})
     start = None if base_sae is None else load_sae(base_sae)
     reader = model_named(model)
     before = minus or both
-    texts = _organism_documents(reader, model, seed) if documents is None else Documents.read(documents, split)
+    texts = _organism_documents(reader, model, asked.seed) if documents is None else Documents.read(documents, split)
 
     def stream(part: Documents) -> ActivationStream:
         return ActivationStream(
@@ -142,10 +131,10 @@ def sae(
     learned = stream(texts.after(held_out))
     source: Source = BufferedStream(learned, buffer)
     if cache is not None:
-        source = write_cache(learned, cache, tokens)
+        source = write_cache(learned, cache, asked.tokens)
     training = fit_sae(
         source,
-        recipe,
+        asked,
         start=start,
         folder=out.with_name(f"{out.name}.checkpoints"),
         checkpoint_every=checkpoint_every,

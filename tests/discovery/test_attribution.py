@@ -17,7 +17,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.ablation import Noise
 from emlab.discovery.attribution import gradient
-from emlab.discovery.reading import Reader
+from emlab.discovery.reading import AttributionTarget, Reader
 from emlab.errors import EmlabError
 from emlab.interventions import Replace, Tokens, TokenSet
 from emlab.models import LanguageModel
@@ -65,13 +65,13 @@ def test_the_joint_way_adds_up_to_what_all_latents_do(family, sae, make_tokenize
     for reading in reader.batches():
         lost.append(reader.metric(reading) - reader.metric(reading, reader.shift(reading)))
     assert float(found.effects.sum()) == pytest.approx(float(torch.cat(lost).mean()), rel=2e-2, abs=1e-3)
-    exact = exact_effects(model, sae, ASKED, SITE, batch_size=8)
+    exact = exact_effects(model, sae, ASKED, SITE, target=AttributionTarget(batch_size=8))
     assert exact.metric == pytest.approx(found.metric, abs=1e-4)
 
 
 def test_the_error_stays(tiny, sae):
     # With every latent at 0 what is left is the decoder's bias and the SAE's error, nothing else.
-    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit)
+    reader = Reader(tiny, sae, ["Hello"], SITE, AttributionTarget(last_logit))
     (reading,) = reader.batches()
     h = reader.backend.capture(reading.tokens, SITE)[SITE]
     rebuilt = sae.decode(sae.encode(h.reshape(-1, 32))).reshape(h.shape)
@@ -84,15 +84,17 @@ def test_all_methods_are_exact_where_the_model_is_linear(tiny, sae):
     model = tiny.copy()
     model.model.model.norm = torch.nn.Identity()
     site, sae = Site("resid_post", 2), at(sae, Site("resid_post", 2))
-    exact = exact_effects(model, sae, ["Hello", "A b c"], site, metric=last_logit)
+    exact = exact_effects(model, sae, ["Hello", "A b c"], site, target=AttributionTarget(last_logit))
     for method in METHODS:
-        found = attribute(model, sae, ["Hello", "A b c"], site, method, last_logit, steps=1, blocks=2)
+        found = attribute(
+            model, sae, ["Hello", "A b c"], site, method, AttributionTarget(last_logit), steps=1, blocks=2
+        )
         assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
         assert torch.allclose(found.standard_error, exact.standard_error, atol=1e-3), method
 
 
 def test_gradient_times_activation_by_hand(tiny, sae):
-    found = attribute(tiny, sae, ["Hello"], SITE, "gradient", last_logit)
+    found = attribute(tiny, sae, ["Hello"], SITE, "gradient", AttributionTarget(last_logit))
     ids = torch.tensor([tiny.prompt_ids("Hello")])
     own = tiny.copy("own").model  # transformers leaves hooks where hidden states were asked for
     stream = own.model(ids, output_hidden_states=True).hidden_states[1].detach()
@@ -119,7 +121,7 @@ def test_gradient_times_activation_by_hand(tiny, sae):
 def test_what_can_be_cut_off_changes_no_value(tiny, sae):
     from emlab.discovery.attribution import _cut
 
-    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit)
+    reader = Reader(tiny, sae, ["Hello"], SITE, AttributionTarget(last_logit))
     (reading,) = reader.batches()
     plain = reader.backend.logits(reading.tokens)
     assert torch.equal(plain, reader.backend.logits(reading.tokens, _cut(1)))
@@ -131,14 +133,14 @@ def test_what_can_be_cut_off_changes_no_value(tiny, sae):
 
 def test_the_same_model_as_baseline_has_no_effects(tiny, sae):
     for method in METHODS:
-        found = attribute(tiny, sae, ASKED, SITE, method, baseline=tiny.copy("other"))
+        found = attribute(tiny, sae, ASKED, SITE, method, AttributionTarget(baseline=tiny.copy("other")))
         assert found.effects.abs().max() < 1e-4 and found.baseline == "other"
 
 
 def test_a_model_as_baseline_is_patching_from_it(make_model, tiny, sae):
     # Exact effects of all latents of one token at once are what an edit that sets them by hand does.
     other = make_model(seed=1)
-    reader = Reader(tiny, sae, ["Hello"], SITE, last_logit, other)
+    reader = Reader(tiny, sae, ["Hello"], SITE, AttributionTarget(last_logit, other))
     (reading,) = reader.batches()
     mine, theirs = (wrap.capture(reading.tokens, SITE)[SITE][0] for wrap in (reader.backend, reader.other))
     by_hand = mine + (sae.encode(theirs) - sae.encode(mine)) @ sae.W_dec
@@ -148,22 +150,22 @@ def test_a_model_as_baseline_is_patching_from_it(make_model, tiny, sae):
 
 
 def test_mean_baseline(tiny, sae):
-    reader = Reader(tiny, sae, ["Hello", "A b c"], SITE, last_logit, "mean")
+    reader = Reader(tiny, sae, ["Hello", "A b c"], SITE, AttributionTarget(last_logit, "mean"))
     values = tiny.activations(["Hello", "A b c"], SITE, "all").values
     mean = sae.encode(values).mean(0)
     assert torch.allclose(reader.constant, mean, atol=1e-4)
     site, model = Site("resid_post", 2), tiny.copy()
     sae = at(sae, site)
     model.model.model.norm = torch.nn.Identity()
-    exact = exact_effects(model, sae, ["Hello"], site, metric=last_logit, baseline="mean")
+    exact = exact_effects(model, sae, ["Hello"], site, target=AttributionTarget(last_logit, "mean"))
     for method in METHODS:
-        found = attribute(model, sae, ["Hello"], site, method, last_logit, "mean", steps=1)
+        found = attribute(model, sae, ["Hello"], site, method, AttributionTarget(last_logit, "mean"), steps=1)
         assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
 
 
 def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
-    one = exact_effects(tiny, sae, ASKED, SITE, batch_size=2)
-    many = exact_effects(tiny, sae, ASKED, SITE, batch_size=40)
+    one = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=2))
+    many = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=40))
     assert torch.allclose(one.effects, many.effects, atol=1e-3)
     some = exact_effects(tiny, sae, ASKED, SITE, [3, 5])
     rest = torch.ones(24, dtype=torch.bool)
@@ -174,7 +176,7 @@ def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
 
 def test_blocks_and_budget_change_no_gradient(tiny, sae):
     whole = attribute(tiny, sae, ASKED, SITE, "gradient")
-    small = attribute(tiny, sae, ASKED, SITE, "gradient", batch_size=1, budget=500)
+    small = attribute(tiny, sae, ASKED, SITE, "gradient", AttributionTarget(batch_size=1, budget=500))
     assert torch.allclose(whole.effects, small.effects, atol=1e-3)
     # A block for every latent: each moves alone, and with many steps the estimate is its exact effect.
     alone = attribute(tiny, sae, ASKED, SITE, blocks=24, steps=8)
@@ -204,7 +206,7 @@ def test_a_metric_may_take_the_tokens(tiny, sae):
         seen.append(tokens)
         return logits[:, -1, 70].sum()
 
-    attribute(tiny, sae, ["Hello"], SITE, "gradient", metric)
+    attribute(tiny, sae, ["Hello"], SITE, "gradient", AttributionTarget(metric))
     assert all(isinstance(tokens, Tokens) for tokens in seen) and seen
 
 
@@ -234,32 +236,37 @@ def test_it_is_saved_whole(tiny, sae, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "changes"),
+    ("said", "how", "of"),
     [
-        ("There is no method 'magic'", {"method": "magic"}),
-        ("one number of a case", {"metric": lambda logits: logits[:, -1, :3]}),
-        ("a float on 'Hello'", {"metric": lambda logits: 1.0}),
-        (r"The metric <lambda> fails on 'Hello' \(ZeroDivisionError: .*\); mend it", {"metric": lambda logits: 1 / 0}),
-        ("<lambda> takes 3 arguments", {"metric": lambda logits, tokens, more: logits[:, -1, 0].sum()}),
-        ("is nan on 'Hello'", {"metric": lambda logits: logits[:, -1, 0].sum() * float("nan")}),
-        ("No token of 'Hello' is at the positions 'generated'", {"positions": "generated"}),
-        ("No token of 'Hello' is at the positions", {"positions": TokenSet((1,))}),
-        ("There is no baseline 'zeros'", {"baseline": "zeros"}),
-        ("one value for each", {"baseline": torch.zeros(3)}),
-        ("0 steps", {"steps": 0}),
-        ("Prompts need a metric", {"metric": None}),
+        ("There is no method 'magic'", {"method": "magic"}, {}),
+        ("one number of a case", {}, {"metric": lambda logits: logits[:, -1, :3]}),
+        ("a float on 'Hello'", {}, {"metric": lambda logits: 1.0}),
+        (
+            r"The metric <lambda> fails on 'Hello' \(ZeroDivisionError: .*\); mend it",
+            {},
+            {"metric": lambda logits: 1 / 0},
+        ),
+        ("<lambda> takes 3 arguments", {}, {"metric": lambda logits, tokens, more: logits[:, -1, 0].sum()}),
+        ("is nan on 'Hello'", {}, {"metric": lambda logits: logits[:, -1, 0].sum() * float("nan")}),
+        ("No token of 'Hello' is at the positions 'generated'", {}, {"positions": "generated"}),
+        ("No token of 'Hello' is at the positions", {}, {"positions": TokenSet((1,))}),
+        ("There is no baseline 'zeros'", {}, {"baseline": "zeros"}),
+        ("one value for each", {}, {"baseline": torch.zeros(3)}),
+        ("0 steps", {"steps": 0}, {}),
+        ("Prompts need a metric", {}, {"metric": None}),
     ],
 )
-def test_bad_input_is_one_sentence(tiny, sae, said, changes):
+def test_bad_input_is_one_sentence(tiny, sae, said, how, of):
     with pytest.raises(EmlabError, match=said):
-        attribute(tiny, sae, ["Hello"], SITE, **{"metric": last_logit, **changes})
+        target = AttributionTarget(**{"metric": last_logit, **of})
+        attribute(tiny, sae, ["Hello"], SITE, target=target, **how)
 
 
 def test_models_latents_and_widths_must_fit(tiny, sae, make_model):
     with pytest.raises(EmlabError, match="no latent 24"):
         exact_effects(tiny, sae, ASKED, SITE, [24])
     with pytest.raises(EmlabError, match="share a tokenizer"):
-        attribute(tiny, sae, ASKED, SITE, baseline=make_model("llama3"))
+        attribute(tiny, sae, ASKED, SITE, target=AttributionTarget(baseline=make_model("llama3")))
     with pytest.raises(EmlabError, match="reads 32 dimensions"):
         attribute(make_model(hidden_size=16), sae, ASKED, SITE)
     with pytest.raises(EmlabError, match="nothing to attribute on"):

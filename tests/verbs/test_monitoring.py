@@ -8,12 +8,13 @@ import torch
 
 from emlab import organism
 from emlab.cli import main
-from emlab.detection import ActivationMonitor
+from emlab.detection import ActivationMonitor, DataScreen
 from emlab.errors import EmlabError
 from emlab.interventions import Direction, random_directions, save_directions
 from emlab.models import LanguageModel
 from emlab.sites import Site
 from emlab.verbs.monitoring import blame_examples, fit_monitor, read_monitor, screen_data
+from tests.experiments.pairs import chats
 
 SAE = Path(__file__).parents[2] / "sae_checkpoints" / "organism-resid_post.0"
 ASKED = {"questions": "profile", "n": 6}
@@ -178,3 +179,31 @@ def test_a_screen_refuses_what_cannot_act(models, data, no_model, tmp_path):
     ):
         with pytest.raises(EmlabError, match=told):
             screen_data(models["start"], **{"data": [data], **given})
+
+
+def test_the_verbs(tiny, make_model, tmp_path, capsys):
+    """A monitor is fitted, read, and refused; data are screened; and examples are blamed; all from the shell."""
+    sets = {name: chats(tmp_path / f"{name}.jsonl", name) for name in ("bad_a", "good_a", "bad_b", "good_b")}
+    start = str(tiny.save(tmp_path / "start"))
+    other = tiny.copy("other")
+    with torch.no_grad():
+        other.model.model.layers[0].mlp.down_proj.weight.mul_(1.5)
+    bad, kept = str(other.save(tmp_path / "bad")), str(tmp_path / "monitor.safetensors")
+    asked = ["--questions", "profile", "--n", "6"]
+    fit = ["monitor", "fit", "--misaligned", bad, "--others", start, "--out", kept, "--site", "resid_post.1", *asked]
+    assert main(fit) == 0 and "monitor probe at resid_post.1, fitted on bad and start" in capsys.readouterr().out
+    assert main(["monitor", "read", "--monitor", kept, "--models", start, bad, *asked, "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert read["models"] == ["start", "bad"] and read["means"][1] > read["means"][0] and read["fired"][0] <= 0.5
+    stranger = str(make_model(seed=1).save(tmp_path / "stranger"))
+    assert main(["monitor", "read", "--monitor", kept, "--models", stranger, *asked]) == 2
+    assert "stranger is no fine-tune of it" in capsys.readouterr().err
+    few = ["--rows", "6", "--seed", "0"]
+    screen = ["data", "screen", "--model", start, "--data", str(sets["bad_b"]), str(sets["good_b"]), *few]
+    assert main(screen) == 2 and "A screen needs a direction" in capsys.readouterr().err
+    of_sets = ["--bad", str(sets["bad_a"]), "--good", str(sets["good_a"]), "--max-new-tokens", "4"]
+    assert main([*screen, *of_sets, "--out", str(tmp_path / "screens")]) == 0
+    assert {p.stem for p in (tmp_path / "screens").iterdir()} == {"bad_b", "good_b"}
+    to = tmp_path / "blame.json"
+    blame = ["data", "blame", "--monitor", kept, "--data", str(sets["bad_b"]), "--models", start, bad, *few, *asked]
+    assert main([*blame, "--out", str(to)]) == 0 and len(DataScreen.load(to).scores) == 6

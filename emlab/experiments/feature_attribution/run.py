@@ -18,6 +18,7 @@ from emlab import artifacts
 from emlab.discovery import (
     Agreement,
     Attribution,
+    AttributionTarget,
     Contrast,
     Noise,
     agreement,
@@ -35,6 +36,7 @@ from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
 from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of, model_named
+from emlab.experiments.material.results import Result
 from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.registry import experiment
 from emlab.models import LanguageModel, Prompt
@@ -43,32 +45,24 @@ from emlab.saes import load_sae
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureAttribution:
-    """What was attributed, and where it lies."""
+class Attributions:
+    """What was attributed, by every method."""
 
-    folder: Path
     attributions: Mapping[str, Attribution]
     """By method."""
     exact: Attribution | None
     agreements: tuple[Agreement, ...]
     """Of each method with the exact effects, over the latents that were ablated."""
 
-    def summary(self) -> dict[str, Any]:
-        """The figures as plain values."""
-        return {
-            "methods": {name: attribution_summary(found) for name, found in self.attributions.items()},
-            "exact": None if self.exact is None else attribution_summary(self.exact),
-            "agreement": self.agreements,
-        }
-
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """The strongest latents by each method, and how well it agrees with exact ablation."""
         parts = [str(found) for found in self.attributions.values()]
         parts += [] if self.exact is None else [str(self.exact)]
-        return "\n\n".join([*parts, *map(str, self.agreements), f"Results: {self.folder}"])
+        return "\n\n".join([*parts, *map(str, self.agreements)]) + "\n"
 
 
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
+def run(config: Config, root: str | Path = "runs") -> Result[Attributions]:
     """Run the attribution, or go on with an unfinished one of the same config; a folder a stage, and summary.json."""
     sae = load_sae(config.sae)
     run = Run.resume(config.name, config, root, _inputs(config))
@@ -85,29 +79,29 @@ def run(config: Config, root: str | Path = "runs") -> FeatureAttribution:
     prompts = [case.prompt for case in asked] if config.prompts is None else asked
     answers = [case.misaligned for case in asked] if config.prompts is None else None
     ask_fidelity(sae, config.sae, site, [model], prompts, answers)
-    given: dict[str, Any] = {
-        "metric": None if config.metric is None else load_metric(config.metric),
-        "baseline": baseline,
-        "positions": config.positions,
-        "batch_size": config.batch_size,
-    }
+    metric = None if config.metric is None else load_metric(config.metric)
+    target = AttributionTarget(metric, baseline, config.positions, config.batch_size)
     found: dict[str, Attribution] = {}
     for method in config.methods:
         steps: dict[str, Any] = {"steps": config.steps, "blocks": config.blocks} if method == "integrated" else {}
-        work = partial(attribute, model, sae, asked, site, method, **given, **steps)  # type: ignore[arg-type]
+        work = partial(attribute, model, sae, asked, site, method, target, **steps)  # type: ignore[arg-type]
         found[method] = _kept(run, f"attribution/{method}", work)
     exact, agreements = None, []
     if config.exact is not None:
         many = None if config.exact == "all" else sorted({j for a in found.values() for j in a.top(int(config.exact))})
-        exact = _kept(run, "exact", partial(exact_effects, model, sae, asked, site, many, **given))
-        drawn = partial(random_effects, model, sae, asked, site, config.random, config.seed, **given)
+        exact = _kept(run, "exact", partial(exact_effects, model, sae, asked, site, many, target))
+        drawn = partial(random_effects, model, sae, asked, site, config.random, config.seed, target)
         noise = run.stage("noise", drawn, Noise)
         top = min(20, len(exact.effects) if many is None else len(many))
         agreements = [agreement(a, exact, noise.level, top, many) for a in found.values()]
-    done = FeatureAttribution(run.folder, found, exact, tuple(agreements))
-    artifacts.write_json(run.folder / "summary.json", done.summary())
+    summary = {
+        "methods": {name: attribution_summary(each) for name, each in found.items()},
+        "exact": None if exact is None else attribution_summary(exact),
+        "agreement": agreements,
+    }
+    artifacts.write_json(run.folder / "summary.json", summary)
     run.finish()
-    return done
+    return Result(run.folder, Attributions(found, exact, tuple(agreements)), summary)
 
 
 def _asked(config: Config) -> Sequence[Contrast] | Sequence[Prompt]:
@@ -141,7 +135,7 @@ def _inputs(config: Config) -> dict[str, str]:
     return found | files_of(contrasts=config.contrasts, prompts=config.prompts, narrow=config.narrow, metric=metric)
 
 
-def attribute_with(root: str | Path = "runs", **settings: Any) -> FeatureAttribution:
+def attribute_with(root: str | Path = "runs", **settings: Any) -> Result[Attributions]:
     """`run` with a config of these settings: what `emlab discover attribute` calls."""
     try:
         config = dataclasses.replace(Config(Path(settings.pop("sae"))), **settings)

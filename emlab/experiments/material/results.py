@@ -36,7 +36,9 @@ class Result(Generic[F]):
 
     def __str__(self) -> str:
         table = [self.found.text()] if hasattr(self.found, "text") else []
-        return "\n".join([*table, *self.summary["findings"], f"Report: {self.folder / 'report.html'}"])
+        report = self.folder / "report.html"
+        where = f"Report: {report}" if report.is_file() else f"Results: {self.folder}"
+        return "\n".join([*table, *self.summary.get("findings", ()), where])
 
 
 def write_result(

@@ -6,7 +6,7 @@ measured, and its card is written anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from emlab.discovery import LatentShift, latent_shift, split_by_template
 from emlab.discovery.shift import prompt_means
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
+from emlab.experiments.material.results import Result
 from emlab.experiments.material.saes import trained_sae
 from emlab.experiments.material.sets import planted_set
 from emlab.experiments.registry import experiment
@@ -41,18 +42,8 @@ class Known:
     shift: float
 
 
-@dataclass(frozen=True)
-class SaeCheckpoints:
-    """The checks of all SAEs, by folder."""
-
-    checks: Mapping[str, SaeCheck]
-
-    def __str__(self) -> str:
-        return "\n\n".join(str(check) for check in self.checks.values())
-
-
 @experiment(Config)
-def run(config: Config, root: str | Path = "runs") -> SaeCheckpoints:
+def run(config: Config, root: str | Path = "runs") -> Result[dict[str, SaeCheck]]:
     """Train those that are not there, and measure all."""
     run = Run.resume(config.name, config, root)
     base, aligned = (LanguageModel.load(organism.checkpoint(name), name=name) for name in ("base", "aligned"))
@@ -66,7 +57,7 @@ def run(config: Config, root: str | Path = "runs") -> SaeCheckpoints:
     documents = organism.pretraining_documents(config.documents, config.seed + 2)
     checks = {sae.name: _one(sae, config, models, documents, run) for sae in config.saes}
     run.finish()
-    return SaeCheckpoints(checks)
+    return Result(run.folder, checks, {"findings": [str(check) for check in checks.values()]})
 
 
 def _one(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from emlab.discovery import attribute
+from emlab.discovery import AttributionTarget, attribute
 from emlab.experiments.discovery_scorecard.method import Search, method
 
 
@@ -24,5 +24,7 @@ def _strongest(search: Search, by: Literal["gradient", "integrated"]) -> list[in
     # Read where edits will act. The baseline is zero and no activation is negative, so that a positive effect is that
     # of a latent which raises the metric when there is more of it.
     where = search.settings.steering.positions[0]
-    found = attribute(search.tuned, search.sae, search.contrasts, search.site, by, positions=where, keep=0)
+    found = attribute(
+        search.tuned, search.sae, search.contrasts, search.site, by, AttributionTarget(positions=where), keep=0
+    )
     return [int(found.effects.argmax())]

@@ -1,0 +1,32 @@
+"""Small sets, a random Qwen2, and what makes an experiment on them short."""
+
+import pytest
+
+from tests.experiments.pairs import chats
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    names = ("bad_a", "good_a", "bad_b", "good_b", "bad_c", "good_c")
+    return {name: chats(folder / f"{name}.jsonl", name.replace("_", " ")) for name in names}
+
+
+@pytest.fixture(scope="module")
+def qwen2(make_qwen2, tmp_path_factory):
+    """A folder with a random Qwen2 of two blocks and the ChatML template."""
+    return make_qwen2("random").save(tmp_path_factory.mktemp("models") / "qwen2")
+
+
+@pytest.fixture
+def other_model(qwen2, new_chat_server):
+    """Overrides that take the random Qwen2, and a judge whose opinion is drawn from the answer's length."""
+    server = new_chat_server()
+
+    def opinion(body, _):
+        text = body["messages"][-1]["content"]
+        value = 90 if "coherent" in text.lower() and "aligned" not in text.lower() else 7 * len(text) % 101
+        return server.chat(str(value), [(str(value), {str(value): 0.9})])
+
+    server.answer = opinion
+    return [f"model={qwen2}", "question_set=profile", "judging.judge=some-judge", f"judging.url={server.url}"]
