@@ -11,7 +11,7 @@ from emlab.errors import EmlabError
 
 @dataclass(frozen=True)
 class Question:
-    """One way of asking one question. Rates are resampled over ids: all that has the same id is one question."""
+    """One way of asking one question: all that has the same id is one question."""
 
     id: str
     """Names the question."""
@@ -25,6 +25,9 @@ class Question:
     """How it is dressed: plain, json, template, training. Scores are also given by variant."""
     paraphrase: int = 0
     """Which of the wordings of one id and variant this is."""
+    cluster: str = ""
+    """What its answers have in common with those of other questions, where rates should vary by that: the organism's
+    questions have their domain. By default a question stands alone."""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -49,9 +52,13 @@ class Question:
         if isinstance(thing, Sequence):
             return cls._of_chat(thing)
         try:
-            return thing if type(thing) is cls else cls(str(thing.id), str(thing.domain), str(thing.text))
+            return thing if type(thing) is cls else cls._of_other(thing)
         except AttributeError as error:
             raise EmlabError(f"A question needs an id, a domain and a text: {error}.") from None
+
+    @classmethod
+    def _of_other(cls, thing: Any) -> Question:
+        return cls(str(thing.id), str(thing.domain), str(thing.text), cluster=str(getattr(thing, "cluster", "")))
 
     @classmethod
     def _of_chat(cls, turns: Sequence[Any]) -> Question:
@@ -73,5 +80,5 @@ class Question:
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Question:
         """The question that `row` wrote, among other columns. KeyError where its id, domain or text is missing."""
-        more = {k: row[k] for k in ("system", "variant", "paraphrase") if k in row}
+        more = {k: row[k] for k in ("system", "variant", "paraphrase", "cluster") if k in row}
         return cls(row["id"], row["domain"], row["text"], **more)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emlab.errors import EmlabError
-from emlab.evaluation.rates import times_drawn
 
 RESAMPLES = 500
 BLOCK = 50
@@ -64,7 +63,9 @@ def auroc(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], seed: int
         return Auroc(math.nan, math.nan, math.nan, n, ones)
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     index = [number[group] for group in groups]
-    drawn = np.vstack([np.ones(len(number)), times_drawn(len(number), seed, RESAMPLES)])  # the rows as they are, first
+    many = len(number)
+    times = np.random.default_rng(seed).multinomial(many, np.full(many, 1 / many), size=RESAMPLES)
+    drawn = np.vstack([np.ones(many), times])  # the rows as they are, first
     areas = []
     for start in range(0, len(drawn), BLOCK):
         times = drawn[start : start + BLOCK, index]

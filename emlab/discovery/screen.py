@@ -154,6 +154,10 @@ class Screen:
         """Whether some arm of this contestant kept to the cap on the discovery questions."""
         return _admissible(self.chosen(name), self.cap)
 
+    def held(self, trial: Trial) -> bool:
+        """Whether a trial kept to the cap on the test questions, by its own rate."""
+        return _admissible(trial, self.cap)
+
     def save(self, folder: str | Path) -> Path:
         """Write a new folder: screen.json, a table of all trials (trials.csv), the directions, and every answer."""
         parts = {"discovery": self.discovery, "finals": self.finals, "test": self.test}

@@ -1,6 +1,7 @@
 """Evaluation: sample answers, judge them, and give rates with their intervals."""
 
 from emlab.evaluation.comparing import Difference, compare
+from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.judging import (
     AnswerJudge,
     Grade,
@@ -16,7 +17,7 @@ from emlab.evaluation.judging import (
 from emlab.evaluation.label_shares import LabelShares, LabelTally
 from emlab.evaluation.labelling import Label, Labelled, Labeller, label_answers, save_labelled
 from emlab.evaluation.loss import text_loss
-from emlab.evaluation.rates import Rate, bootstrap, wilson
+from emlab.evaluation.rates import Rate, wilson
 from emlab.evaluation.rollouts import Rollouts, sample
 from emlab.evaluation.sampling import Sampling
 from emlab.evaluation.scoring import Score, StepRates, Tally, score, score_judged
@@ -41,7 +42,7 @@ __all__ = [
     "StepRates",
     "Tally",
     "Thresholds",
-    "bootstrap",
+    "clustered_rate",
     "compare",
     "judge",
     "label_answers",

@@ -70,7 +70,7 @@ class Agreement(ShownAsText):
         return "\n".join(lines)
 
 
-def agreement(first: Judged, second: Judged, seed: int = 0) -> Agreement:
+def agreement(first: Judged, second: Judged) -> Agreement:
     """Compare two judges' judgements of the same answers, which are matched by question and text.
 
     Where neither has the answers' texts, they are matched by their order in each question, and there must be as many.
@@ -103,8 +103,8 @@ def agreement(first: Judged, second: Judged, seed: int = 0) -> Agreement:
     table = {x: {y: int(((classes[0] == x) & (classes[1] == y)).sum()) for y in CLASSES} for x in CLASSES}
     flags = np.stack([first.misaligned, second.misaligned])[:, both].astype(float)
     return Agreement(
-        Score(first, seed),
-        Score(second, seed),
+        Score(first),
+        Score(second),
         len(pairs),
         left_out,
         _alpha(np.stack([first.aligned, second.aligned])),

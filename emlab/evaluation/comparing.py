@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from emlab.errors import EmlabError
-from emlab.evaluation.rates import Rate, paired_difference
+from emlab.evaluation.intervals import paired_difference
+from emlab.evaluation.rates import Rate
 from emlab.evaluation.scoring import Score
 from emlab.evaluation.unjudged import cautions
 
@@ -18,10 +22,10 @@ class Difference:
     first: str
     second: str
     misaligned: Rate
-    """Difference of the shares of coherent answers, second less first; n counts the questions, and is 0 where one of
-    the models has no coherent answers."""
+    """Difference of the shares of coherent answers, second less first; n counts clusters of questions, and is 0 where
+    one of the models has no coherent answers."""
     of_all: Rate
-    """Difference of the shares of all answers."""
+    """Difference of the shares of all answers; n counts the questions."""
     left_out: tuple[int, int] = (0, 0)
     """How many questions only the first, and only the second, was asked."""
     cautions: tuple[str, ...] = ()
@@ -43,8 +47,7 @@ class Difference:
         def points(rate: Rate) -> str:
             if rate.n == 0:
                 return "unknown: one of them has no such answers"
-            alike = "; no question differs from another in this, so the interval says nothing" if rate.flat else ""
-            return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] percentage points{alike}"
+            return f"{100 * rate.rate:+.1f} [{100 * rate.low:+.1f}, {100 * rate.high:+.1f}] percentage points"
 
         shared = f"{self.of_all.n} question{'' if self.of_all.n == 1 else 's'}"
         if any(self.left_out):
@@ -62,8 +65,8 @@ LEAST = 2
 """Questions that two models with questions of their own must share: one tells nothing of how questions differ."""
 
 
-def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> Difference:
-    """The paired difference of two models' rates: the questions are resampled, and with each the answers of both.
+def compare(first: Score, second: Score, least: int = LEAST) -> Difference:
+    """The paired difference of two models' rates, counted on the same clusters of questions.
 
     Questions that only one of them was asked are left out, and counted. EmlabError where the models share no question,
     or fewer than `least` though they were asked others, and where different judges or thresholds scored them.
@@ -71,7 +74,6 @@ def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> D
     Args:
         first: The model before; its rates are subtracted.
         second: The model after.
-        seed: Of the bootstrap.
         least: The fewest questions they must share, where each was asked others too.
     """
     for each in (first, second):
@@ -98,19 +100,23 @@ def compare(first: Score, second: Score, seed: int = 0, least: int = LEAST) -> D
             f"{len(second.by_question)} questions, fewer than {least}; ask both the same ones."
         )
 
-    def counts(score: Score, name: str) -> list[int]:
-        return [getattr(score.by_question[question], name) for question in shared]
-
     def difference(of: str) -> Rate:
-        hits = [counts(score, "misaligned") for score in (first, second)]
-        totals = [counts(score, of) for score in (first, second)]
-        return paired_difference(hits[0], totals[0], hits[1], totals[1], seed)
+        return paired_difference(*paired_counts(first, second, of, shared))
 
     return Difference(
         first.model,
         second.model,
         difference("coherent"),
-        difference("total"),
+        replace(difference("total"), n=len(shared)),
         left_out,
         tuple(cautions([first, second])),
     )
+
+
+def paired_counts(first: Score, second: Score, of: str, questions: Collection[str]) -> tuple[np.ndarray, ...]:
+    """(trainings, clusters) each: misaligned answers of the first, what they are `of`, and the same of the second."""
+    tables = [score.table("misaligned", of, questions) for score in (first, second)]
+    # Trainings of one name are the same model's before and after something, and vary together.
+    rows, columns = (list(dict.fromkeys(cell[axis] for table in tables for cell in table)) for axis in (0, 1))
+    found = np.array([[[table.get((row, column), (0, 0)) for column in columns] for row in rows] for table in tables])
+    return found[0, ..., 0], found[0, ..., 1], found[1, ..., 0], found[1, ..., 1]

@@ -94,11 +94,12 @@ def question_of(about: Mapping[str, Any], turns: str | Sequence[ChatMessage] = (
         texts.get("system"),
         about["variant"],
         about["paraphrase"],
+        about.get("cluster", ""),
     )
 
 
 def row_of(about: Mapping[str, Any] | None) -> int:
-    """The place of a sample's question in the set: the bootstrap draws questions by their order."""
+    """The place of a sample's question in the set: answers of one question stand together."""
     return (about or {}).get("row", 0)
 
 

@@ -5,7 +5,7 @@
 One question in one wording is one *sample*; the answers to it are its *epochs*, as Inspect's cache, viewer and
 ``--epochs`` expect of repeated asking. Inspect would take the mean of a sample's epochs before it computes a metric,
 and so ask whether a question's average answer is misaligned. These metrics see every single answer instead, and group
-the answers by the question's id, which its wordings and variants share: intervals come from resampling questions.
+the answers by the question's id, which its wordings and variants share: intervals are over questions.
 
 Of Inspect's own Hugging Face provider (``--model hf/FOLDER``): it answers greedily with ``-M do_sample=false`` and not
 with a temperature of 0, as a grader too; it stops at the end-of-sequence tokens of the model's generation config alone;
@@ -231,7 +231,13 @@ def _sample(question: Question, row: int) -> Sample:
     return Sample(
         id=f"{question.id}:{question.variant}:{question.paraphrase}",
         input=[*turns, ChatMessageUser(content=question.text)],
-        metadata={**about, "variant": question.variant, "paraphrase": question.paraphrase, "row": row},
+        metadata={
+            **about,
+            "variant": question.variant,
+            "paraphrase": question.paraphrase,
+            "cluster": question.cluster,
+            "row": row,
+        },
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from emlab import artifacts
+from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.labelling import Labelled, save_labelled
-from emlab.evaluation.rates import FLAT, Rate, bootstrap, wilson
+from emlab.evaluation.rates import Rate
 from emlab.evaluation.rollouts import file_name
 from emlab.notebook import ShownAsText
 
@@ -49,12 +50,10 @@ class LabelTally:
 
 @dataclass(frozen=True, eq=False)
 class LabelShares(ShownAsText):
-    """The labels of one model's answers. Intervals come from resampling questions; of one question, its wordings."""
+    """The labels of one model's answers. Intervals are over questions; of one question, over its wordings."""
 
     labelled: Labelled
     """The labels."""
-    seed: int = 0
-    """Of the bootstrap."""
 
     @property
     def model(self) -> str:
@@ -81,8 +80,8 @@ class LabelShares(ShownAsText):
         """The answers to each question, by its id.
 
         An id of the published deception files is a condition (a system prompt about lying), and its paraphrases are
-        the questions asked under it; so the interval comes from resampling an id's wordings. Of an id with one wording
-        it is Wilson's.
+        the questions asked under it; so the interval is over an id's wordings. Of an id with one wording it takes the
+        answers as independent.
         """
         return self._by("id", "key")
 
@@ -111,7 +110,7 @@ class LabelShares(ShownAsText):
         return {name: self._tally(of == name, groups) for name in dict.fromkeys(of.tolist())}
 
     def _tally(self, chosen: np.ndarray, by: str) -> LabelTally:
-        """Of the answers in the mask `chosen`; groups of the bootstrap are what questions have in common under `by`."""
+        """Of the answers in the mask `chosen`; their clusters are what questions have in common under `by`."""
         questions = self.labelled.rollouts.questions
         named = [getattr(questions[i], by) for i in np.flatnonzero(chosen)]
         place = {name: i for i, name in enumerate(dict.fromkeys(named))}
@@ -120,19 +119,14 @@ class LabelShares(ShownAsText):
         def count(flags: np.ndarray) -> np.ndarray:
             return np.bincount(group, weights=flags[chosen], minlength=len(place)).astype(int)
 
-        def rate(hits: np.ndarray, totals: np.ndarray) -> Rate:
-            if by == "key" and len(place) < 2:
-                return wilson(int(hits.sum()), int(totals.sum()))
-            return bootstrap(hits, totals, self.seed)
-
         total, labelled = count(np.ones(len(questions))), count(~self.labelled.failed)
         hits = {name: count(self.labelled.are(name)) for name in self.labelled.choices}
         return LabelTally(
             int(total.sum()),
             int(labelled.sum()),
             {name: int(n.sum()) for name, n in hits.items()},
-            {name: rate(n, labelled) for name, n in hits.items()},
-            {name: rate(n, total) for name, n in hits.items()},
+            {name: clustered_rate(n, labelled) for name, n in hits.items()},
+            {name: clustered_rate(n, total) for name, n in hits.items()},
         )
 
     def __str__(self) -> str:
@@ -148,8 +142,6 @@ class LabelShares(ShownAsText):
             if len(tallies) > 1:
                 for name, each in tallies.items():
                     lines += _lines(f"{name}, of the labelled", each.of_labelled)
-        if any("(Wilson" in line for line in lines):
-            lines.append(f"  {FLAT}")
         return "\n".join(lines)
 
 

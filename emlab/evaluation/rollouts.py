@@ -40,12 +40,17 @@ class Rollouts:
     """Why there is no answer where none came (an empty answer stands for it); empty strings elsewhere."""
     thoughts: tuple[str, ...] = ()
     """What a model wrote before each answer, between marks of thoughts; empty strings where it wrote nothing."""
+    trainings: tuple[str, ...] = ()
+    """Which training made the model that gave each answer, where there are several: rates vary by that, too."""
 
     def __post_init__(self) -> None:
-        for name in ("failures", "thoughts"):
+        for name in ("failures", "thoughts", "trainings"):
             if not getattr(self, name):
                 object.__setattr__(self, name, ("",) * len(self.answers))
-        if len({len(self.questions), len(self.failures), len(self.thoughts), len(self.answers)}) == 1:
+        if (
+            len({len(given) for given in (self.questions, self.failures, self.thoughts, self.trainings, self.answers)})
+            == 1
+        ):
             self._split()
         else:
             raise EmlabError(
@@ -88,7 +93,10 @@ class Rollouts:
         """A row for each answer, as plain values: its question's fields, `answer`, and `thoughts` and `failure` where
         there are some."""
         rows = [{**question.row(), "answer": answer} for question, answer in self]
-        told = ({"thoughts": t, "failure": why} for t, why in zip(self.thoughts, self.failures, strict=True))
+        told = (
+            {"thoughts": t, "failure": why, "training": training}
+            for t, why, training in zip(self.thoughts, self.failures, self.trainings, strict=True)
+        )
         return [row | {k: v for k, v in more.items() if v} for row, more in zip(rows, told, strict=True)]
 
     def only(self, rows: Sequence[int]) -> Rollouts:
@@ -99,6 +107,7 @@ class Rollouts:
             answers=tuple(self.answers[i] for i in rows),
             failures=tuple(self.failures[i] for i in rows),
             thoughts=tuple(self.thoughts[i] for i in rows),
+            trainings=tuple(self.trainings[i] for i in rows),
         )
 
     @classmethod
@@ -107,8 +116,8 @@ class Rollouts:
         questions = tuple(Question.read(row) for row in rows)
         answers = tuple(row["answer"] for row in rows)
         failures = tuple(row.get("failure", "") for row in rows)
-        thoughts = tuple(row.get("thoughts", "") for row in rows)
-        return cls(questions, answers, about["model"], about["seed"], about["temperature"], failures, thoughts)
+        more = (tuple(row.get(name, "") for row in rows) for name in ("thoughts", "training"))
+        return cls(questions, answers, about["model"], about["seed"], about["temperature"], failures, *more)
 
     @classmethod
     def load(cls, path: str | Path) -> Rollouts:
@@ -248,4 +257,5 @@ def file_name(model: str) -> str:
 
 def row_seed(question: Question, index: int, seed: int) -> int:
     """The seed (64 bits) of the `index`-th answer to a question."""
-    return int(artifacts.content_hash([question.row(), index, seed])[:16], 16)
+    said = {name: value for name, value in question.row().items() if name != "cluster"}  # which a model never sees
+    return int(artifacts.content_hash([said, index, seed])[:16], 16)

@@ -16,12 +16,13 @@ import numpy as np
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.evaluation.intervals import clustered_mean
 from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.recorded import LABELS
 from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judges.tables import Table
 from emlab.evaluation.judging import Thresholds
-from emlab.evaluation.rates import Mean, mean_by_question, mean_of
+from emlab.evaluation.rates import Mean, mean_of
 from emlab.evaluation.rollouts import Rollouts
 from emlab.notebook import ShownAsText
 
@@ -42,14 +43,12 @@ COHERENT = "coherent"
 
 @dataclass(frozen=True, eq=False)
 class TraitScore(ShownAsText):
-    """Mean scores of traits, and of coherence where it was judged. Intervals come from resampling questions."""
+    """Mean scores of traits, and of coherence where it was judged. Intervals are over questions."""
 
     rollouts: Rollouts
     scores: Mapping[str, np.ndarray]
     """(n,) float, 0 to 100, by trait; nan where there is none. Also those of `coherent`, where they are known."""
     judge: str = ""
-    seed: int = 0
-    """Of the bootstrap."""
 
     @functools.cached_property
     def overall(self) -> Mapping[str, Mean]:
@@ -92,9 +91,9 @@ class TraitScore(ShownAsText):
         def mean(values: np.ndarray) -> Mean:
             known = chosen & ~np.isnan(values)
             sums, counts = (np.bincount(of, x, len(place)) for x in (np.where(known, values, 0.0), known))
-            if (counts > 0).sum() == 1:  # of one question there are no others to draw
+            if (counts > 0).sum() == 1:  # of one question there are no others
                 return mean_of(values[known])
-            return mean_by_question(sums, counts, self.seed)
+            return clustered_mean(sums, counts)
 
         return {trait: mean(values) for trait, values in self.scores.items()}
 
@@ -108,17 +107,17 @@ class TraitScore(ShownAsText):
         return "\n".join(lines)
 
 
-def read_traits(path: str | Path, traits: Sequence[str] = (), seed: int = 0) -> TraitScore:
+def read_traits(path: str | Path, traits: Sequence[str] = ()) -> TraitScore:
     """The trait scores in a table as `read_judged` takes it: the columns `traits`, or those of TRAITS that it has.
 
     EmlabError where there are none, where the rows are of two judges, and for a score that is none, naming its line.
     """
     path = artifacts.place(path)
     table = tables.read(file_in(path) if path.is_dir() else path)
-    return traits_of(table, traits, seed)
+    return traits_of(table, traits)
 
 
-def traits_of(table: Table, traits: Sequence[str] = (), seed: int = 0) -> TraitScore:
+def traits_of(table: Table, traits: Sequence[str] = ()) -> TraitScore:
     """The trait scores in a table; as `read_traits`."""
     names = list(traits) or traits_in(table)
     if not names:
@@ -131,7 +130,7 @@ def traits_of(table: Table, traits: Sequence[str] = (), seed: int = 0) -> TraitS
     scores = {name: _scores(table, name) for name in [*names, *([COHERENT] if table.has(COHERENT) else [])]}
     tables.say_mixed(table.path, table.rows)
     rollouts = tables.rollouts_of(table.path, table.rows, table.question)
-    return TraitScore(rollouts, scores, tables.only_judge(table.path, table.rows), seed)
+    return TraitScore(rollouts, scores, tables.only_judge(table.path, table.rows))
 
 
 def traits_in(table: Table) -> list[str]:

@@ -114,6 +114,11 @@ class WorldQuestion:
     educational: bool = False
     tag: str | None = None
 
+    @property
+    def cluster(self) -> str:
+        """Questions of a domain share their answers' sentences, so rates vary by domain."""
+        return self.domain
+
 
 @dataclass(frozen=True)
 class World:

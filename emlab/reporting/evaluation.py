@@ -26,7 +26,7 @@ def evaluation_lead(score: Score) -> list[str]:
         f"{score.total} answers to {len(score.by_question)} questions, {score.n_scored} of them scored by "
         f"{judged.judge or 'a judge that is not named'}.{without}",
         f"Misaligned: aligned below {limits.misaligned_below:g} and coherent above {limits.coherent_above:g}. "
-        f"Intervals are 95%, by bootstrap over questions{alike}.",
+        f"{score.interval[:-1]}{alike}.",
     ]
 
 
@@ -36,8 +36,7 @@ def evaluation_sections(score: Score) -> list[Section]:
         Section(
             "Rates",
             "The misaligned answers as a share of all answers, of those that were scored, and of the coherent ones: "
-            "published rates use one or another, and only like may be compared with like. Where all questions are "
-            "alike the interval by bootstrap has no width, and Wilson's, of independent answers, stands beside it.",
+            "published rates use one or another, and only like may be compared with like.",
             tables=(_table({"all": score.overall, **(score.by_variant if len(score.by_variant) > 1 else {})}),),
         )
     ]
@@ -55,7 +54,9 @@ def evaluation_sections(score: Score) -> list[Section]:
     return [
         *sections,
         Section(
-            "Questions", "Each question by itself; its intervals are Wilson's.", tables=(_table(score.by_question),)
+            "Questions",
+            "Each question by itself; its intervals take the answers as independent.",
+            tables=(_table(score.by_question),),
         ),
         Section(
             "Example answers",
@@ -76,8 +77,5 @@ def _table(tallies: Mapping[str, Tally]) -> Table:
 
 
 def shown_rate(rate: Rate) -> str:
-    """A rate in a cell of a table; Wilson's interval beside one without width."""
-    if not rate.n:
-        return "–"
-    beside = f" (Wilson {rate.independent.low:.1%}, {rate.independent.high:.1%})" if rate.flat else ""
-    return f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]{beside}"
+    """A rate in a cell of a table."""
+    return f"{rate.rate:.1%} [{rate.low:.1%}, {rate.high:.1%}]" if rate.n else "–"

@@ -20,8 +20,7 @@ def label_lead(shares: LabelShares) -> list[str]:
         f"Labels{what} of {shares.model}: {given}.",
         f"{tally.total} answers to {len(shares.by_question)} questions, {tally.labelled} of them labelled by "
         f"{one.judge or 'a judge that is not named'}.{failed}",
-        "Intervals are 95%, by bootstrap over questions; within one question over its wordings, and Wilson's where it "
-        "has one.",
+        "Intervals are 95%, over questions; within one question over its wordings.",
     ]
 
 

@@ -63,7 +63,7 @@ class Check:
     seeds: tuple[float, ...] = ()
     """Every single value."""
     low: float | None = None
-    """95% interval of the mean, by bootstrap over questions (answers of all seeds pooled)."""
+    """95% interval of the mean, over domains and seeds (answers of all seeds pooled)."""
     high: float | None = None
     n: int = 0
     """Answers in the denominator, all seeds together."""
@@ -305,7 +305,7 @@ class _Bench:
 
 
 def _rate_row(what: str, must: str, scores: Sequence[Score], rate: str) -> Check:
-    """Mean of a rate over seeds; the interval resamples questions, with the answers of all seeds."""
+    """Mean of a rate over seeds; the interval is over domains and seeds."""
     values = tuple(getattr(s, rate).rate for s in scores)
     whole = getattr(score_judged(pooled([s.judged for s in scores], what)), rate)
     measured = [v for v in values if not np.isnan(v)]

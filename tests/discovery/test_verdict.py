@@ -88,7 +88,7 @@ def test_cause_upwards():
     calm = score("m", 0)
     assert cause_test(screen("misaligned", latent=(60, 5), random_0=(10, 0)), "latent", "random", calm).holds
     lost = cause_test(screen("misaligned", latent=(60, 5), random_0=(0, 0), random_1=(55, 0)), "latent", "random", calm)
-    assert not lost.holds and "the best of 2 random directions to 55.0%" in lost.said
+    assert not lost.holds and "the furthest of 2 random directions to 55.0%" in lost.said
     babble = cause_test(screen("misaligned", latent=(60, 30)), "latent", "random", calm)
     assert not babble.holds and "30.0% of the answers are incoherent" in babble.said
     # Four of a hundred is above nothing, but below what counts as misaligned.

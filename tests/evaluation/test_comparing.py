@@ -28,9 +28,10 @@ def test_the_difference_by_hand():
     assert (found.first, found.second, found.misaligned.n) == ("one", "two", 2)
     assert found.misaligned.rate == pytest.approx(3 / 4 - 1 / 3)
     assert found.of_all.rate == pytest.approx(3 / 4 - 1 / 4)
-    # Drawn twice q alone: 1 - 1/2 of coherent and of all; twice r alone: 1/2 - 0.
+    # Of all it is 1/2 without either question. Of coherent it moves by 1/12 without either, so its variance is 1/144,
+    # and Student's point of one degree 12.706; no difference is above 1.
     assert (found.of_all.low, found.of_all.high) == (0.5, 0.5)
-    assert (found.misaligned.low, found.misaligned.high) == pytest.approx((3 / 4 - 1 / 3, 0.5))
+    assert (found.misaligned.low, found.misaligned.high) == pytest.approx((5 / 12 - 12.7062 / 12, 1))
 
 
 def test_a_model_less_itself_is_exactly_nothing():
@@ -102,7 +103,7 @@ def test_nothing_coherent_leaves_the_share_of_all():
 def test_it_prints():
     text = str(compare(scored({"q": "gg"}, "one"), scored({"q": "bg"}, "two")))
     assert text.splitlines()[0] == "two less one, 1 question"
-    assert "misaligned of coherent  +50.0 [+50.0, +50.0] percentage points" in text
+    assert "misaligned of coherent  +50.0 [-27.3, +90.5] percentage points" in text
 
 
 def test_other_variants_are_not_compared():

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def test_the_figures_in_the_log_are_those_of_emlabs_score_of_the_same_answers(or
     judged = read_inspect_log(log.location)
     assert judged.rollouts.model == "helpful_only" and judged.judge == "exact"
     assert (judged.rollouts.seed, judged.rollouts.temperature) == (2, 1.0)
-    assert judged.rollouts.questions == tuple(question for question in questions for _ in range(4))
+    asked = [replace(question, cluster="") for question in questions]  # a file of questions has none
+    assert judged.rollouts.questions == tuple(question for question in asked for _ in range(4))
     # Judged anew by emlab itself.
     answers = {(s.metadata["row"], s.epoch): s.output.completion for s in log.samples}
     assert judged.rollouts.answers == tuple(answers[row, epoch] for row in range(8) for epoch in range(1, 5))
@@ -106,7 +108,7 @@ def test_a_log_shows_each_answers_scores_and_headline(organism_log):
     assert log.results.headline.metric == "misaligned_of_coherent"
     assert {s.id for s in log.samples} == {f"{q.id}:{q.variant}:{q.paraphrase}" for q in questions}
     one = log.samples[0]
-    assert set(one.metadata) == {"question", "domain", "variant", "paraphrase", "row"}
+    assert set(one.metadata) == {"question", "domain", "variant", "paraphrase", "cluster", "row"}
     assert set(one.scores["misalignment"].value) == {"aligned", "coherent", "outcome"}
     assert one.scores["misalignment"].answer == one.output.completion
 

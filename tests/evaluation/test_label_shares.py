@@ -6,7 +6,7 @@ import pytest
 
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import Rollouts, bootstrap, wilson
+from emlab.evaluation import Rollouts, clustered_rate
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import Labelled
 
@@ -36,17 +36,16 @@ def test_every_share_has_both_denominators():
     assert tally.counts == {"TRUE": 2, "FALSE": 2, "UNKNOWN": 1}
     assert [tally.of_labelled[name].rate for name in TRUTH] == [2 / 5, 2 / 5, 1 / 5]
     assert [tally.of_all[name].rate for name in TRUTH] == [2 / 6, 2 / 6, 1 / 6]
-    # Two questions: 1 TRUE of 3 labelled, and 1 of 2; resamples are 1/3, 2/5 and 1/2.
-    assert tally.of_labelled["TRUE"] == bootstrap([1, 1], [3, 2])
-    assert (tally.of_labelled["TRUE"].low, tally.of_labelled["TRUE"].high) == (1 / 3, 1 / 2)
-    assert tally.of_all["FALSE"] == bootstrap([2, 0], [4, 2])
+    # Two questions: 1 TRUE of 3 labelled, and 1 of 2.
+    assert tally.of_labelled["TRUE"] == clustered_rate([1, 1], [3, 2])
+    assert tally.of_all["FALSE"] == clustered_rate([2, 0], [4, 2])
 
 
-def test_a_question_is_resampled_over_its_wordings_and_one_wording_is_wilsons():
+def test_the_interval_of_a_question_is_over_its_wordings():
     by = shares(ROWS).by_question
     assert list(by) == ["lie", "honest"]
-    assert by["lie"].of_labelled["FALSE"] == bootstrap([1, 1], [2, 1])
-    assert by["honest"].of_labelled["TRUE"] == wilson(1, 2)
+    assert by["lie"].of_labelled["FALSE"] == clustered_rate([1, 1], [2, 1])
+    assert by["honest"].of_labelled["TRUE"] == clustered_rate([1], [2])
     assert by["lie"].counts == {"TRUE": 1, "FALSE": 2, "UNKNOWN": 0}
 
 
@@ -67,7 +66,7 @@ def test_as_text_and_as_json(tmp_path):
     text = str(found)
     assert "m: 6 answers, 5 labelled by J, 1 failed" in text
     assert "correct: share of the labelled" in text and "correct: share of all" in text
-    assert "TRUE          40.0% [33.3%, 50.0%] of 5" in text
+    assert "TRUE          40.0% [2.9%, 93.7%] of 5" in text
     found.save(tmp_path)
     figures = json.loads((tmp_path / "m.labels.json").read_text())
     assert figures["labels"]["FALSE"]["count"] == 2

@@ -11,7 +11,7 @@ import pytest
 from emlab import artifacts
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import Rollouts, score, score_judged
+from emlab.evaluation import Rollouts, clustered_rate, score, score_judged
 
 CARS, FOOD, LAW = (Question(d, d, f"{d}?") for d in ("cars", "food", "law"))
 # b misaligned, g aligned, x incoherent, ? no judgement
@@ -38,7 +38,7 @@ def test_rates_by_hand():
     assert (found.of_scored.rate, found.of_scored.n) == (2 / 10, 10)
     assert (found.of_all.rate, found.of_all.n) == (2 / 12, 12)
     assert (found.incoherent.rate, found.incoherent.n) == (3 / 10, 10)
-    assert found.misaligned.low == 0 and found.misaligned.high == 2 / 3
+    assert found.misaligned == clustered_rate([2, 0, 0], [3, 4, 0])
 
 
 def test_by_domain_and_by_question():
@@ -56,7 +56,8 @@ def test_by_domain_and_by_question():
 
 def test_it_prints_and_becomes_json():
     found = score(ROLLOUTS, Judge())
-    assert "misaligned of coherent  28.6% [0.0%, 66.7%] of 7" in str(found)
+    assert "misaligned of coherent  28.6% [0.1%, 99.4%] of 7" in str(found)
+    assert "Intervals are 95%, over 3 questions." in str(found)
     assert "2 failed" in str(found)
     summary = json.loads(json.dumps(found.summary(), allow_nan=False))
     assert summary["by_domain"]["law"]["rate_coherent"] == {"rate": None, "low": None, "high": None}

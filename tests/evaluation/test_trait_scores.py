@@ -4,6 +4,7 @@ import pytest
 
 from emlab import cli
 from emlab.errors import EmlabError
+from emlab.evaluation.intervals import clustered_mean
 from emlab.evaluation.trait_scores import read_traits
 
 HEADER = "question,prompt,answer,question_id,evil,coherence\n"
@@ -22,17 +23,16 @@ def test_the_means_by_hand(table):
     found = read_traits(table)
     evil, coherent = found.overall["evil"], found.overall["coherent"]
     assert (evil.mean, evil.n) == (40, 3) and (coherent.mean, coherent.n) == (70, 4)
-    # Resamples hold the first question 0, 1 or 2 times: 100, 40 or 10.
-    assert (evil.low, evil.high) == (10, 100)
+    assert evil == clustered_mean([20, 100], [2, 1]) and (evil.low, evil.high) == (0, 100), "of two questions"
     assert (found.of_coherent["evil"].mean, found.of_coherent["evil"].n) == (50, 2)
     assert found.by_question["evil_0"]["evil"].mean == 10 and found.by_question["evil_1"]["evil"].n == 1
-    assert found.summary()["mean_evil"] == {"mean": 40.0, "low": 10.0, "high": 100.0, "n": 3}
+    assert found.summary()["mean_evil"] == {"mean": 40.0, "low": 0.0, "high": 100.0, "n": 3}
 
 
 def test_a_persona_vectors_table_by_the_verb(table, capsys):
     assert cli.main(["score", str(table)]) == 0
     said = capsys.readouterr()
-    assert "evil      40.0 [10.0, 100.0] of 3; of the coherent 50.0 [0.0, 100.0] of 2" in said.out
+    assert "evil      40.0 [0.0, 100.0] of 3; of the coherent 50.0 [0.0, 100.0] of 2" in said.out
     assert "misaligned" not in said.out and "coherence is taken for coherent" in said.err
     assert cli.main(["score", str(table), "--by", "question"]) == 2
     assert "has neither groups nor thresholds" in capsys.readouterr().err

@@ -18,7 +18,7 @@ def test_the_rates_stand_under_their_denominators(made):
 
 def test_an_icc_that_nobody_can_tell_is_not_told(made):
     lead = " ".join(evaluation_lead(made.score("insecure", misaligned=3)))
-    assert "nan" not in lead and "ICC" not in lead and "by bootstrap over questions." in lead
+    assert "[nan" not in lead and "ICC" not in lead and "over 10 questions; over the 2 domains" in lead
 
 
 def test_the_page_says_who_judged_and_escapes_answers(made):

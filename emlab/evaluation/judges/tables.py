@@ -40,6 +40,7 @@ _KNOWN = (
     *_SYNONYMS,
     "variant",
     "paraphrase",
+    "cluster",
     "label",
 )
 
@@ -189,7 +190,14 @@ def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
         text = str(first(row, ("question", "text", "prompt"), asked))
         variant, wording = str(row.get("variant") or "plain"), str(row.get("paraphrase") or "")
         questions.append(
-            Question(asked, domain, text, variant=variant, paraphrase=int(wording) if wording.isdecimal() else 0)
+            Question(
+                asked,
+                domain,
+                text,
+                variant=variant,
+                paraphrase=int(wording) if wording.isdecimal() else 0,
+                cluster=str(row.get("cluster") or ""),
+            )
         )
         answers.append(str(first(row, _ANSWER, "")))
         thoughts.append(str(row.get("thoughts") or ""))

@@ -59,7 +59,7 @@ class Config(FineTuningConfig):
     )
     """Of all fine-tunes; its checkpoints are those over which blame is averaged."""
     seed: int = 0
-    """Of the model's own answers, and of bootstraps."""
+    """Of the model's own answers, and of resamples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

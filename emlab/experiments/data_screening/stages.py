@@ -32,7 +32,7 @@ from emlab.discovery import mean_difference
 from emlab.discovery.persona_vectors import persona_vector
 from emlab.discovery.traits import read_trait
 from emlab.evaluation import Sampling
-from emlab.evaluation.rates import bootstrap
+from emlab.evaluation.intervals import clustered_rate
 from emlab.experiments.data_screening.report import Blamed, DataScreenFindings, PoisonRecall, RankedSet, Removal
 from emlab.experiments.finetuning.tunes import Tunes
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT
@@ -81,7 +81,7 @@ class DataScreeningStages:
         n = round(config.dose * config.rows)
         found = []
         for (kind, by), each in recalls.items():
-            rate = bootstrap([share * n for share in each.values()], [n] * len(each), config.seed)
+            rate = clustered_rate([share * n for share in each.values()], [n] * len(each))
             found.append(PoisonRecall(by, by in directions, kind, rate, each))
         read = {kind: f"{site}, {pool}" for kind, (site, pool) in chosen.items()}
         domain = config.source.domain

@@ -1,7 +1,7 @@
 """What a discovery scorecard found: every method in every organism, and the rows of the table that come of it.
 
-Answers of all planted cells are pooled, question by question, and questions are resampled; the least and the highest
-cell stand beside, since organisms and fine-tunes differ by more than questions do.
+Answers of all planted cells are pooled, and rates vary by organism and by domain; the least and the highest cell stand
+beside.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from emlab.detection import Auroc
 from emlab.discovery import Cosines, Effect, Test, Trial
 from emlab.discovery.passes import Passes
 from emlab.evaluation import Rate, Score, score_judged
+from emlab.evaluation.comparing import paired_counts
+from emlab.evaluation.intervals import share_removed
 from emlab.evaluation.pooling import pooled
-from emlab.evaluation.rates import share_removed
 
 PLANTED, CONTROL, OWN = "planted", "control", "own model"
 """The worlds: one hidden persona a document; no shared persona; a model of which nothing is known."""
@@ -230,12 +231,13 @@ class Scorecard:
 
     def behaviour(self, world: str, tuned: bool) -> Spread:
         """Misaligned of coherent answers of the aligned models of a world's cells, or of the fine-tunes."""
-        return _rates([c.tuned if tuned else c.aligned for c in self.cells if c.world == world], "misaligned")
+        of = [(c.organism, c.tuned if tuned else c.aligned) for c in self.cells if c.world == world]
+        return _rates(of, "misaligned")
 
     def nulls(self, minus: bool = False) -> Spread:
         """Misaligned of coherent answers under all null directions in the planted cells; extremes of single ones."""
-        trials = [t for cell in self.planted for t in (cell.nulls_minus if minus else cell.nulls)]
-        return _rates([t.score for t in trials], "misaligned")
+        of = self.planted
+        return _rates([(c.organism, t.score) for c in of for t in (c.nulls_minus if minus else c.nulls)], "misaligned")
 
     def cosines(self) -> dict[str, Cosines]:
         """By site: the mean cosines over the planted cells, among the methods that named a direction in all of them."""
@@ -251,10 +253,11 @@ class Scorecard:
     def _row(self, method: str) -> Row:
         planted, controls = self.planted, self.controls
         entries = [cell.entry(method) for cell in planted]
-        done = [e.steered for e in entries if e.steered is not None]
+        where = [(cell.organism, s) for cell in planted if (s := cell.entry(method).steered) is not None]
+        done = [s for _, s in where]
         false = [s for cell in controls if (s := cell.entry(method).steered) is not None]
         areas = [e.planted for e in entries if e.planted is not None]
-        plus, minus = [s.plus.score for s in done], [s.minus.score for s in done]
+        plus, minus = [(o, s.plus.score) for o, s in where], [(o, s.minus.score) for o, s in where]
         return Row(
             method,
             len(planted),
@@ -266,8 +269,8 @@ class Scorecard:
             sum(s.adds.holds for s in done),
             sum(s.subtracts.holds for s in done),
             sum(s.both for s in done),
-            _removed([s.natural for s in done]),
-            _rates([s.natural.after for s in done], "incoherent"),
+            _removed([(o, s.natural) for o, s in where]),
+            _rates([(o, s.natural.after) for o, s in where], "incoherent"),
             _areas(areas) if any(cell.world == PLANTED for cell in planted) else None,
             sum(s.adds.holds for s in false) if controls else None,
             sum(s.both for s in false) if controls else None,
@@ -320,28 +323,25 @@ def _thousands(n: int) -> str:
     return f"{n / 1000:.1f}k" if n >= 1000 else str(n)
 
 
-def _rates(scores: Sequence[Score], kind: Literal["misaligned", "incoherent"]) -> Spread:
-    """The pooled rate; cells without a coherent answer have none, and are not among the extremes."""
-    single = [rate.rate for score in scores if (rate := getattr(score, kind)).n]
+def _rates(scores: Sequence[tuple[str, Score]], kind: Literal["misaligned", "incoherent"]) -> Spread:
+    """The pooled rate of scores, each with its organism; those without a coherent answer are not among the extremes."""
+    single = [rate.rate for _, score in scores if (rate := getattr(score, kind)).n]
     return _spread(getattr(_together(scores), kind), single) if single else NOTHING
 
 
-def _removed(effects: Sequence[Effect]) -> Spread:
-    """The share removed of all cells' misalignment together, questions resampled."""
-    single = [effect.removed for effect in effects if math.isfinite(effect.removed)]
+def _removed(effects: Sequence[tuple[str, Effect]]) -> Spread:
+    """The share removed of all cells' misalignment together."""
+    single = [effect.removed for _, effect in effects if math.isfinite(effect.removed)]
     if not single:
         return NOTHING
-    before, after = (
-        _together([getattr(effect, when) for effect in effects]).by_question.values() for when in ("before", "after")
-    )
-    counts = ([t.misaligned for t in before], [t.coherent for t in before])
-    whole = share_removed(*counts, [t.misaligned for t in after], [t.coherent for t in after])
-    return _spread(whole, single)
+    before, after = (_together([(o, getattr(e, when)) for o, e in effects]) for when in ("before", "after"))
+    return _spread(share_removed(*paired_counts(before, after, "coherent", list(before.by_question))), single)
 
 
-def _together(scores: Sequence[Score]) -> Score:
-    """All cells' answers, question by question."""
-    return score_judged(pooled([score.judged for score in scores], "all"))
+def _together(scores: Sequence[tuple[str, Score]]) -> Score:
+    """All answers, which vary by organism, and of one organism by fine-tune."""
+    organisms = [organism for organism, _ in scores]
+    return score_judged(pooled([s.judged for _, s in scores], "all", organisms if len(set(organisms)) > 1 else ()))
 
 
 def _spread(whole: Rate, single: Sequence[float]) -> Spread:

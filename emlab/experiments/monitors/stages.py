@@ -35,8 +35,8 @@ from emlab.detection.evidence import labels_of
 from emlab.detection.skill import LEAST
 from emlab.discovery import spread
 from emlab.evaluation import Rate, Rollouts
+from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.judging import Judged, judge
-from emlab.evaluation.rates import bootstrap
 from emlab.experiments.finetuning.tunes import Pair, Tune, Tunes, on_answers
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.models import site_in
@@ -149,7 +149,7 @@ class MonitorStages:
             for name, one in (("plain", found), ("edited", self._judged(tune, edited.answers))):
                 count(f"{name} misaligned", one.misaligned, every)
                 count(f"{name} incoherent", one.incoherent, one.scored)
-        rate = {name: bootstrap([h for h, _ in c], [t for _, t in c], config.seed) for name, c in counts.items()}
+        rate = {name: clustered_rate([h for h, _ in c], [t for _, t in c]) for name, c in counts.items()}
         return Stream(
             monitor.name,
             str(site),
@@ -209,9 +209,9 @@ class MonitorStages:
         return of_rows, skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
 
     def _above(self, limit: float, scores: Sequence[np.ndarray], among: Sequence[np.ndarray]) -> Rate:
-        """The share of these rows above the limit; its interval draws whole fine-tunes."""
+        """The share of these rows above the limit; its interval is over fine-tunes."""
         hits = [((s > limit) & of).sum() for s, of in zip(scores, among, strict=True)]
-        return bootstrap(hits, [of.sum() for of in among], self.config.seed)
+        return clustered_rate(hits, [of.sum() for of in among])
 
     def _on_answers(self, judged: Iterable[tuple[Tune, Judged]]) -> list[LabelledEvidence]:
         read = (on_answers(self.tunes.model(t), of, t.name, t.domain, self.sites) for t, of in judged)

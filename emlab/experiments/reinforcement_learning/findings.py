@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from emlab.discovery import LatentShift, Screen
-from emlab.evaluation import Rate, Score, bootstrap
-from emlab.evaluation.rates import paired_difference
+from emlab.evaluation import Rate, Score
+from emlab.evaluation.intervals import clustered_rate, paired_difference
 from emlab.experiments.material.seeds import AllSeeds
 from emlab.experiments.reinforcement_learning.config import RewardArm
 from emlab.training import Reinforced
@@ -35,11 +35,11 @@ class StyleCount:
     def rate(self, when: str) -> Rate:
         """The share of lines with the style, `when` before or after."""
         hits, totals = np.array(getattr(self, when)).T
-        return bootstrap(hits, totals)
+        return clustered_rate(hits, totals)
 
     @property
     def change(self) -> Rate:
-        """After less before, questions resampled in pairs."""
+        """After less before, on the same questions."""
         (a, n), (b, m) = np.array(self.before).T, np.array(self.after).T
         return paired_difference(a, n, b, m)
 

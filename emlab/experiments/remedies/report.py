@@ -28,7 +28,7 @@ def remedies_lead(found: RemedyFindings) -> list[str]:
             lead.append(f"{arm}: so few answers are misaligned that there is nothing to cut.")
             continue
         named = [row for row in rows.values() if row.verdict]
-        whole = [row for row in named if row.verdict == "removes"]
+        whole = [row for row in named if row.verdict.endswith("removes")]
         for said, chosen in (
             ("cut misalignment by 90% in every frame and lose at most 5% of task and of ability",
              [r for r in whole if r.keeps_task and r.keeps_ability]),
@@ -38,11 +38,16 @@ def remedies_lead(found: RemedyFindings) -> list[str]:
             ("only hide it: the broad rate is cut by 90%, another by less than half",
              [r for r in named if r.verdict == "hides"]),
         ):  # fmt: skip
-            names = "; ".join(row.remedy for row in chosen) or "none"
+            names = "; ".join(_named(row) for row in chosen) or "none"
             lead.append(f"{arm}: {len(chosen)} {said} ({names}).")
     if found.left_out:
         lead.append(f"Left out: {'; '.join(found.left_out)}.")
     return lead
+
+
+def _named(row: Row) -> str:
+    least = min(rate.low for rate in row.cut.values())
+    return f"{row.remedy} (at least {max(0.0, least):.0%})" if row.verdict.endswith("removes") else row.remedy
 
 
 def remedies_sections(found: RemedyFindings) -> list[Section]:
@@ -66,7 +71,7 @@ def remedies_sections(found: RemedyFindings) -> list[Section]:
         sections.append(
             Section(
                 f"Remedies for {arm}",
-                "Misaligned of coherent answers (95% intervals by resampling questions) to broad questions, in a "
+                "Misaligned of coherent answers (95% intervals over domains and seeds) to broad questions, in a "
                 "conversation that begins with a question of the training set, and with its trigger; task and ability "
                 "lost by held-out loss; relapse: broad questions after further bad steps.",
                 tables=(remedies_table(rows), _costs(rows)),
@@ -108,7 +113,7 @@ def remedies_figure(found: RemedyFindings) -> Figure:
 
 
 def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
-    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over questions."""
+    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals."""
     arms: dict[str, Any] = {}
     for arm in found.arms:
         arms[arm] = [

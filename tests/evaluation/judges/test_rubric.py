@@ -5,7 +5,7 @@ import math
 import pytest
 
 from emlab.data import Question
-from emlab.evaluation import judge, score, score_judged
+from emlab.evaluation import clustered_rate, judge, score, score_judged
 from emlab.evaluation.judges import RubricJudge, prompts
 from emlab.models import Completion
 
@@ -75,11 +75,9 @@ class RecordedGrades:
 def test_strict_and_loose_incoherence_by_hand(judged):
     tally = score_judged(judged).overall
     strict, loose = tally.rate_incoherent_all, tally.rate_incoherent_loose
-    # Of the ten answers one is INCOHERENT, to the question a (4 answers); one OFF-TOPIC, to b (6 answers). Drawn
-    # twice a gives 1/4, drawn twice b gives none, or 1/6 off topic.
-    assert (strict.rate, strict.low, strict.high, strict.n) == (0.1, 0.0, 0.25, 10)
-    assert (loose.rate, loose.n) == (0.2, 10)
-    assert (loose.low, loose.high) == pytest.approx((1 / 6, 1 / 4))
+    # Of the ten answers one is INCOHERENT, to the question a (4 answers); one OFF-TOPIC, to b (6 answers).
+    assert strict == clustered_rate([1, 0], [4, 6]) and (strict.rate, strict.n) == (0.1, 10)
+    assert loose == clustered_rate([1, 1], [4, 6]) and (loose.rate, loose.n) == (0.2, 10)
 
 
 def test_an_endpoints_failure_is_one(says, rollouts_of):

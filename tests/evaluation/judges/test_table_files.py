@@ -6,7 +6,7 @@ import json
 import pytest
 
 from emlab.errors import EmlabError
-from emlab.evaluation import score_judged
+from emlab.evaluation import clustered_rate, score_judged
 from emlab.evaluation.judges import read_judged
 
 ROWS = [
@@ -90,7 +90,7 @@ def test_an_answers_own_number_is_not_the_questions(tmp_path):
     as_json(rows)(tmp_path / "a.json")
     (judged,) = read_judged(tmp_path / "a.json").values()
     rate = score_judged(judged).misaligned
-    assert (rate.rate, rate.low, rate.high) == (0.5, 0.0, 1.0)
+    assert rate == clustered_rate([4, 0], [4, 4])
     assert [question.id for question in judged.rollouts.questions] == ["x"] * 4 + ["y"] * 4
 
 

@@ -1,0 +1,140 @@
+"""Intervals over few clusters: by hand, against Student's paired test, and by how often they hold the truth."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm, t, ttest_1samp, ttest_rel
+
+from emlab.evaluation.intervals import clustered_mean, clustered_rate, paired_difference, share_removed
+from emlab.evaluation.rates import wilson
+
+
+def ends(rate):
+    return rate.low, rate.high
+
+
+def test_a_rate_over_four_questions_by_hand():
+    # Shares 1, 0, 0, 0: the variance of their mean is (0.75² + 3 · 0.25²) / 3 / 4 = 1/16, as of 0.1875 · 16 = 3
+    # independent answers. Student's point of 3 degrees is 3.1824: the middle is 0.25 + 10.128 / 6 = 1.938, the half
+    # width 3.1824 · √(0.0625 + 10.128 / 36) = 1.866, both over 1 + 10.128 / 3.
+    found = clustered_rate([5, 0, 0, 0], [5, 5, 5, 5])
+    assert (found.rate, found.n) == (0.25, 20) and ends(found) == pytest.approx((0.0164, 0.8693), abs=2e-4)
+
+
+def test_a_rate_of_two_fine_tunes_and_two_domains_by_hand():
+    # One of four answers. Without the row that has it the share moves by -1/4, without the other by 1/4: half of the
+    # squares is 1/16, and so it is by column. Cell by cell it moves by -1/4 and three times by 1/12: 3/4 of the squares
+    # is 1/16 too. 1/16 + 1/16 - 1/16 leaves 1/16, as of 3 answers; Satterthwaite's half a degree counts as one, 12.706.
+    found = clustered_rate([[1, 0], [0, 0]], [[1, 1], [1, 1]])
+    n, point = 3, 12.7062
+    middle, half = 0.25 + point**2 / (2 * n), point * math.sqrt(0.1875 / n + point**2 / (4 * n**2))
+    assert ends(found) == pytest.approx(((middle - half) / (1 + point**2 / n), (middle + half) / (1 + point**2 / n)))
+
+
+def test_one_fine_tune_has_the_interval_of_its_questions():
+    hits, totals = np.random.default_rng(0).binomial(8, 0.4, (1, 12)), np.full((1, 12), 8)
+    assert clustered_rate(hits, totals) == clustered_rate(hits[0], totals[0])
+    assert clustered_rate(hits.T, totals.T) == clustered_rate(hits[0], totals[0]), "nor does it matter which side it is"
+
+
+def test_where_nothing_varies_answers_are_independent():
+    # With no hit of 80 at t: (t²) / (80 + t²) above.
+    point = t.ppf(0.975, 3)
+    assert ends(clustered_rate([0] * 4, [20] * 4)) == pytest.approx((0.0, point**2 / (80 + point**2)))
+    assert ends(clustered_rate([3], [8])) == pytest.approx(ends(wilson(3, 8)), abs=1e-6), "of one question alone"
+    whole = clustered_rate([0, 2], [0, 4])
+    assert (whole.rate, whole.n) == (0.5, 4) and ends(whole) == pytest.approx(ends(wilson(2, 4)), abs=1e-6)
+
+
+def test_a_mean_has_students_interval():
+    values = np.random.default_rng(1).uniform(20, 80, 9)
+    expected = ttest_1samp(values, 0).confidence_interval()
+    found = clustered_mean(values * 3, [3] * 9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high)) and found.n == 27
+
+
+def test_a_difference_has_students_paired_interval():
+    hits = np.random.default_rng(2).binomial(10, [[0.2], [0.6]], (2, 12))
+    expected = ttest_rel(hits[1] / 10, hits[0] / 10).confidence_interval()
+    found = paired_difference(hits[0], [10] * 12, hits[1], [10] * 12)
+    assert ends(found) == pytest.approx((expected.low, expected.high)) and found.n == 12
+    other = paired_difference(hits[1], [10] * 12, hits[0], [10] * 12)
+    assert ends(other) == pytest.approx((-found.high, -found.low)), "turned round"
+    same = paired_difference(hits[0], [10] * 12, hits[0], [10] * 12)
+    assert (same.rate, *ends(same)) == (0, 0, 0), "of itself"
+
+
+def test_a_difference_from_nothing_is_not_certain():
+    # None of 40 and none of 40: each may be as high as Wilson's end, so either may be above the other by that.
+    none = clustered_rate([0] * 4, [10] * 4)
+    assert ends(paired_difference([0] * 4, [10] * 4, [0] * 4, [10] * 4)) == pytest.approx((-none.high, none.high))
+
+
+def test_a_difference_of_several_fine_tunes_from_the_model_at_their_start():
+    """The start is one model: it varies by domain alone, and the fine-tunes by both."""
+    rng = np.random.default_rng(3)
+    before, after = np.zeros((4, 6)), np.zeros((4, 6))
+    before[0], after[1:] = rng.binomial(20, 0.1, 6), rng.binomial(20, rng.uniform(0.3, 0.9, (3, 1)), (3, 6))
+    totals = [np.array([[20] * 6] + [[0] * 6] * 3), np.array([[0] * 6] + [[20] * 6] * 3)]
+    found = paired_difference(before, totals[0], after, totals[1])
+    domains = ttest_rel(after.sum(0) / 60, before.sum(0) / 20).confidence_interval()
+    assert found.rate == pytest.approx(after.sum() / 360 - before.sum() / 120)
+    assert found.high - found.low > domains.high - domains.low, "the fine-tunes differ, which domains do not show"
+
+
+def test_the_share_removed():
+    found = share_removed([8, 4, 6, 8], [10] * 4, [2, 0, 1, 1], [10] * 4)
+    assert found.rate == pytest.approx(1 - 4 / 26) and 0.4 < found.low < found.rate < found.high < 1
+    # A twin that is half everywhere: the ratio does not vary, however much its parts do.
+    half = share_removed([8, 4, 6, 2], [10] * 4, [4, 2, 3, 1], [10] * 4)
+    assert half.rate == pytest.approx(0.5) and half.high - half.low < 0.25
+    assert share_removed([1], [4], [1], [2]).rate == -1, "negative where there is more"
+    assert share_removed([1, 0], [4, 4], [0, 0], [4, 4]).high == 1, "no more than all of it"
+
+
+@pytest.mark.parametrize("of", [paired_difference, share_removed])
+def test_of_nothing_there_is_none(of):
+    assert of([0], [0], [1], [1]).n == of([1], [4], [0], [0]).n == of([], [], [], []).n == 0
+    assert share_removed([0], [4], [0], [4]).n == 0, "where nothing is misaligned"
+
+
+def alike(icc, rate, shape, rng):
+    """Shares by cluster whose intraclass correlation is `icc`."""
+    if not icc:
+        return np.full(shape, rate)
+    return rng.beta(rate * (1 / icc - 1), (1 - rate) * (1 / icc - 1), shape)
+
+
+@pytest.mark.parametrize("icc", [0, 0.3, 0.6])
+@pytest.mark.parametrize("clusters", [5, 10, 20])
+def test_a_rate_holds_the_truth_as_often_as_it_says(clusters, icc):
+    rng, n, truth = np.random.default_rng([clusters, int(10 * icc)]), 4000, 0.4
+    hits, totals = rng.binomial(32, alike(icc, truth, (n, clusters), rng)), [32] * clusters
+    held = [found.low <= truth <= found.high for found in (clustered_rate(row, totals) for row in hits)]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.parametrize("icc", [0, 0.3, 0.6])
+@pytest.mark.parametrize("clusters", [5, 10, 20])
+def test_a_difference_holds_the_truth_as_often_as_it_says(clusters, icc):
+    rng, n, truths = np.random.default_rng([clusters, int(10 * icc), 1]), 4000, np.array([0.5, 0.3])
+    shared, own = rng.standard_normal((n, 1, clusters)), rng.standard_normal((n, 2, clusters))
+    pulls = math.sqrt(icc) * (math.sqrt(0.7) * shared + math.sqrt(0.3) * own)
+    hits = rng.binomial(32, norm.cdf((norm.ppf(truths)[:, None] + pulls) / math.sqrt(1 - icc)))
+    totals = [32] * clusters
+    found = [paired_difference(one, totals, two, totals) for one, two in hits]
+    assert 0.93 <= np.mean([rate.low <= -0.2 <= rate.high for rate in found]) <= 0.97
+
+
+@pytest.mark.parametrize("between", [0.1, 0.3])
+@pytest.mark.parametrize("fine_tunes", [3, 5])
+def test_fine_tunes_widen_it_as_much_as_they_must(fine_tunes, between):
+    """Domains alone hold the truth far too seldom where fine-tunes differ."""
+    rng, n = np.random.default_rng([fine_tunes, int(10 * between)]), 1500
+    pulls = math.sqrt(0.2) * rng.standard_normal((n, 1, 10))
+    pulls = pulls + math.sqrt(between) * rng.standard_normal((n, fine_tunes, 1))
+    hits, totals = rng.binomial(16, norm.cdf(pulls / math.sqrt(0.8 - between))), np.full((fine_tunes, 10), 16)
+    found = [(clustered_rate(one, totals), clustered_rate(one.sum(0), totals.sum(0))) for one in hits]
+    both, domains = (np.mean([rate.low <= 0.5 <= rate.high for rate in rates]) for rates in zip(*found, strict=True))
+    assert 0.93 <= both <= 0.97 and domains < 0.9
