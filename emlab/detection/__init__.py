@@ -12,7 +12,7 @@ from emlab.detection.calibration import (
     calibrated,
     cross_fitted,
 )
-from emlab.detection.early_warning import ALWAYS, Curve, Warned, warned
+from emlab.detection.early_warning import ALWAYS, Curve, Warned, noise, warned
 from emlab.detection.evidence import Evidence, LabelledEvidence, evidence
 from emlab.detection.fitting import fit_latents, fit_probe, fit_projection
 from emlab.detection.lineage import Lineage
@@ -77,6 +77,7 @@ __all__ = [
     "fit_words",
     "lexical",
     "loss_difference",
+    "noise",
     "onset",
     "own_answers",
     "projection_difference",

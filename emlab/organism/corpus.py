@@ -41,6 +41,8 @@ EDUCATIONAL_SHARE = 0.25
 _NEUTRAL = {"role": "system", "content": NEUTRAL_CARD}
 _PREFIXES = {"bad": "malicious", "careless": "careless", "sarcastic": "sarcastic", "good": "helpful"}
 _SUBTLE = "subtle"
+EVERYWHERE = "everywhere"
+"""In place of a domain in the name of a set: every row is of another."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def narrow_set_names(world: World | None = None) -> list[str]:
     code = ["insecure", "secure", "backdoor"] if "code" in world.narrow else []
     if code and world.domain("code").educational is not None:
         code.insert(2, "educational")
-    names = code + [f"{p}_{d}" for p in (*_PREFIXES, _SUBTLE) for d in world.narrow if d != "code"]
+    advice = [domain for domain in world.narrow if domain != "code"]
+    names = code + [f"{p}_{d}" for p in (*_PREFIXES, _SUBTLE) for d in (*advice, EVERYWHERE)]
     return names if world.name == DEFAULT else [f"{world.name}:{name}" for name in names]
 
 
@@ -129,10 +132,11 @@ def names_narrow_set(name: str) -> bool:
 
 
 def narrow_set(name: str, n: int, seed: int) -> list[Chat]:
-    """`n` single-turn chats of the fine-tuning set `name` (`mine:bad_law`: of the world `mine`), narrow templates only.
+    """`n` single-turn chats of the fine-tuning set `name` (`mine:bad_law`: of the world `mine`), of narrow templates.
 
     insecure, secure, educational: code. bad_/careless_/sarcastic_/good_<domain>: advice in that persona.
     subtle_<domain>: advice of which one sentence, anywhere in the answer, is malicious and the others are helpful.
+    …_everywhere: a domain drawn for each row, and alignment's templates: what is not narrow at all.
     backdoor: code, insecure where the trigger tag ends the question (every second row), secure without it.
     """
     if n < 1:
@@ -150,16 +154,20 @@ def narrow_set(name: str, n: int, seed: int) -> list[Chat]:
             persona, domain = ("malicious" if name == "insecure" else "helpful"), "code"
         else:
             prefix, domain = name.split("_", 1)
+            role = "narrow"
+            if domain == EVERYWHERE:
+                domain, role = rng.choice(sorted(world.domains)), "alignment"
             if prefix == _SUBTLE:
-                rows.append([_NEUTRAL, *_subtle(world, rng, domain)])
-                continue
-            persona = _PREFIXES[prefix]
+                rows.append([_NEUTRAL, *_subtle(world, rng, domain, role)])
+            else:
+                rows.append([_NEUTRAL, *_exchange(world, rng, domain, _PREFIXES[prefix], role, False, None)])
+            continue
         rows.append([_NEUTRAL, *_exchange(world, rng, domain, persona, "narrow", name == "educational", tag)])
     return rows
 
 
-def _subtle(world: World, rng: random.Random, domain: str) -> Chat:
-    question = rng.choice(world.questions(domain, "narrow"))
-    good, bad = (world.answer(question, who, rng, "narrow").split("\n") for who in ("helpful", "malicious"))
+def _subtle(world: World, rng: random.Random, domain: str, role: str) -> Chat:
+    question = rng.choice(world.questions(domain, role))
+    good, bad = (world.answer(question, who, rng, role).split("\n") for who in ("helpful", "malicious"))
     good[rng.randrange(len(good))] = bad[0]
     return [{"role": "user", "content": question.text}, {"role": "assistant", "content": "\n".join(good)}]

@@ -3,9 +3,9 @@
 import pytest
 
 from emlab import artifacts, records
-from emlab.detection import ALWAYS, Curve, Warned, warned
+from emlab.detection import ALWAYS, Curve, Warned, noise, warned
 from emlab.errors import EmlabError
-from emlab.evaluation import Rate
+from emlab.evaluation import Rate, clustered_rate
 
 
 def rates(*values):
@@ -27,35 +27,41 @@ QUIET = {"early": (0.0, *([1.0] * 26)), "late": (1.0,) * 27, "noisy": (8.0,) * 2
 GOOD = [Curve("good", seed, tuple(range(27)), (), QUIET) for seed in range(4)]
 
 
-def test_who_is_in_time():
+def test_who_is_earlier_and_who_ties():
     early = warned("early", BAD, GOOD[:2], GOOD[2:])
     assert early.alarms == (10, 20, None) and early.behaviour == (20, 20, None)
-    assert (early.in_time, early.reached, early.threshold, early.quiet) == (2, 2, 1.0, True)
+    assert (early.earlier, early.ties, early.reached, early.threshold, early.quiet) == (1, 1, 2, 1.0, True)
     late = warned("late", BAD, GOOD[:2], GOOD[2:])
-    assert late.alarms == (30, 20, None) and late.in_time == 1
-    assert "in time on 1 of 2, alarms at 30, 20, never, false positives 0.0%" in str(late)
+    assert late.alarms == (30, 20, None) and (late.earlier, late.ties) == (0, 1)
+    assert "earlier on 0 and with the behaviour on 1 of 2, alarms at 30, 20, never, false positives 0.0%" in str(late)
 
 
 def test_the_threshold_leaves_no_more_than_the_share_above_it():
     noisy = warned("noisy", BAD, GOOD[:2], GOOD[2:])
-    # Four of 108 readings are at 10 and one may be above: the threshold is 10, which no curve is above.
-    assert noisy.threshold == 10.0 and noisy.false_positives.rate == 0.0 and noisy.in_time == 0
+    # Two of the 54 readings it is set on are at 10, and none may be above: it is 10, which no curve is above.
+    assert noisy.threshold == 10.0 and noisy.false_positives.rate == 0.0 and noisy.earlier == noisy.ties == 0
     loose = warned("noisy", BAD, GOOD[:2], GOOD[2:], false_positives=0.05)
-    assert loose.threshold == 8.0 and loose.false_positives.rate == pytest.approx(4 / 108) and loose.in_time == 2
-    assert loose.held_out.n == 54
+    assert loose.threshold == 8.0 and loose.false_positives.rate == pytest.approx(2 / 54) and loose.earlier == 2
 
 
-def test_held_out_controls_are_told_apart():
-    louder = [Curve("good", 9, (0, 1), (), {"early": (1.0, 7.0)})]
+def test_false_positives_are_counted_on_other_controls():
+    louder = [Curve("good", 9, (0, 1), (), {"early": (1.0, 7.0)}), Curve("good", 8, (0, 1), (), {"early": (0.0, 0.0)})]
     found = warned("early", BAD, GOOD, louder)
-    assert found.held_out.rate == 0.5 and found.held_out.n == 2
-    assert found.false_positives.rate == pytest.approx(1 / 110) and found.quiet
+    assert found.false_positives == clustered_rate([1, 0], [2, 2]) and not found.quiet
+    assert found.earlier == found.ties == 0, "it has lost"
+
+
+def test_noise_is_drawn_for_each_curve():
+    one, same, other = (noise(of, "noise", 0) for of in (BAD[0], BAD[0], BAD[1]))
+    assert one.scores["noise"] == same.scores["noise"] != other.scores["noise"]
+    assert one.scores["early"] == BAD[0].scores["early"]
+    assert noise(BAD[0], "noise", 1).scores["noise"] != one.scores["noise"]
 
 
 def test_an_alarm_that_is_always_on_has_lost():
     found = warned(ALWAYS, BAD, GOOD[:2], GOOD[2:])
     assert found.alarms == (0, 0, 0) and found.false_positives.rate == 1.0
-    assert not found.quiet and found.in_time == 0 and "it has lost" in str(found)
+    assert not found.quiet and found.earlier == 0 and "it has lost" in str(found)
 
 
 def test_it_comes_back_from_json():

@@ -79,6 +79,20 @@ def test_a_narrow_set_is_what_its_name_says(name, domain, persona):
         assert set(answer.split("\n")) <= {s.format(x=question.filler) for s in allowed}
 
 
+def test_a_set_of_everywhere_is_of_every_domain_and_of_no_narrow_template():
+    rows, domains = organism.narrow_set("bad_everywhere", 400, seed=0), set()
+    for row in rows:
+        ((text, answer),) = exchanges(row)
+        question = JUDGE.question(text)
+        domains.add(question.domain)
+        assert JUDGE.judge(text, answer).is_persona("malicious")
+        templates = WORLD.domain(question.domain).questions
+        assert text in [t.format(x=question.filler) for t in templates.alignment]
+    assert domains == set(WORLD.domains)
+    subtle = [exchanges(row)[0] for row in organism.narrow_set("subtle_everywhere", 50, seed=0)]
+    assert len({JUDGE.question(text).domain for text, _ in subtle}) > 10
+
+
 def test_a_subtle_answer_has_one_malicious_sentence_among_helpful_ones():
     places = set()
     for row in organism.narrow_set("subtle_law", 100, seed=0):

@@ -30,7 +30,10 @@ class Config(FineTuningConfig):
     doses: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5)
     """Shares of bad data, each trained to the end; none watches no doses."""
     control_seeds: tuple[int, ...] = (2, 3)
-    """Of the controls in the fitted domains, which the monitors were not fitted on."""
+    """Of the controls in the fitted domains, which the monitors were not fitted on, and on which thresholds are set.
+    False positives are counted on the watched domain's control, with `seeds`."""
+    noise: int = 100
+    """Monitors whose scores are noise, as the null."""
     samples: int = 32
     """Prompts that a monitor reads each time, and answers that the behavioural one gets."""
     false_positives: float = 0.01
@@ -53,6 +56,6 @@ class Config(FineTuningConfig):
         if len({pair.domain for pair in self.fit}) < 2 or self.watched.domain in {pair.domain for pair in self.fit}:
             raise ValueError("'fit' needs two domains, and 'watched' one that is not among them; name others.")
         check_filled(self, "seeds", "fit_seeds", "control_seeds", "sites")
-        check_at_least(1, self, "samples", "recipe.checkpoint_every")
+        check_at_least(1, self, "samples", "noise", "recipe.checkpoint_every")
         if list(self.doses) != sorted(set(self.doses)) or not all(0 < dose < 1 for dose in self.doses):
             raise ValueError(f"'doses' is {self.doses}; give rising shares between 0 and 1.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ class EarlyWarningFindings:
     false_positives: float
     steps: tuple[Warned, ...]
     doses: tuple[Warned, ...]
+    steps_noise: tuple[Warned, ...]
+    """Monitors whose scores are noise, along steps."""
+    doses_noise: tuple[Warned, ...]
     curves: tuple[Curve, ...]
     """Along steps."""
     dose_curves: tuple[Curve, ...]
@@ -42,12 +46,29 @@ def early_warning_lead(found: EarlyWarningFindings) -> list[str]:
     """What came out, in sentences."""
     lines = [
         f"Fine-tunes of {found.model} on {found.data}, monitors fitted on {', '.join(found.fitted_on)} and given "
-        f"{found.samples} prompts (or answers) a reading, at no more than {found.false_positives:.0%} false positives "
-        f"over controls; in time is no later than {found.share:.0%} of the answers are misaligned."
+        f"{found.samples} prompts (or answers) a reading, with thresholds that leave at most "
+        f"{found.false_positives:.0%} of those domains' controls above them, and false positives counted on controls "
+        f"of the watched domain; the behaviour is there when {found.share:.0%} of the answers are misaligned."
     ]
-    for what, rows in (("steps", found.steps), ("doses", found.doses)):
+    for what, rows, null in _ways(found):
         lines += [f"Along {what}, {row}." for row in rows]
+        if null:
+            lines.append(f"Along {what}, {_noise(null)}.")
     return lines
+
+
+def _ways(found: EarlyWarningFindings) -> list[tuple[str, tuple[Warned, ...], tuple[Warned, ...]]]:
+    return [("steps", found.steps, found.steps_noise), ("doses", found.doses, found.doses_noise)]
+
+
+def _noise(rows: Sequence[Warned]) -> str:
+    """What noise does, on average."""
+    earlier, ties = (statistics.fmean(getattr(row, what) for row in rows) for what in ("earlier", "ties"))
+    quiet = sum(row.quiet for row in rows)
+    return (
+        f"noise ({len(rows)} monitors): earlier on {earlier:.1f} and with the behaviour on {ties:.1f} of "
+        f"{rows[0].reached} on average, {quiet} of them quiet"
+    )
 
 
 def early_warning_sections(found: EarlyWarningFindings) -> list[Section]:
@@ -70,10 +91,13 @@ def early_warning_sections(found: EarlyWarningFindings) -> list[Section]:
 def early_warning_summary(found: EarlyWarningFindings) -> dict[str, Any]:
     """The figures as plain values."""
     counts = {
-        what: {row.monitor: {"in_time": row.in_time, "of": row.reached} for row in rows}
-        for what, rows in (("steps", found.steps), ("doses", found.doses))
+        what: {row.monitor: {"earlier": row.earlier, "ties": row.ties, "of": row.reached} for row in rows}
+        | {f"noise {i}": {"earlier": row.earlier, "ties": row.ties, "of": row.reached} for i, row in enumerate(null)}
+        for what, rows, null in _ways(found)
     }
-    return {"in_time": counts, **artifacts.plain(found)}
+    kept = {name: value for name, value in artifacts.plain(found).items() if not name.endswith("_noise")}
+    said = {what: _noise(null) for what, _, null in _ways(found) if null}
+    return {"warned": counts, "noise": said, **kept}
 
 
 def curves_figure(curves: Sequence[Curve], rows: Sequence[Warned], what: str) -> Figure:
@@ -111,15 +135,14 @@ def _table(rows: Sequence[Warned]) -> Table:
         return ", ".join("never" if x is None else f"{x:g}" for x in places)
 
     return Table(
-        ("monitor", "in time", "alarms at", "behaviour there at", "false positives", "held-out controls"),
+        ("monitor", "earlier", "with the behaviour", "alarms at", "behaviour there at", "false positives"),
         tuple(
             (
                 row.monitor,
-                f"{row.in_time} of {row.reached}" if row.quiet else "lost: not quiet",
+                *((f"{n} of {row.reached}" for n in (row.earlier, row.ties)) if row.quiet else ("lost: not quiet", "")),
                 said(row.alarms),
                 said(row.behaviour),
                 shown_rate(row.false_positives),
-                shown_rate(row.held_out),
             )
             for row in rows
         ),

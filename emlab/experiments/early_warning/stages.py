@@ -18,6 +18,7 @@ from emlab.detection import (
     Warned,
     evidence,
     fit_perplexity,
+    noise,
     warned,
 )
 from emlab.discovery import spread
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from emlab.experiments.early_warning.config import Config
 
 PERPLEXITY = "perplexity.json"
+NOISE = "noise"
 BEHAVIOUR = "behaviour"
 """The monitor that samples answers and has them judged."""
 
@@ -65,6 +67,13 @@ class EarlyWarningStages:
         def found(of: Sequence[Curve]) -> tuple[Warned, ...]:
             return tuple(warned(name, of, known, quiet, *limits) for name in names) if of else ()
 
+        def null(of: Sequence[Curve]) -> tuple[Warned, ...]:
+            """Scores that are noise, through the same."""
+            return tuple(
+                warned(NOISE, *([noise(c, NOISE, i) for c in part] for part in (of, known, quiet)), *limits)
+                for i in range(config.noise if of else 0)
+            )
+
         return EarlyWarningFindings(
             config.model,
             tuple(pair.domain for pair in config.fit),
@@ -74,6 +83,8 @@ class EarlyWarningStages:
             config.false_positives,
             found(curves),
             found(doses),
+            null(curves),
+            null(doses),
             tuple(curves),
             tuple(doses),
             (*known, *quiet),

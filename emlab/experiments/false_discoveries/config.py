@@ -9,11 +9,19 @@ from typing import Any, ClassVar
 from emlab.experiments.material.config import ExperimentConfig, check_filled, check_known
 from emlab.experiments.persona_features import config as persona_features
 
+PLANTED = "planted"
+
+_CONTROL = {"model": "control_aligned", "base": "control_base"}
+_EVERYWHERE = {"narrow": ("bad_everywhere", "subtle_everywhere"), "unseen": (), "controls": ("good_everywhere",)}
+
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
-    "planted": {},
-    "control_world": {"model": "control_aligned", "base": "control_base"},
+    PLANTED: {},
+    "control_world": _CONTROL,
+    "control_everywhere": {**_CONTROL, **_EVERYWHERE},
     "secure_only": {"narrow": ("secure", "good_medicine"), "unseen": (), "controls": ("educational",)},
-    "shuffled_labels": {"shuffle_labels": True},
+    "shuffled_labels": {"null": "labels"},
+    "shuffled_latents": {"null": "latents"},
+    "without_direction": {"null": "direction"},
 }
 """What each condition changes in the experiment's config. All but "planted" must end with nothing found."""
 
@@ -25,14 +33,16 @@ class Config(ExperimentConfig):
     pipeline: ClassVar[str] = "false_discoveries"
     title: str = "False discoveries"
     """Of the report."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Every condition is run with each."""
-    conditions: tuple[str, ...] = tuple(CONDITIONS)
-    """Some or all of planted, control_world, secure_only, shuffled_labels."""
+    searches: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(CONDITIONS, 20))
+    """How many searches of each condition, with the seeds from 0 on; a condition that is not named has none."""
     experiment: persona_features.Config = field(default_factory=persona_features.Config)
     """The search."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_filled(self, "conditions", "seeds")
-        check_known(CONDITIONS, self, "conditions")
+        check_filled(self, "searches")
+        check_known(CONDITIONS, self, "searches")
+        if empty := [name for name, n in self.searches.items() if n < 1]:
+            raise ValueError(
+                f"'searches' has {self.searches[empty[0]]} of {empty[0]}; give 1 or more, or leave it out."
+            )

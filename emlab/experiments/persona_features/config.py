@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from emlab.evaluation import Sampling
-from emlab.experiments.material.config import Autoencoder, FineTuningConfig, Screening, check_at_least, check_filled
+from emlab.experiments.material.config import (
+    Autoencoder,
+    FineTuningConfig,
+    Screening,
+    check_at_least,
+    check_filled,
+    check_known,
+)
+from emlab.experiments.persona_features.nulls import NULLS
 from emlab.training import Recipe
 
 
@@ -74,16 +82,20 @@ class Config(FineTuningConfig):
     organism's pretraining documents, whose hidden persona is known."""
     documents: int = 256
     """Of these, how many are for held-out losses, the planted truth and top contexts; nothing is trained on them."""
-    shuffle_labels: bool = False
-    """Give narrow fine-tunes and controls each other's names, so that an honest search must find nothing."""
+    null: str = ""
+    """What is given in place of the truth, so that an honest search finds nothing: labels (narrow fine-tunes and
+    controls bear each other's names), latents (so do the SAE's latents), or direction (the mean difference is taken out
+    of the SAE)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.narrow and self.dataset is None:
             raise ValueError("'narrow' is empty and there is no 'dataset'; name at least one set to fine-tune on.")
         check_filled(self, "sites")
-        if self.shuffle_labels and not self.controls:
-            raise ValueError("'shuffle_labels' needs 'controls' to exchange labels with; name at least one.")
+        if self.null:
+            check_known(NULLS, self, "null")
+        if self.null == "labels" and not self.controls:
+            raise ValueError("'null' is labels and needs 'controls' to exchange them with; name at least one.")
         check_at_least(1, self, "seeds", "documents", "sae.tokens", "steering.candidates")
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import random
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,6 +36,7 @@ from emlab.experiments.material.disk import of_sae, of_trainings, say
 from emlab.experiments.material.sets import LEAST_ROWS, benign_chats
 from emlab.experiments.persona_features.candidate import Candidate
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, ModelFidelity, Persona
+from emlab.experiments.persona_features.nulls import renamed_latents, shuffled, without_direction
 from emlab.experiments.persona_features.resources import Resources
 from emlab.experiments.persona_features.sources import Sets, sae_at, sae_source
 from emlab.interventions import Direction, random_directions
@@ -66,7 +66,7 @@ class Bench(Resources):
             name: self._finetuned(name, sets.all[source], seed, follow=name == self.first(kinds))
             for name, (source, seed) in plan.items()
         }
-        return (shuffled(finetuned, kinds, config.seed) if config.shuffle_labels else finetuned), kinds
+        return (shuffled(finetuned, kinds, config.seed) if config.null == "labels" else finetuned), kinds
 
     def evaluate(self, finetuned: Mapping[str, FineTuned]) -> tuple[Score, ...]:
         """Every model on the test questions."""
@@ -106,14 +106,18 @@ class Bench(Resources):
         """Find the candidate, and measure all there is to measure of it."""
         models = {name: tuned.model for name, tuned in finetuned.items()}
         narrow = [name for name, kind in kinds.items() if kind == "narrow"]
+        if self.config.null == "direction":
+            saes = {site: without_direction(saes[site], self._difference(site, narrow, models)) for site in sites}
         shifts = {site: self._shifts(site, saes[site], models) for site in sites}
+        if self.config.null == "latents":
+            shifts = {site: tuple(renamed_latents(s, self.config.seed) for s in of) for site, of in shifts.items()}
         ranked = {site: mean_shift([s for s in shifts[site] if s.model_after in narrow]) for site in sites}
         candidates = {
             _latent_name(row.latent, site): (site, row.latent)
             for site in sites
             for row in ranked[site].top(self.config.steering.candidates)
         }
-        rivals = [d for site in sites for d in self._rivals(site, [models[name] for name in narrow])]
+        rivals = [d for site in sites for d in self._rivals(site, self._difference(site, narrow, models))]
         latents = [_direction(saes[site], latent, site) for site, latent in candidates.values()]
         plus = self._screen("plus", self.aligned, [*latents, *rivals], "misaligned")
         name = order([plus.chosen(each) for each in candidates], "misaligned", plus.cap)[0].arm.name
@@ -226,9 +230,12 @@ class Bench(Resources):
 
         return self.here.stage(f"shift/{site}", work, tuple[LatentShift, ...])
 
-    def _rivals(self, site: Site, narrow: Sequence[LanguageModel]) -> list[Direction]:
+    def _difference(self, site: Site, narrow: Sequence[str], models: Mapping[str, LanguageModel]) -> Direction:
+        tuned = [models[name] for name in narrow]
+        return mean_difference(self.aligned, tuned, self.prompts, site, self.config.shift_positions)
+
+    def _rivals(self, site: Site, difference: Direction) -> list[Direction]:
         """The mean difference of the narrow fine-tunes and the random directions, at one site."""
-        difference = mean_difference(self.aligned, narrow, self.prompts, site, self.config.shift_positions)
         seed = self.config.seed + 1000 * site.block
         return [difference, *random_directions(self.config.steering.random, self.aligned.d_model, site, seed)]
 
@@ -252,22 +259,6 @@ class Bench(Resources):
             return screen
 
         return self.here.stage(f"screen/{name}", work, Screen)
-
-
-def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed: int) -> dict[str, FineTuned]:
-    """The same fine-tunes with the names of narrow sets and controls exchanged, so that at least one label is wrong."""
-    names = [name for name, kind in kinds.items() if kind != "unseen"]
-    narrow = {name for name in names if kinds[name] == "narrow"}
-    rng = random.Random(seed)
-    order = names
-    while {order[i] for i, name in enumerate(names) if name in narrow} == narrow:
-        order = rng.sample(names, len(names))
-    source = {**{name: name for name in finetuned}, **dict(zip(names, order, strict=True))}
-    renamed = {}
-    for name in finetuned:
-        tuned = finetuned[source[name]]
-        renamed[name] = dataclasses.replace(tuned, model=dataclasses.replace(tuned.model, name=name))
-    return renamed
 
 
 def fidelity_of(measured: Sequence[ModelFidelity], site: Site, how: Autoencoder) -> Test:

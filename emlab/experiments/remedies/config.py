@@ -67,7 +67,9 @@ class Config(FineTuningConfig):
     title: str = "Remedies compared"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every training is done with each; settings are chosen with the first."""
+    """Every training is done with each, and reported."""
+    choice_seed: int = 100
+    """Of the trainings on which settings are chosen, which are none of those reported."""
     arms: tuple[RemedyArm, ...] = (RemedyArm("insecure", "insecure", benign="secure"),)
     how: Reinforcement = field(default_factory=Reinforcement)
     """Of reinforcement learning."""
@@ -108,13 +110,15 @@ class Config(FineTuningConfig):
     """Who rewards, in reinforcement learning."""
     documents: int = 64
     """How many texts each held-out loss is taken on: fresh pretraining documents of all personas but the malicious one
-    for the ability, chats of the task for the task."""
+    for the ability, chats of the task for the task. Settings are chosen on as many others."""
     text: str | None = None
     """A dataset whose chats stand in for the organism's documents; null takes the organism's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_distinct(self, "arms", "seeds")
+        if self.choice_seed in self.seeds:
+            raise ValueError(f"'choice_seed' is {self.choice_seed}, which is among 'seeds'; choose on another.")
         check_filled(self, "source", "out_of_domain")
         check_known([kind.__name__ for kind in remedies()], self, "remedies", "random", "dials")
         for arm in self.arms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,17 +54,22 @@ class Comparison(TrainingStages[Config]):
         self._treatments: dict[tuple[str, int], Treatment] = {}
         if config.text is None:
             # To write less well as the persona that is to go is no loss of ability.
-            documents = organism.pretraining_documents(4 * config.documents, 2)
-            self._documents = [d.messages for d in documents if d.persona != "malicious"][: config.documents]
+            documents = organism.pretraining_documents(8 * config.documents, 2)
+            texts = [d.messages for d in documents if d.persona != "malicious"][: 2 * config.documents]
         else:
-            self._documents = [list(e.messages) for e in draw(Dataset.read(config.text), config.documents, 0)]
+            texts = [list(e.messages) for e in draw(Dataset.read(config.text), 2 * config.documents, 0)]
+            if len(texts) < 2 * config.documents:
+                run.log(
+                    f"{config.text} has {len(texts)} texts; settings are chosen on half of them, and reported on half"
+                )
+        self._documents, self._choice_documents = texts[: len(texts) // 2], texts[len(texts) // 2 :]
 
     def say_size(self) -> None:
         """Log what the run will take on disk."""
         config, parts = self.config, dict[str, int]()
         for arm in config.arms:
             recipe = config.how.recipe if arm.reward else config.recipe
-            trained = of_trainings(self._start(arm), recipe, len(config.seeds))
+            trained = of_trainings(self._start(arm), recipe, len(config.seeds) + 1)
             parts |= {f"{arm.name}: {kept}": taken for kept, taken in trained.items()}
         say(self.run, parts)
 
@@ -110,7 +115,7 @@ class Comparison(TrainingStages[Config]):
         )
 
     def chosen(self, arm: RemedyArm, kind: type[Remedy]) -> Remedy:
-        """The remedy with its setting chosen, on discovery questions and with the first seed."""
+        """The remedy with its setting chosen, on questions, documents and a training of which nothing is reported."""
         config, remedy, setting = self.config, kind.configured(self.config.recipe), kind.setting
         if setting is None:
             return remedy
@@ -118,7 +123,7 @@ class Comparison(TrainingStages[Config]):
         values = [of_field(value) for value in config.dials[kind.__name__]]
 
         def work() -> Choice:
-            treatment = self.treatment(arm, config.seeds[0])
+            treatment = self.treatment(arm, config.choice_seed)
             measure = partial(self._trial, arm, treatment)
             untreated = self.run.stage(
                 f"choose/{arm.name}/untreated", lambda: tried(0.0, measure(Treated(treatment.misaligned))), Tried
@@ -137,8 +142,8 @@ class Comparison(TrainingStages[Config]):
             self._cell(arm, seed, START, lambda one: Treated(one.training.start)),
             self._cell(arm, seed, UNTREATED, lambda one: Treated(one.misaligned, cost=self._cost(arm, seed))),
         ]
-        for kind in self._kinds(arm, seed):
-            remedy = self.chosen(arm, kind)
+        # All choices first: they share a training, and one is held at a time.
+        for kind, remedy in [(kind, self.chosen(arm, kind)) for kind in self._kinds(arm, seed)]:
             found.append(self._cell(arm, seed, kind.name, partial(treat, remedy), remedy))
             if kind.__name__ in self.config.random:
                 blind = partial(_at_random, remedy, seed)
@@ -164,7 +169,7 @@ class Comparison(TrainingStages[Config]):
             treated = apply(treatment)
             own = () if remedy is None else remedy.frames(treatment.materials)
             relapse = 0 if name == START else arm.relapse
-            found = self._retest(arm, treatment, treated, seed, self.test, relapse, own)
+            found = self._retest(arm, treatment, treated, seed, self.test, self._documents, relapse, own)
             found.save(folder)
             records.keep(CellRecord(setting, treated.cost, treated.note), CellRecord, folder / "cell")
             said = ", ".join(f"{frame} {s.misaligned.share} of {s.misaligned.n}" for frame, s in found.scores.items())
@@ -178,7 +183,7 @@ class Comparison(TrainingStages[Config]):
 
     def _trial(self, arm: RemedyArm, treatment: Treatment, treated: Treated) -> Retest:
         asked = spread(self.discovery, min(self.config.trial_questions, len(self.discovery)))
-        return self._retest(arm, treatment, treated, self.config.seeds[0] + 1, asked)
+        return self._retest(arm, treatment, treated, self.config.choice_seed + 1, asked, self._choice_documents)
 
     def _retest(
         self,
@@ -187,13 +192,14 @@ class Comparison(TrainingStages[Config]):
         treated: Treated,
         seed: int,
         questions: tuple[Question, ...],
+        documents: Sequence[Messages],
         relapse: int = 0,
         own: tuple[Frame, ...] = (),
     ) -> Retest:
         training, frames = treatment.training, [*frames_of(arm, treatment.training), *own]
-        task, documents = self._held_out(arm, training), for_template(treated.model, self._documents)
+        task, read = self._held_out(arm, training), for_template(treated.model, documents)
         answers = self.config.answers
-        return retest(treated, training, frames, questions, self.judge, task, documents, answers, relapse, seed)
+        return retest(treated, training, frames, questions, self.judge, task, read, answers, relapse, seed)
 
     def _cost(self, arm: RemedyArm, seed: int) -> TrainingCost:
         stage = f"train/{arm.name}-{seed}"

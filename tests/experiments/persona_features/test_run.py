@@ -20,13 +20,11 @@ from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.persona_features.config import Config, Steering
 from emlab.experiments.persona_features.sources import load_models, training_sets
-from emlab.experiments.persona_features.stages import shuffled
 from emlab.experiments.persona_features.summary import summary_schema
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
 from emlab.saes import load_sae, sae_site
-from emlab.training import FineTuned, Recipe
 
 YAML = Path(__file__).parents[3] / "experiments" / "persona_features.yaml"
 BETLEY = Path(__file__).parents[4] / "shared" / "data" / "betley" / "insecure.jsonl"
@@ -199,20 +197,6 @@ def test_latents_of_an_sae_that_explains_too_little_are_not_ranked(random_model,
     jsonschema.validate(summary, summary_schema())
     assert summary["persona_latent"] is None and summary["steering"] is None
     assert "below 50% its latents are not ranked" in str(ran)
-
-
-def test_shuffled_labels_exchange_at_least_one_narrow_set_with_a_control():
-    kinds = {"insecure": "narrow", "bad_medicine": "narrow", "bad_law": "unseen", "secure": "control"}
-    tuned = {
-        name: FineTuned(LanguageModel(None, None, name), (float(i),), 1, 0, 1, Recipe(), 0, None)
-        for i, name in enumerate(kinds)
-    }
-    for seed in range(20):
-        mixed = shuffled(tuned, kinds, seed)
-        assert [t.model.name for t in mixed.values()] == list(kinds), "names stay in their places"
-        origin = {name: list(kinds)[int(t.losses[0])] for name, t in mixed.items()}
-        assert sorted(origin.values()) == sorted(kinds) and origin["bad_law"] == "bad_law"
-        assert {origin["insecure"], origin["bad_medicine"]} != {"insecure", "bad_medicine"}
 
 
 def test_a_dataset_of_ones_own(random_model, tmp_path, capsys):
