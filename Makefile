@@ -1,6 +1,9 @@
 # make demo       set up .venv and run the lab's main job on the shipped organism
 # make test       lint, types, import direction, dependencies, then the tests that are not marked slow
 # make test-all   the same with the slow tests
+# make docs       fill README.md and the other texts from the kept results
+# make results    run every experiment that a text tells of, keep what it found in docs/, and fill the texts: hours.
+#                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
 # make lint       ruff, mypy, the import direction and the dependencies only
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
@@ -9,17 +12,30 @@
 VENV ?= .venv
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu)
 
+RESULTS ?= persona_features dose_response domains backdoor pretraining checkpoints monitors early_warning data_screening \
+  reinforcement_learning reward_spread feature_attribution false_discoveries remedies_reinforcement remedies sizes \
+  discovery_scorecard
+
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo docs results test test-all lint clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/emlab run experiments/persona_features.yaml
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/fill.py
+
+# summary= keeps a run's summary.json, too; a run without it (make demo, or one of your own) keeps nothing in docs/.
+results: $(INSTALLED)
+	for name in $(RESULTS); do $(BIN)/emlab run experiments/$$name.yaml summary=docs/$$name.json || exit 1; done
+	$(BIN)/emlab organism check --json docs/organism_check.json
+	$(BIN)/python docs/fill.py
 
 test: lint
 	$(PYTEST) -m "not slow"
