@@ -30,6 +30,7 @@ NOT_MEASURED = {
     "arXiv:": "a paper's number",
     "at 95% and 99% recall": "definition of a figure",
     "95% interval": "definition of a figure",
+    "at most (95%)": "definition of a figure",
     "intervals are 95%": "definition of a figure",
     "above that of 99% of": "definition of a figure",
     "is cut by 90%": "definition of a verdict",
