@@ -148,7 +148,18 @@ def _entry(entry: Entry) -> tuple[str, ...]:
 
 def _long_table(card: Scorecard) -> Table:
     header = (
-        *("method", "found", "added", "incoherent", "subtracted", "incoherent", "adds", "subtracts", "both ways"),
+        *(
+            "method",
+            "found",
+            "added",
+            "incoherent",
+            "subtracted",
+            "incoherent",
+            "adds",
+            "subtracts",
+            "both ways",
+            "over the cap",
+        ),
         *("removed", "incoherent", "AUROC", "false: both, adding"),
     )
     rows = tuple(
@@ -160,6 +171,7 @@ def _long_table(card: Scorecard) -> Table:
             str(row.subtracted),
             row.subtracted_incoherent.short(),
             *(f"{n} of {row.cells}" for n in (row.adds, row.subtracts, row.both)),
+            f"{row.over} of {2 * row.found}",
             str(row.removed),
             row.removed_incoherent.short(),
             row.area,

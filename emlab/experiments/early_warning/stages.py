@@ -69,10 +69,12 @@ class EarlyWarningStages:
 
         def null(of: Sequence[Curve]) -> tuple[Warned, ...]:
             """Scores that are noise, through the same."""
-            return tuple(
-                warned(NOISE, *([noise(c, NOISE, i) for c in part] for part in (of, known, quiet)), *limits)
-                for i in range(config.noise if of else 0)
-            )
+
+            def drawn(part: Sequence[Curve], i: int) -> list[Curve]:
+                return [noise(curve, NOISE, i) for curve in part]
+
+            rows = (warned(NOISE, drawn(of, i), drawn(known, i), drawn(quiet, i), *limits) for i in range(config.noise))
+            return tuple(rows) if of else ()
 
         return EarlyWarningFindings(
             config.model,

@@ -89,7 +89,7 @@ def card():
 
 def test_a_row_pools_the_planted_cells_and_counts_the_others_apart(card):
     row, other = card.rows()
-    assert (row.cells, row.found, row.adds, row.subtracts, row.both) == (2, 2, 2, 1, 1)
+    assert (row.cells, row.found, row.adds, row.subtracts, row.both) == (2, 2, 2, 1, 1) and row.over == 0
     assert (row.added.value, row.added.least, row.added.most) == pytest.approx((0.5, 0.4, 0.6))
     assert row.added.low < 0.5 < row.added.high
     assert (row.subtracted.value, row.subtracted.least, row.subtracted.most) == pytest.approx((0.1, 0.0, 0.2))
@@ -117,9 +117,9 @@ def test_nulls_and_behaviour(card):
 
 def test_the_table_and_the_lead_say_who_wins_who_loses_and_what_is_false(card):
     table = card.text().splitlines()
-    assert len(table) == 4 and table[2].startswith("| mean | 50% (40%–60%) (0%) | 10% (0%–20%) (0%) | 1 of 2 | 62%")
+    assert len(table) == 4 and table[2].startswith("| mean | 50% (40%–60%) (0%) | 10% (0%–20%) (0%) | 1 of 2 | 0 of 4 | 62%")
     assert "| 0, 1 of 1 | 1.0k + 10 back (SAE 200) |" in table[2]
-    assert {line.count("|") for line in table} == {9}
+    assert {line.count("|") for line in table} == {10}
     lead = " ".join(scorecard_lead(card))
     assert "Most often both ways, in 1 of 2: mean." in lead and "Never both ways: other." in lead
     assert "by adding alone: mean (1)" in lead and "False discoveries in 1 searches a method: none" in lead
