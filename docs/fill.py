@@ -1,9 +1,9 @@
 """Fills the texts from the kept results, so that no figure in them is typed.
 
-    python docs/fill.py            # make docs: writes every X.md that has an X.md.jinja beside it
+    python docs/fill.py            # make docs: writes every X.md and X.svg that has an X.md.jinja or X.svg.jinja beside it
     python docs/fill.py --check    # writes nothing; exit 1 where a text and the kept files part
 
-Edit the `.md.jinja`, never the `.md`. In it stand
+Edit the `.jinja`, never what is filled from it. In it stand
 
     kept.domains      docs/domains.json               bench.demo    benchmarks/results/demo.json
     config.remedies   experiments/remedies.yaml       organism      what the shipped organism was built by
@@ -208,7 +208,7 @@ def fill(template: Path) -> tuple[str, list[str]]:
 def main(check: bool) -> int:
     """Fill every template, or say where a text and the kept files part; 1 where something is wrong."""
     wrong = []
-    for template in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md.jinja")):
+    for template in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.jinja")):
         text, faults = fill(template)
         target = template.with_suffix("")
         there = target.read_text(encoding="utf-8") if target.is_file() else ""

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [
     *("README.md.jinja", "docs/remedies.md.jinja", "docs/what_did_not_work.md.jinja", "benchmarks/README.md.jinja"),
+    *("docs/demo.svg.jinja", "docs/remedies.svg.jinja"),
     *("CONTRIBUTING.md", "docs/terms.md"),
 ]
 SMALL = "(?:no|one|two|three|four|five|six|seven|eight|nine|ten)"
@@ -32,6 +33,7 @@ NOT_MEASURED = {
     "95% interval": "definition of a figure",
     "at most (95%)": "definition of a figure",
     "intervals are 95%": "definition of a figure",
+    "with 95% intervals": "definition of a figure",
     "above that of 99% of": "definition of a figure",
     "is cut by 90%": "definition of a verdict",
     "cut both by 90%": "definition of a verdict",
@@ -158,6 +160,8 @@ def prose(source: str) -> str:
         elif kind in ("data", "string", "float"):
             parts.append(said)
     text = re.sub(r"```.*?```", "", "".join(parts), flags=re.DOTALL)
+    if "<svg" in text:
+        text = re.sub(r"<[^>]*>", "", text)
     text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
     return re.sub(r"\s+", " ", re.sub(r"`[^`\n]*`", "", text))
 
