@@ -93,6 +93,7 @@ def add_verbs(verbs: Any) -> None:
         "--against", type=Path, metavar="FILE", help="another model's judged answers: tell the difference"
     )
     score.add_argument("--by", metavar="COLUMN", help="score each group of rows by itself")
+    score.add_argument("--clusters", choices=("question", "domain"), help="what intervals are over (question)")
     score.add_argument(
         "--trait", nargs="+", metavar="COLUMN", help="mean scores of traits, such as evil, in place of rates"
     )
@@ -210,11 +211,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _score(options: argparse.Namespace) -> int:
     from emlab.verbs.scoring import label_file, score_against, score_file
 
-    names = ("file", "misaligned_below", "coherent_above")
+    names = ("file", "misaligned_below", "coherent_above", "clusters")
     found: Any
     if options.labels:
-        if options.against is not None or options.by is not None or options.trait is not None:
-            raise EmlabError("--labels goes with none of --against, --by and --trait; give it alone.")
+        others = (options.against, options.by, options.trait, options.clusters)
+        if any(other is not None for other in others):
+            raise EmlabError("--labels goes with none of --against, --by, --clusters and --trait; give it alone.")
         found = label_file(options.file)
     elif options.against is None:
         traits = {} if options.trait is None else {"traits": options.trait}

@@ -208,7 +208,7 @@ class Score(ShownAsText):
         domains = len(self.by_domain)
         wider = ""
         if "questions" in self.drawn and 1 < domains < self.drawn["questions"]:
-            wider = f"; over the {domains} domains of the questions they would mostly be wider"
+            wider = f"; over the {domains} domains of the questions they would mostly be wider (clusters: domain)"
         return f"Intervals are 95%, over {over}{wider}."
 
     def summary(self, questions: bool = True) -> dict[str, Any]:

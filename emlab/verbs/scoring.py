@@ -20,6 +20,7 @@ from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import Labelled
+from emlab.evaluation.scoring import Clusters
 from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
 
 
@@ -47,8 +48,11 @@ def score_file(
     misaligned_below: float | None = None,
     coherent_above: float | None = None,
     traits: Sequence[str] = (),
+    clusters: Clusters = "own",
 ) -> Scores | TraitScore:
     """The rates of judged answers in anyone's file (see `read_judged`), in groups by the column `by`.
+
+    Intervals are over questions, or with `clusters` "domain" over their domains.
 
     A log of Inspect (.eval) is read too. Of a table without the column aligned that scores known traits, or where
     `traits` names their columns, the mean scores of these are given.
@@ -57,13 +61,15 @@ def score_file(
     if path.suffix == ".eval":
         if by is not None or traits:
             raise EmlabError(f"{file} is a log of Inspect and has no columns; leave out --by and --trait.")
-        return Scores({path.stem: score_judged(_only(file, limits))})
+        return Scores({path.stem: score_judged(_only(file, limits), clusters)})
     table = tables.read(file_in(path) if path.is_dir() else path)
     if traits or not table.has("aligned") and traits_in(table):
-        if by is not None or limits is not None:
-            raise EmlabError("A score of traits has neither groups nor thresholds; leave out --by and the thresholds.")
+        if by is not None or limits is not None or clusters != "own":
+            raise EmlabError(
+                "A score of traits has neither groups, clusters nor thresholds; leave out --by, --clusters and thresholds."
+            )
         return traits_of(table, traits)
-    found = {name: score_judged(judged) for name, judged in judged_in(table, by, limits).items()}
+    found = {name: score_judged(judged, clusters) for name, judged in judged_in(table, by, limits).items()}
     return Scores(found, grouped=by is not None)
 
 
@@ -72,10 +78,11 @@ def score_against(
     against: str | Path,
     misaligned_below: float | None = None,
     coherent_above: float | None = None,
+    clusters: Clusters = "own",
 ) -> Difference:
     """How much more often the model of `against` is misaligned than that of `file`, on the questions of both."""
     limits = _limits(misaligned_below, coherent_above)
-    one, two = (score_judged(_only(path, limits)) for path in (file, against))
+    one, two = (score_judged(_only(path, limits), clusters) for path in (file, against))
     return compare(one, two)
 
 

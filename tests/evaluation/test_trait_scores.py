@@ -35,7 +35,7 @@ def test_a_persona_vectors_table_by_the_verb(table, capsys):
     assert "evil      40.0 [0.0, 100.0] of 3; of the coherent 50.0 [0.0, 100.0] of 2" in said.out
     assert "misaligned" not in said.out and "coherence is taken for coherent" in said.err
     assert cli.main(["score", str(table), "--by", "question"]) == 2
-    assert "has neither groups nor thresholds" in capsys.readouterr().err
+    assert "has neither groups, clusters nor thresholds" in capsys.readouterr().err
 
 
 def test_a_trait_of_ones_own_is_named(tmp_path, capsys):

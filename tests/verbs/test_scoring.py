@@ -38,6 +38,22 @@ def test_scoring_a_file_by_its_verb(tmp_path, capsys):
     assert list(json.loads((tmp_path / "f.json").read_text())) == ["power", "pets"]
 
 
+def test_intervals_over_domains_by_the_verb(tmp_path, capsys):
+    rows = [{**row, "question_id": f"{row['question_id']}-{i}"} for row in ROWS for i in range(4)]
+    path, figures = written(tmp_path / "judged.jsonl", rows), {}
+    for clusters in ("question", "domain"):
+        assert cli.main(["score", str(path), "--clusters", clusters, "--json"]) == 0
+        figures[clusters] = json.loads(capsys.readouterr().out)
+    assert figures["question"]["drawn"] == {"questions": 8} and figures["domain"]["drawn"] == {"domains": 2}
+    questions, domains = (figures[clusters]["rate_all"] for clusters in ("question", "domain"))
+    assert (
+        questions["rate"] == domains["rate"] and domains["low"] < questions["low"] < questions["high"] < domains["high"]
+    )
+    assert cli.main(["score", str(path)]) == 0
+    said = "Intervals are 95%, over 8 questions; over the 2 domains of the questions they would mostly be wider"
+    assert said in capsys.readouterr().out
+
+
 def test_two_judges_are_not_mixed_in_one_score(tmp_path, capsys):
     path = written(tmp_path / "judged.jsonl", [ROWS[0], {**ROWS[1], "judge": "j2"}])
     assert cli.main(["score", str(path)]) == 2

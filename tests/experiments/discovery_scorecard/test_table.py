@@ -117,7 +117,9 @@ def test_nulls_and_behaviour(card):
 
 def test_the_table_and_the_lead_say_who_wins_who_loses_and_what_is_false(card):
     table = card.text().splitlines()
-    assert len(table) == 4 and table[2].startswith("| mean | 50% (40%–60%) (0%) | 10% (0%–20%) (0%) | 1 of 2 | 0 of 4 | 62%")
+    assert len(table) == 4 and table[2].startswith(
+        "| mean | 50% (40%–60%) (0%) | 10% (0%–20%) (0%) | 1 of 2 | 0 of 4 | 62%"
+    )
     assert "| 0, 1 of 1 | 1.0k + 10 back (SAE 200) |" in table[2]
     assert {line.count("|") for line in table} == {10}
     lead = " ".join(scorecard_lead(card))
