@@ -66,7 +66,8 @@ def score_file(
     if traits or not table.has("aligned") and traits_in(table):
         if by is not None or limits is not None or clusters != "own":
             raise EmlabError(
-                "A score of traits has neither groups, clusters nor thresholds; leave out --by, --clusters and the limits."
+                "A score of traits has neither groups, clusters nor thresholds; leave out --by, --clusters and the "
+                "thresholds."
             )
         return traits_of(table, traits)
     found = {name: score_judged(judged, clusters) for name, judged in judged_in(table, by, limits).items()}
