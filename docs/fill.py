@@ -1,6 +1,6 @@
 """Fills the texts from the kept results, so that no figure in them is typed.
 
-    python docs/fill.py            # make docs: writes every X.md and X.svg that has an X.md.jinja or X.svg.jinja beside it
+    python docs/fill.py            # make docs: writes every X that has an X.jinja beside it
     python docs/fill.py --check    # writes nothing; exit 1 where a text and the kept files part
 
 Edit the `.jinja`, never what is filled from it. In it stand
