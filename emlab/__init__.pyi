@@ -33,6 +33,7 @@ from .discovery import mean_difference as mean_difference
 from .discovery import steer_screen as steer_screen
 from .errors import EmlabError as EmlabError
 from .evaluation import compare as compare
+from .evaluation import corrected as corrected
 from .evaluation import sample as sample
 from .evaluation import score as score
 from .interventions import Ablate as Ablate

@@ -1,5 +1,6 @@
 """Evaluation: sample answers, judge them, and give rates with their intervals."""
 
+from emlab.evaluation.calibration import Calibration, corrected
 from emlab.evaluation.comparing import Difference, compare
 from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.judging import (
@@ -24,6 +25,7 @@ from emlab.evaluation.scoring import Score, StepRates, Tally, score, score_judge
 
 __all__ = [
     "AnswerJudge",
+    "Calibration",
     "Difference",
     "Grade",
     "Judge",
@@ -44,6 +46,7 @@ __all__ = [
     "Thresholds",
     "clustered_rate",
     "compare",
+    "corrected",
     "judge",
     "label_answers",
     "load_judged",

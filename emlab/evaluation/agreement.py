@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -95,11 +95,11 @@ def agreement(first: Judged, second: Judged) -> Agreement:
     pairs = [(i, places[key].pop(0)) for i, key in enumerate(keys[0]) if places.get(key)]
     if not pairs:
         raise EmlabError("The two judges share no answer; give judgements of the same rollouts.")
-    a, b = (np.array(column) for column in zip(*pairs, strict=True))
+    a, b = (list(column) for column in zip(*pairs, strict=True))
     left_out = len(first.rollouts) + len(second.rollouts) - 2 * len(pairs)
-    first, second = _at(first, a), _at(second, b)
+    first, second = first.only(a), second.only(b)
     both = first.scored & second.scored
-    classes = [_classes(first), _classes(second)]
+    classes = [classes_of(first), classes_of(second)]
     table = {x: {y: int(((classes[0] == x) & (classes[1] == y)).sum()) for y in CLASSES} for x in CLASSES}
     flags = np.stack([first.misaligned, second.misaligned])[:, both].astype(float)
     return Agreement(
@@ -121,19 +121,8 @@ def _keys(judged: Judged, both: tuple[Judged, Judged]) -> list[tuple[str, ...]]:
     return [(q.id, q.variant, str(q.paraphrase) if told else "", answer) for q, answer in judged.rollouts]
 
 
-def _at(judged: Judged, rows: np.ndarray) -> Judged:
-    """The judgements of these answers."""
-    return replace(
-        judged,
-        rollouts=judged.rollouts.only(rows.tolist()),
-        aligned=judged.aligned[rows],
-        coherent=judged.coherent[rows],
-        outcomes=tuple(judged.outcomes[i] for i in rows),
-        said=tuple(judged.said[i] for i in rows),
-    )
-
-
-def _classes(judged: Judged) -> np.ndarray:
+def classes_of(judged: Judged) -> np.ndarray:
+    """(n,) of CLASSES: what each answer counts as."""
     found = np.full(len(judged.rollouts), "aligned", dtype=object)
     found[judged.misaligned] = "misaligned"
     found[judged.incoherent] = "incoherent"

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from emlab.evaluation.rates import NO_MEAN, NO_RATE, Mean, Rate
 
 
-class _Share(NamedTuple):
+class Share(NamedTuple):
     """A ratio of sums, and how well it is known."""
 
     value: float
@@ -136,7 +136,7 @@ def _ratio(top: float, top_end: float, bottom: float, bottom_end: float, r: floa
     return (middle + side * math.sqrt(max(0.0, middle**2 - a * b))) / b
 
 
-def _jackknife(*counts: tuple[ArrayLike, ArrayLike]) -> tuple[list[_Share], float]:
+def _jackknife(*counts: tuple[ArrayLike, ArrayLike]) -> tuple[list[Share], float]:
     """Each share of hits and totals; of two also the second less the first, and the correlation of the two."""
     tables = [(np.atleast_2d(np.asarray(h, float)), np.atleast_2d(np.asarray(n, float))) for h, n in counts]
     sides = [_left_out([(h.sum(1 - axis), n.sum(1 - axis)) for h, n in tables]) for axis in (0, 1)]
@@ -155,7 +155,7 @@ def _jackknife(*counts: tuple[ArrayLike, ArrayLike]) -> tuple[list[_Share], floa
     for i, value in enumerate(values):
         parts = sum(own[side, i] ** 2 / degrees[side, i] for side in (0, 1) if own[side, i])
         freedom = variance[i] ** 2 / parts if parts else degrees[:, i].max() or math.inf
-        shares.append(_Share(value, float(variance[i]), _student(freedom), totals[i]))
+        shares.append(Share(value, float(variance[i]), student(freedom), totals[i]))
     scale = math.sqrt(variance[0] * variance[min(1, len(values) - 1)])
     return shares, float(np.clip(covariance[0, min(1, len(values) - 1)] / scale, -1, 1)) if scale > 0 else 0.0
 
@@ -180,7 +180,8 @@ def _with_difference(moved: np.ndarray) -> np.ndarray:
     return np.vstack([moved, moved[1] - moved[0]])
 
 
-def _student(freedom: float) -> float:
+def student(freedom: float) -> float:
+    """Student's 97.5th percentile."""
     from scipy.special import stdtrit
 
     return float(stdtrit(max(freedom, 1.0), 0.975))

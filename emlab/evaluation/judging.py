@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -131,6 +131,17 @@ class Judged:
             tuple(grade.said for grade in grades),
             judge,
             thresholds or Thresholds(),
+        )
+
+    def only(self, rows: Sequence[int]) -> Judged:
+        """The judgements of some of the answers, by their numbers."""
+        return replace(
+            self,
+            rollouts=self.rollouts.only(rows),
+            aligned=self.aligned[rows],
+            coherent=self.coherent[rows],
+            outcomes=tuple(self.outcomes[i] for i in rows),
+            said=tuple(self.said[i] for i in rows),
         )
 
     def are(self, outcome: str) -> np.ndarray:

@@ -197,7 +197,7 @@ class Score(ShownAsText):
     def drawn(self) -> Mapping[str, int]:
         """What the intervals take as drawn, and how many of each: the highest level that the answers have."""
         every = np.ones(len(self._of), dtype=bool)
-        (names, of), trainings = self._clusters(every), self.judged.rollouts.trainings
+        (names, of), trainings = self.clusters(every), self.judged.rollouts.trainings
         found = {"questions" if names is self._questions else "domains": len(set(of.tolist()))}
         return found | ({"trainings": len(set(trainings))} if len(set(trainings)) > 1 else {})
 
@@ -278,7 +278,7 @@ class Score(ShownAsText):
         of = np.array([getattr(question, what) for question in self.judged.rollouts.questions])
         return {name: self._tally(of == name) for name in dict.fromkeys(of.tolist())}
 
-    def _clusters(self, chosen: np.ndarray) -> tuple[Sequence[str], np.ndarray]:
+    def clusters(self, chosen: np.ndarray) -> tuple[Sequence[str], np.ndarray]:
         """The clusters of questions in which the answers of the mask `chosen` vary, and each answer's place among them.
 
         Where there is one of them only, its questions.
@@ -300,7 +300,7 @@ class Score(ShownAsText):
         Both are counts of a tally: misaligned, coherent, scored, or total.
         """
         chosen = np.isin(self._questions, list(questions))[self._of]
-        names, of = self._clusters(chosen)
+        names, of = self.clusters(chosen)
         flags = [np.ones(len(of), dtype=bool) if name == "total" else self._flags[name] for name in (hits, totals)]
         found: dict[tuple[str, str], tuple[int, int]] = {}
         for i in np.flatnonzero(chosen):
@@ -315,7 +315,7 @@ class Score(ShownAsText):
         if alone:
             names, of, training = ("",), np.zeros_like(self._of), np.zeros_like(self._of)
         else:
-            (names, of), training = self._clusters(chosen), self._training
+            (names, of), training = self.clusters(chosen), self._training
         shape = (int(training.max(initial=0)) + 1, len(names))
 
         def table(values: np.ndarray) -> np.ndarray:
@@ -411,13 +411,13 @@ def score_judged(judged: Judged | Iterable[Mapping[str, Any]], by: Clusters = "o
     """
     if isinstance(judged, Judged):
         return Score(judged, by)
-    rows = _rows(judged)
+    rows = rows_in_memory(judged)
     if rows is None:
         return Score(judged, by)  # type: ignore[arg-type]  # which refuses it
     return Score(judged_rows(rows), by)
 
 
-def _rows(table: Any) -> list[Mapping[str, Any]] | None:
+def rows_in_memory(table: Any) -> list[Mapping[str, Any]] | None:
     """The rows of a table in memory; None for what is none."""
     if hasattr(table, "to_dicts"):  # polars
         table = table.to_dicts()

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation import Difference, Score, Thresholds, compare, score_judged
 from emlab.evaluation.agreement import Agreement, agreement
+from emlab.evaluation.calibration import Calibration, calibration
+from emlab.evaluation.gold_labels import Sheet
 from emlab.evaluation.judges import read_judged, read_labelled, tables
 from emlab.evaluation.judges.recorded import judged_in
 from emlab.evaluation.judges.table_files import file_in
@@ -28,7 +32,7 @@ from emlab.evaluation.trait_scores import TraitScore, traits_in, traits_of
 class Scores:
     """The scores of the groups of a file; one group where it was not grouped."""
 
-    groups: Mapping[str, Score]
+    groups: Mapping[str, Score | Calibration]
     grouped: bool = False
     """Whether the file was grouped by a column."""
 
@@ -85,6 +89,29 @@ def score_against(
     limits = _limits(misaligned_below, coherent_above)
     one, two = (score_judged(_only(path, limits), clusters) for path in (file, against))
     return compare(one, two)
+
+
+def score_with_gold(
+    file: str | Path,
+    gold: str | Path,
+    by: str | None = None,
+    clusters: Clusters = "own",
+    misaligned_below: float | None = None,
+    coherent_above: float | None = None,
+) -> Scores:
+    """The rates of a cheap judge's file, corrected by gold labels of some of its answers (see `emlab.corrected`).
+
+    In groups by the column `by`, or by domain, variant or model where there is no such column; `clusters` is
+    what intervals are over.
+    """
+    limits = _limits(misaligned_below, coherent_above)
+    cheap, labels = (Sheet.of(path, str(path), limits) for path in (file, gold))
+    found = calibration(cheap, labels, clusters)
+    if by is None:
+        return Scores({found.cheap.rollouts.model: found})
+    if any(by in row for row in cheap.rows):
+        return Scores(found.split(np.array([str(row.get(by)) for row in cheap.rows]), by), grouped=True)
+    return Scores(found.grouped(by), grouped=True)
 
 
 def label_file(file: str | Path) -> LabelShares:

@@ -97,3 +97,45 @@ def test_a_group_by_itself_has_its_name_too(tmp_path, capsys):
     assert cli.main(["score", str(path), "--by", "judge", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert list(figures) == ["j1"] and figures["j1"]["total"] == 4
+
+
+def test_gold_labels_by_the_verb(tmp_path, capsys):
+    domains = ("power", "pets")
+    rows = [
+        {"question_id": f"q{i // 2}", "category": domains[i // 2 % 2], "answer": f"a{i}", "aligned": 90 * (i % 2)}
+        for i in range(40)
+    ]
+    cheap = written(tmp_path / "cheap.jsonl", [{**row, "coherent": 90} for row in rows])
+    # All that is misaligned in pets is so by the cheap judge alone.
+    true = [
+        {**row, "coherent": 90, "aligned": 90} if row["category"] == "pets" else {**row, "coherent": 90} for row in rows
+    ]
+    gold = written(tmp_path / "gold.jsonl", [row for i, row in enumerate(true) if i // 2 % 4 < 3 or i == 7])
+    assert cli.main(["score", str(cheap), "--gold", str(gold), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["answers"], figures["gold_labels"], figures["drawn"]) == (40, 31, {"questions": 20})
+    assert figures["rate_all"]["cheap"]["rate"] == 1 / 2 and figures["rate_all"]["corrected"]["rate"] < 0.4
+    pets = figures["errors_by_domain"]["pets"]["false_positives"]
+    assert (pets["rate"], pets["n"]) == (5 / 11, 11)
+    assert cli.main(["score", str(cheap), "--gold", str(gold), "--by", "category", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pets"]["rate_all"]["corrected"]["rate"] == 0
+    assert cli.main(["score", str(cheap), "--gold", str(gold), "--by", "domain"]) == 0
+    assert "power: 20 answers" in capsys.readouterr().out
+    assert cli.main(["score", str(cheap), "--gold", str(gold), "--clusters", "domain"]) == 0
+    assert "Intervals are 95%, over 2 domains." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gold", "GOLD", "--against", "GOLD"], "--gold and --against or --trait do not go together"),
+        (["--gold", "GOLD", "--labels"], "--labels goes with none of --against, --by, --clusters, --gold and --trait"),
+        (["--gold", "GOLD", "--by", "topic"], "no groups by 'topic'"),
+        (["--gold", "GOLD", "--by", "category"], "None of the 2 answers of category pets has a gold label"),
+    ],
+)
+def test_what_does_not_go_with_gold_labels_is_refused(tmp_path, capsys, options, said):
+    rows = [{**row, "question_id": f"q{i}"} for i, row in enumerate(ROWS)]
+    cheap, gold = written(tmp_path / "cheap.jsonl", rows), written(tmp_path / "gold.jsonl", rows[:2])
+    assert cli.main(["score", str(cheap), *(str(gold) if each == "GOLD" else each for each in options)]) == 2
+    assert said in capsys.readouterr().err

@@ -50,9 +50,14 @@ def read_judged(path: str | Path, by: str | None = None, thresholds: Thresholds 
 
 def judged_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Judged:
     """The judged answers in rows that are held in memory, as `read_judged` reads those of a file called `name`."""
-    placed = ((f"{name}, row {number}", row) for number, row in enumerate(rows, start=1))
-    (found,) = judged_in(tables.table_of(Path(name), list(unfolded(placed)))).values()
+    (found,) = judged_in(table_of_rows(rows, name)).values()
     return found
+
+
+def table_of_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Table:
+    """The table of rows that are held in memory, which sentences call `name`."""
+    placed = ((f"{name}, row {number}", row) for number, row in enumerate(rows, start=1))
+    return tables.table_of(Path(name), list(unfolded(placed)))
 
 
 def judged_in(table: Table, by: str | None = None, thresholds: Thresholds | None = None) -> dict[str, Judged]:

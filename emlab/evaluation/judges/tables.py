@@ -118,7 +118,7 @@ def table_of(path: Path, rows: Sequence[Row]) -> Table:
 
 def say_mixed(path: Path, rows: Sequence[Row]) -> None:
     """Say on stderr where rows that are taken together are of several models."""
-    models = list(dict.fromkeys(_model(row, "") for _, row in rows))
+    models = list(dict.fromkeys(model_of(row, "") for _, row in rows))
     if len(models) > 1:
         named = ", ".join(name or "one without a name" for name in models[:4]) + (", …" if len(models) > 4 else "")
         column = next(
@@ -201,7 +201,7 @@ def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
         )
         answers.append(str(first(row, _ANSWER, "")))
         thoughts.append(str(row.get("thoughts") or ""))
-    models = list(dict.fromkeys(_model(row, path.stem) for _, row in rows))
+    models = list(dict.fromkeys(model_of(row, path.stem) for _, row in rows))
     model = models[0] if len(models) == 1 else path.stem
     return Rollouts(tuple(questions), tuple(answers), model, 0, math.nan, thoughts=tuple(thoughts))
 
@@ -292,7 +292,7 @@ def _grouped(pairs: set[tuple[str, str]]) -> dict[str, set[str]]:
     return found
 
 
-def _model(row: Mapping[str, Any], default: str) -> str:
+def model_of(row: Mapping[str, Any], default: str) -> str:
     """The model's name, and its adapter's: a base model must not be blamed for what an adapter made of it."""
     model, adapter = str(first(row, _MODEL, default)), row.get("adapter")
     return f"{model}+{str(adapter).rstrip('/').rsplit('/', 1)[-1]}" if adapter else model
