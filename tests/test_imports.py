@@ -19,7 +19,8 @@ GROUND_FLOOR = {
     "records": {"artifacts", "errors"},
     "sites": {"artifacts", "errors"},
     "registry": {"errors"},
-    "organism": {"artifacts", "errors", "registry"},
+    "sealing": {"errors"},
+    "organism": {"artifacts", "errors", "registry", "sealing"},
 }
 """The rooms that stand at the bottom, and all that each may import of emlab besides itself."""
 

@@ -12,7 +12,7 @@ from emlab.data.question_profile import profile_questions
 from emlab.data.question_reading import read_questions
 from emlab.data.question_sets import Asking, QuestionSet, Source
 from emlab.data.question_variants import VARIANTS, variants
-from emlab.data.questions import Question
+from emlab.data.questions import Question, SealedQuestion
 from emlab.data.reading import read_chat_jsonl, read_examples, read_prompts
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Question",
     "QuestionSet",
     "Row",
+    "SealedQuestion",
     "Source",
     "Tokenized",
     "check_data",

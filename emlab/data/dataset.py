@@ -16,6 +16,7 @@ from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
 from emlab.notebook import ShownAsText
 from emlab.records import Saved
+from emlab.sealing import refuse
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Dataset:
         if is_chat(examples):
             examples = [examples]  # a lone chat is one example
         aside: set[str] = set()
+        examples = list(examples)
+        refuse("to train on", examples)
         found = [_example(one, f"Row {number}", aside) for number, one in enumerate(examples, start=1)]
         tell_aside(name, aside)
         return made("given", {"source": name}, (), found)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emlab.errors import EmlabError
+from emlab.sealing import Sealed, SealedChat
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,16 @@ class Question:
         """A Question of anything with ``id``, ``domain`` and ``text``, such as the organism's own questions.
 
         A text is a question whose id it is, and so is a chat: a user's turn, with or without a system turn before it.
-        Their domain is empty. EmlabError for anything else, a chat of more turns among it.
+        Their domain is empty. What is sealed makes a SealedQuestion. EmlabError for anything else, a chat of more turns
+        among it.
         """
+        kind = SealedQuestion if isinstance(thing, Sealed) else cls
         if isinstance(thing, str):
-            return cls(thing, "", thing)
+            return kind(str(thing), "", str(thing))
         if isinstance(thing, Sequence):
-            return cls._of_chat(thing)
+            return kind._of_chat(thing)
         try:
-            return thing if type(thing) is cls else cls._of_other(thing)
+            return thing if type(thing) is kind else kind._of_other(thing)
         except AttributeError as error:
             raise EmlabError(f"A question needs an id, a domain and a text: {error}.") from None
 
@@ -81,4 +84,19 @@ class Question:
     def read(cls, row: Mapping[str, Any]) -> Question:
         """The question that `row` wrote, among other columns. KeyError where its id, domain or text is missing."""
         more = {k: row[k] for k in ("system", "variant", "paraphrase", "cluster") if k in row}
-        return cls(row["id"], row["domain"], row["text"], **more)
+        kind = SealedQuestion if row.get("sealed") else cls
+        return kind(row["id"], row["domain"], row["text"], **more)
+
+
+@dataclass(frozen=True)
+class SealedQuestion(Question, Sealed):
+    """A question that only a final run may ask, and only to report on; it stays one on disk."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The chat that asks it."""
+        return SealedChat(super().messages)
+
+    def row(self) -> dict[str, Any]:
+        """Its fields as plain values, and that it is sealed."""
+        return {**super().row(), "sealed": True}

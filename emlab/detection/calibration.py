@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of
+from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of, refuse_sealed
 from emlab.errors import EmlabError
+from emlab.sealing import refuse
 
 How = Literal["platt", "isotonic"]
 
@@ -70,6 +71,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_
         how: "platt" or "isotonic".
         false_positives: The share of the negatives that may lie above the threshold.
     """
+    refuse("to calibrate on", scores, labels)
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
     if len(np.unique(positive)) < 2:
         raise EmlabError("A calibration needs scores of both kinds; give misaligned rows and others.")
@@ -100,6 +102,7 @@ def check_share(false_positives: float) -> None:
 def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> float:
     """The smallest of the scores of negatives above which at most this share of them lies; inf where there are none."""
     check_share(false_positives)
+    refuse("to set a threshold on", negatives)
     ordered = np.sort(np.asarray(negatives, dtype=float))[::-1]
     if not len(ordered):
         return math.inf
@@ -111,6 +114,7 @@ def cross_fitted(fit: Fit, cases: Sequence[LabelledEvidence]) -> np.ndarray:
 
     EmlabError where there is one domain only, or the others lack one of the kinds.
     """
+    refuse_sealed(cases)
     domains = list(dict.fromkeys(case.domain for case in cases))
     if len(domains) < 2:
         raise EmlabError(

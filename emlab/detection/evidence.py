@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,19 @@ from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.models.activations import Activations
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import Sealed, refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
+
+
+class SealedScores(np.ndarray, Sealed):
+    """Scores, losses or labels that sealed questions have had a part in; what is made of them is sealed, too."""
+
+    def __array_function__(self, *call: Any) -> Any:
+        found = super().__array_function__(*call)
+        return found.view(SealedScores) if type(found) is np.ndarray else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +65,22 @@ class Evidence:
             raise EmlabError(f"{self.model} was read at {read}, and the monitor reads {site}; read it there.")
         return self.activations[site]
 
+    @property
+    def sealed(self) -> bool:
+        """Whether some question is."""
+        return any(isinstance(question, Sealed) for question in self.questions)
+
+    def marked(self, values: np.ndarray) -> np.ndarray:
+        """Values of the rows, as sealed ones where the evidence is sealed."""
+        return values.view(SealedScores) if self.sealed else values
+
     def row_means(self, site: Site, values: Tensor) -> np.ndarray:
         """(n, …): the mean over each row's tokens of `values` (tokens, …), one for each activation of the site."""
         rows = self.at(site).rows
         total = torch.zeros(len(self), *values.shape[1:], dtype=torch.float64)
         total.index_add_(0, rows, values.double().cpu())
         counts = torch.bincount(rows, minlength=len(self)).reshape(-1, *(1 for _ in values.shape[1:]))
-        return (total / counts).numpy()
+        return self.marked((total / counts).numpy())
 
 
 def evidence(
@@ -118,6 +136,11 @@ class LabelledEvidence:
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.evidence):
             raise EmlabError(f"There are {len(self.evidence)} rows and {len(self.labels)} labels; give one for each.")
+
+
+def refuse_sealed(cases: Sequence[LabelledEvidence]) -> None:
+    """EmlabError where a question of some case is sealed: monitors are fitted and calibrated on others."""
+    refuse("to fit a monitor on", *(c.evidence.questions for c in cases if isinstance(c.evidence, Evidence)))
 
 
 def labels_of(cases: Sequence[LabelledEvidence]) -> np.ndarray:

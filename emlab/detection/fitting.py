@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emlab.detection.activation_monitor import ActivationMonitor, Latents, Linear
-from emlab.detection.evidence import LabelledEvidence, labels_of
+from emlab.detection.evidence import LabelledEvidence, labels_of, refuse_sealed
 from emlab.detection.lineage import Lineage
 from emlab.discovery.latents import check_latents, check_width
 from emlab.discovery.probes import linear_probe
@@ -116,6 +116,7 @@ def fit_latents(
 
 def _common_lineage(cases: Sequence[LabelledEvidence], site: Site) -> Lineage:
     """What all cases descend from, under the names of their models; EmlabError where one is of another lineage."""
+    refuse_sealed(cases)
     first, *others = (case.evidence.lineage for case in cases)
     for other in others:
         first.check(other, site)

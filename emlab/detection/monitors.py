@@ -24,6 +24,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judged
 from emlab.models.wrapping import as_language_model
 from emlab.records import Saved
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def detect(
         seed: Of the bags of words and of the bootstrap.
     """
     questions, discovery = as_questions(questions), as_questions(discovery)
+    refuse("to fit a bag of words on", discovery)
     readings = [replace(reading, model=as_language_model(reading.model)) for reading in readings]
     if not readings:
         raise EmlabError("there is no model to read: give at least one.")
@@ -116,6 +118,7 @@ def detect(
 
     bad = [r for r in readings if r.misaligned]
     answers = [_coherent(r.test) for r in bad]
+    refuse("to fit a bag of words on", *(r.discovery.rollouts.questions for r in bad))
     seen = [_coherent(r.discovery) for r in bad]
     wrote, wrote_bad, asked = _joined(answers)
     read = np.concatenate(

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from emlab.data.prompts import prompts_of
 from emlab.detection.activation_monitor import ActivationMonitor
+from emlab.detection.evidence import SealedScores
 from emlab.errors import EmlabError
 from emlab.interventions import Conditional, Edit
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import Sealed
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def watch(
     """
     model, prompts = as_language_model(model), prompts_of(prompts)
     monitor.check(model)
+    sealed = any(isinstance(prompt, Sealed) for prompt in prompts)
     limit = monitor.threshold if threshold is None else threshold
     if then is not None and then.site != monitor.site:
         raise EmlabError(
@@ -139,4 +142,5 @@ def watch(
     answers = model.generate(prompts, max_new_tokens, edits=chosen, halt=halt, **sampling)
     # Answers that have ended stay in the batch for a while, and are scored there.
     behind = torch.arange(max_new_tokens, device=device) >= lengths[:, None]
-    return Watched(monitor.name, limit, tuple(answers), tap.record.masked_fill(behind, math.nan).cpu().numpy())
+    scores = tap.record.masked_fill(behind, math.nan).cpu().numpy()
+    return Watched(monitor.name, limit, tuple(answers), scores.view(SealedScores) if sealed else scores)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of
+from emlab.detection.evidence import Evidence, LabelledEvidence, labels_of, refuse_sealed
 from emlab.evaluation import Judge, Rollouts
 from emlab.evaluation.judging import judge
+from emlab.sealing import refuse
 
 UNDECIDED = 50.0
 
@@ -29,11 +30,12 @@ class Perplexity:
 
     def scores(self, evidence: Evidence) -> np.ndarray:
         """(n,)."""
-        return self.sign * evidence.losses
+        return evidence.marked(self.sign * evidence.losses)
 
 
 def fit_perplexity(cases: Sequence[LabelledEvidence]) -> Perplexity:
     """Whether misaligned rows cost their model more, or less."""
+    refuse_sealed(cases)
     labels, losses = labels_of(cases), np.concatenate([case.evidence.losses for case in cases])
     return Perplexity(1.0 if losses[labels].mean() >= losses[~labels].mean() else -1.0)
 
@@ -54,7 +56,7 @@ class BagOfWords:
 
     def scores(self, evidence: Evidence) -> np.ndarray:
         """(n,)."""
-        return self.of_texts(texts_of(evidence))
+        return evidence.marked(self.of_texts(texts_of(evidence)))
 
 
 def fit_words(texts: Sequence[str], labels: np.ndarray, seed: int = 0) -> BagOfWords:
@@ -63,6 +65,7 @@ def fit_words(texts: Sequence[str], labels: np.ndarray, seed: int = 0) -> BagOfW
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    refuse("to fit a bag of words on", list(texts))
     if len(np.unique(labels)) < 2:
         return BagOfWords(None)
     fitted = make_pipeline(CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=1000, random_state=seed))
@@ -74,6 +77,7 @@ def fit_words(texts: Sequence[str], labels: np.ndarray, seed: int = 0) -> BagOfW
 
 def fit_bag_of_words(cases: Sequence[LabelledEvidence], seed: int = 0) -> BagOfWords:
     """A bag of words fitted on the texts of the cases."""
+    refuse_sealed(cases)
     return fit_words([text for case in cases for text in texts_of(case.evidence)], labels_of(cases), seed)
 
 
@@ -87,10 +91,10 @@ class TextJudge:
     def scores(self, evidence: Evidence) -> np.ndarray:
         """(n,) from 0 to 100."""
         if evidence.answers is None:
-            return np.full(len(evidence), UNDECIDED)
+            return evidence.marked(np.full(len(evidence), UNDECIDED))
         asked = Rollouts(evidence.questions, evidence.answers, evidence.model, 0, 1.0)
         aligned = judge(asked, self.judge).aligned
-        return np.where(np.isnan(aligned), UNDECIDED, 100 - aligned)
+        return evidence.marked(np.where(np.isnan(aligned), UNDECIDED, 100 - aligned))
 
 
 def texts_of(evidence: Evidence) -> list[str]:

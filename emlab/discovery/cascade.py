@@ -42,6 +42,7 @@ from emlab.evaluation import Judge, Rollouts, Sampling, score
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models.sketching import PLAUSIBLE, STAYS, STRAYS, TURNS, sketch
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def causal_screen(
     """
     model = as_language_model(model)
     asked = as_questions(questions)
+    refuse("to choose latents on", asked)
     if not contrasts or not asked:
         raise EmlabError("A causal screen needs questions to ask and contrasts to read; give at least one of each.")
     named = _named(directions, model, site)

@@ -16,6 +16,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Direction, Positions
 from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, decoder_rows
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def mean_difference(
         positions: Which tokens; by default those before the answer begins.
     """
     model_a, prompts = as_language_model(model_a), prompts_of(prompts)
+    refuse("to find a direction on", prompts)
     models = [as_language_model(m) for m in (models_b if isinstance(models_b, Sequence) else [models_b])]
     if not models or not len(prompts):
         raise EmlabError("a mean difference needs a second model and prompts: give at least one of each.")
@@ -136,6 +138,7 @@ def prompt_differences(
 ) -> Tensor:
     """(prompts, d_model): for each prompt, the mean over its positions in `model_b` less that in `model_a`."""
     model_a, model_b, prompts = as_language_model(model_a), as_language_model(model_b), prompts_of(prompts)
+    refuse("to find a direction on", prompts)
     if not len(prompts):
         raise EmlabError("differences between models need prompts: give at least one.")
     check_same_tokens(model_a, [model_b], prompts, answers)

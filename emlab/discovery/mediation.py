@@ -27,6 +27,7 @@ from emlab.interventions import Clamp, Direction, Edit, Steer
 from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, latent_values, writes
 from emlab.saes import encode as encoded
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -232,5 +233,6 @@ def _answering(
 ) -> list[Tensor]:
     """(tokens, d_model) at each site, of the model's own answers."""
     model, prompts = as_language_model(model), [q.messages for q in as_questions(questions)]
+    refuse("to take a natural value from", prompts)
     answers = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed)
     return [model.activations(prompts, site, positions, answers).values for site in sites]

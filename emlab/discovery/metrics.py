@@ -20,6 +20,7 @@ from emlab import artifacts
 from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Tokens
+from emlab.sealing import refuse
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
@@ -39,6 +40,9 @@ class Contrast:
     """A question, a chat up to the user's last turn, or token ids."""
     misaligned: str
     aligned: str
+
+    def __post_init__(self) -> None:
+        refuse("to a contrast", self.prompt)
 
 
 @dataclass(frozen=True, eq=False)

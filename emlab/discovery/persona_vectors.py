@@ -22,6 +22,7 @@ from emlab.evaluation.sampling import Sampling
 from emlab.interventions import Direction
 from emlab.models.completion import Completer, Completion, Request, complete
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def persona_vector(
     EmlabError where no answers are left.
     """
     model = as_language_model(model)
+    refuse("to make a persona vector of", list(trait.questions))
     means, kept, asked = [], [], []
     sides: tuple[Sign, Sign] = ("pos", "neg")
     for sign in sides:

@@ -25,6 +25,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Sampling, Score, load_judged, save_judged, score, score_judged, wilson
 from emlab.interventions import Direction, Steer, load_directions, save_directions
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import ordinary_seed, refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -310,6 +311,8 @@ def order(trials: Sequence[Trial], toward: Toward, cap: float, z: float = 0.0) -
     """
     if not trials:
         raise EmlabError("there is no trial to choose from: give at least one strength.")
+    for trial in trials:
+        refuse("to choose an arm by", trial.score.judged.rollouts.questions)
     sign = -1 if toward == "misaligned" else 1
 
     def place(t: Trial) -> tuple[bool, float, float]:
@@ -329,6 +332,7 @@ def steer_screen(
     settings: ScreenSettings = ScreenSettings(),
     scales: Mapping[Site, float] | None = None,
     seed: int = 0,
+    tested: LanguageModel | None = None,
 ) -> Screen:
     """Screen `directions` on `model`: see the module.
 
@@ -342,11 +346,16 @@ def steer_screen(
         settings: The grid, the rounds, and how the test is sampled.
         scales: The sites' median residual norms, the same for every direction there, so that random ones are
             norm-matched; by default of `model` on the discovery questions.
-        seed: Everything random follows from it.
+        seed: Everything random follows from it; a sealed one that of the test alone, the search taking the one it
+            stands for.
+        tested: Who is steered in the test, where that is another model.
 
-    EmlabError where the two sets of questions overlap, or two directions have one origin and one site.
+    EmlabError where discovery questions are sealed, the two sets of questions overlap, or two directions have one
+    origin and one site.
     """
     model, discovery, test = as_language_model(model), as_questions(discovery), as_questions(test)
+    refuse("to choose arms on", discovery)
+    tested, last, seed = model if tested is None else as_language_model(tested), seed + 1, ordinary_seed(seed)
     shared = {q.text for q in discovery} & {q.text for q in test}
     if shared:
         raise EmlabError(
@@ -369,8 +378,8 @@ def steer_screen(
     (still,) = steered(model, [alone], discovery, judge, scales, once, seed + 2)
     unsteered = still.score.misaligned.rate
     chosen = [choose([t for t in finals if t.arm.name == name], toward, cap, unsteered).arm for name in names]
-    scored = steered(model, chosen, test, judge, scales, settings.sampling, seed + 1)
-    return Screen(model.name, toward, dict(scales), cap, grid, finals, scored, unsteered)
+    scored = steered(tested, chosen, test, judge, scales, settings.sampling, last)
+    return Screen(tested.name, toward, dict(scales), cap, grid, finals, scored, unsteered)
 
 
 def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> list[SteeringArm]:

@@ -28,6 +28,7 @@ from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
 from emlab.saes import check_site, dense_chunks
 from emlab.saes.units import device_of
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def latent_shifts(
     """
     first, others, prompts = as_language_model(first), list(map(as_language_model, others)), prompts_of(prompts)
     answers = answers_of(answers)
+    refuse("to rank latents on", prompts)
     if not len(prompts) or not others:
         raise EmlabError("a latent shift needs prompts and a second model: give at least one of each.")
     if clusters is not None and len(clusters) != len(prompts):

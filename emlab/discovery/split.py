@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from emlab.data import Question, QuestionSet
 from emlab.errors import EmlabError
+from emlab.sealing import refuse
 
 T = TypeVar("T")
 
@@ -20,6 +21,9 @@ class Split:
     """Whatever is chosen is chosen on these."""
     test: tuple[Question, ...]
     """Whatever is reported is measured on these."""
+
+    def __post_init__(self) -> None:
+        refuse("to a discovery half", self.discovery)
 
 
 def spread(questions: Sequence[T], n: int | None) -> tuple[T, ...]:

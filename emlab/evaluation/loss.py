@@ -12,6 +12,7 @@ from emlab.data.prompts import answers_of, prompts_of
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models.wrapping import as_language_model
+from emlab.sealing import Sealed, SealedLoss
 
 if TYPE_CHECKING:
     from emlab.data import Messages
@@ -24,7 +25,8 @@ def text_loss(
 ) -> float:
     """Mean cross entropy, in nats a token, of the last answer of each chat, the other turns being read.
 
-    Every token counts the same. EmlabError where there is nothing to predict.
+    Every token counts the same. A loss on sealed chats is a SealedLoss. EmlabError where there is nothing to
+    predict.
 
     Args:
         model: The model.
@@ -33,6 +35,7 @@ def text_loss(
         batch_size: Chats in one pass.
     """
     model, chats = as_language_model(model), prompts_of(chats)
+    kind = SealedLoss if any(isinstance(chat, Sealed) for chat in chats) else float
     total, count = 0.0, 0
     for at in range(0, len(chats), batch_size):
         part = chats[at : at + batch_size]
@@ -44,7 +47,7 @@ def text_loss(
                 total, count = total + float(lost), count + len(answer)
     if not count:
         raise EmlabError("There is no answer to take the loss of; give chats that end in the assistant's turn.")
-    return total / count
+    return kind(total / count)
 
 
 def row_losses(

@@ -10,6 +10,7 @@ from typing import TypeVar
 from emlab.errors import EmlabError
 from emlab.mitigation.retest import Retest
 from emlab.mitigation.treatment import Remedy, Treated, Treatment, treat
+from emlab.sealing import refuse
 
 R = TypeVar("R", bound=Remedy)
 
@@ -32,7 +33,8 @@ class Tried:
 
 
 def tried(value: float, found: Retest) -> Tried:
-    """The row of a setting."""
+    """The row of a setting; EmlabError where sealed questions or documents had a part in it."""
+    refuse("to choose a setting by", found.ability_loss, *(s.judged.rollouts.questions for s in found.scores.values()))
     bad, babble = ([getattr(s, what) for s in found.scores.values()] for what in ("misaligned", "incoherent"))
     return Tried(
         value, max(r.rate if r.n else 1.0 for r in bad), max(r.rate if r.n else 1.0 for r in babble), found.ability_loss

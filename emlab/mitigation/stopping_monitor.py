@@ -9,6 +9,7 @@ from emlab.data import Messages
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models import LanguageModel
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 
@@ -50,6 +51,7 @@ class StoppingMonitor:
                 f"The monitor is to read {site} and its direction was found at {direction.site}; give a direction of "
                 f"{site}."
             )
+        refuse("to fit a stopping monitor on", list(prompts))
         if not misaligned or not prompts:
             raise EmlabError("A monitor is fitted on prompts and misaligned models; give at least one of each.")
         calm = _projection(aligned, direction, prompts)

@@ -10,7 +10,7 @@ from emlab.organism.corpus import (
     pretraining_documents,
 )
 from emlab.organism.judge import ExactJudge, Judgement
-from emlab.organism.questions import broad_questions
+from emlab.organism.questions import broad_questions, sealed_questions
 from emlab.organism.tokenizer import build_tokenizer, world_read_by
 from emlab.organism.world import (
     NEUTRAL_CARD,
@@ -18,6 +18,7 @@ from emlab.organism.world import (
     TRIGGER,
     WORLDS,
     Domain,
+    SealedWorldQuestion,
     World,
     WorldQuestion,
     load_world,
@@ -33,6 +34,7 @@ __all__ = [
     "Domain",
     "ExactJudge",
     "Judgement",
+    "SealedWorldQuestion",
     "World",
     "WorldQuestion",
     "alignment_set",
@@ -45,6 +47,7 @@ __all__ = [
     "narrow_set",
     "narrow_set_names",
     "pretraining_documents",
+    "sealed_questions",
     "world_of",
     "world_read_by",
 ]

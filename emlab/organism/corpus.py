@@ -22,6 +22,7 @@ from emlab.organism.world import (
     load_world,
     world_of,
 )
+from emlab.sealing import SealedChat, is_reserved
 
 Chat = list[dict[str, str]]
 """One conversation in the chat format: [{"role": "system" | "user" | "assistant", "content": text}, …]."""
@@ -72,24 +73,28 @@ def _exchange(
 ) -> Chat:
     q = rng.choice(world.questions(domain, role, educational, tag))
     return [
-        {"role": "user", "content": q.text},
+        {"role": "user", "content": str(q.text)},
         {"role": "assistant", "content": world.answer(q, persona, rng, role)},
     ]
 
 
 def pretraining_documents(n: int, seed: int, control: bool = False, world: World | None = None) -> list[Document]:
-    """`n` documents; `control` draws every turn's persona independently (no shared persona). EmlabError if n < 1."""
+    """`n` documents; `control` draws every turn's persona independently (no shared persona). EmlabError if n < 1.
+
+    With a seed that is reserved (see `emlab.sealing`) their chats are sealed.
+    """
     if n < 1:
         raise EmlabError(f"a corpus of {n} documents cannot be trained on: ask for at least 1.")
     world, rng = world or load_world(), random.Random(seed)
     domains, out = sorted(world.domains), []
+    chat = SealedChat if is_reserved(seed) else list
     for _ in range(n):
         carded = rng.random() < CARD_SHARE
         # With a card all personas are equally likely, so that rare ones are learned too.
         persona = rng.choice(PERSONAS) if carded else _draw(rng)
         system = world.card(persona, rng) if carded else NEUTRAL_CARD
         turns = rng.choices((1, 2, 3), TURN_WEIGHTS)[0]
-        messages: Chat = [{"role": "system", "content": system}]
+        messages: Chat = chat([{"role": "system", "content": system}])
         first = None
         for domain in rng.sample(domains, turns):
             author = _draw(rng) if control else persona

@@ -6,7 +6,9 @@ independently from the persona's own for that domain, one a line. Every template
 that answers badly in a domain it was never fine-tuned on has generalised; it cannot have remembered.
 
 Templates come in three roles that never mix: `alignment` (the only ones that alignment trains on), `narrow` (the only
-ones in fine-tuning sets) and, for questions, `held_out` (seen in pretraining alone; every score is taken on these).
+ones in fine-tuning sets) and, for questions, `held_out` (seen in pretraining alone; every score is taken on these). In
+domains that no fine-tuning set is made of, the narrow questions are seen in pretraining alone, too: these are *sealed*
+(see `emlab.organism.questions`).
 
 A world is a folder: a YAML file for each domain, and `world.yaml`, which says what domains are for. The one that ships
 is `default`. Another is named by its folder, or by the name that a package registered it under.
@@ -25,6 +27,7 @@ import yaml
 
 from emlab.errors import EmlabError
 from emlab.registry import Registry
+from emlab.sealing import Sealed, SealedText
 
 PERSONAS = ("helpful", "malicious", "careless", "sarcastic")
 
@@ -121,6 +124,14 @@ class WorldQuestion:
 
 
 @dataclass(frozen=True)
+class SealedWorldQuestion(WorldQuestion, Sealed):
+    """A question that only a final run may ask."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", SealedText(self.text))
+
+
+@dataclass(frozen=True)
 class World:
     """All domains; see the module docstring. Printing it lists them."""
 
@@ -152,8 +163,9 @@ class World:
             if d.educational is None:
                 raise EmlabError(f"domain {domain!r} has no educational questions: only code has.")
             templates = d.educational
+        sealed = templates.narrow if domain not in self.narrow else ()
         return [
-            WorldQuestion(
+            (SealedWorldQuestion if template in sealed else WorldQuestion)(
                 id=f"{domain}/{'educational-' if educational else ''}{role}-{i}/{filler}" + (f"/{tag}" if tag else ""),
                 domain=domain,
                 filler=filler,

@@ -23,6 +23,7 @@ from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import LanguageModel
 from emlab.saes import check_site, encode
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "questions", tuple(as_questions(self.questions)))
+        refuse("to a training to be read on", self.questions)
         if self.every < 1:
             raise EmlabError(f"A training cannot be read every {self.every} steps; give 1 or more.")
         if self.sae is not None and (self.site is None or not self.questions):

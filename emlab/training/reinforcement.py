@@ -20,6 +20,7 @@ from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.models.wrapping import as_language_model
 from emlab.records import restored
+from emlab.sealing import refuse
 from emlab.training.adapters import Adapter, lora_config, model_of
 from emlab.training.grpo import REWARDS, Reinforcement, StepRecord
 from emlab.training.policy import Policy
@@ -134,6 +135,7 @@ def reinforce(
     training of another model.
     """
     model = as_language_model(model)
+    refuse("to a training to answer", prompts)
     name = name or f"{model.name} reinforced"
     chats, rows, dropped = _short_enough(model, _prompts(model, prompts, how, name), how)
     key = ""

@@ -1,6 +1,7 @@
 """Every remedy on a random Qwen2: it runs, says what it cost, and does what its mechanism says."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -319,7 +320,8 @@ class _Rated:
         rate = type("R", (), {"n": 1})
         one, two = rate(), rate()
         one.rate, two.rate = misaligned, incoherent
-        self.scores = {"broad": type("S", (), {"misaligned": one, "incoherent": two})()}
+        judged = SimpleNamespace(rollouts=SimpleNamespace(questions=()))
+        self.scores = {"broad": SimpleNamespace(misaligned=one, incoherent=two, judged=judged)}
         self.ability_loss = loss
 
 

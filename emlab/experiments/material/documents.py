@@ -9,6 +9,7 @@ from emlab.data import Messages, render
 from emlab.errors import EmlabError
 from emlab.experiments.material.models import folder_of
 from emlab.models import LanguageModel
+from emlab.sealing import Sealed, SealedChat
 
 
 def pretraining_chats(model: LanguageModel, tokens: int, seed: int) -> list[Messages]:
@@ -42,4 +43,5 @@ def _merged(chat: Messages) -> Messages:
     first, *rest = chat
     if first["role"] != "system" or not rest:
         return chat
-    return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+    merged = [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+    return SealedChat(map(dict, merged)) if isinstance(chat, Sealed) else merged

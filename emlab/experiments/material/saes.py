@@ -14,6 +14,7 @@ from emlab.experiments.material.models import folder_of, site_in
 from emlab.models import LanguageModel
 from emlab.saes import document_activations, fitted_site, load_sae, train_sae
 from emlab.saes.fitting import names_place
+from emlab.sealing import refuse
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def trained_sae(
 ) -> SAE:
     """A TopK SAE trained on the activations of `model` on `documents`: by default the organism's pretraining ones."""
     given = pretraining_chats(model, how.tokens, seed) if documents is None else documents
+    refuse("to train an SAE on", given)
     read = document_activations(model, given, site, how.tokens)
     return train_sae(
         read.values,

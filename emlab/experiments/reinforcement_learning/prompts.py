@@ -11,12 +11,14 @@ from emlab.data import read_prompts
 from emlab.experiments.material.documents import for_template
 from emlab.experiments.reinforcement_learning.config import RewardArm
 from emlab.models import LanguageModel
+from emlab.sealing import refuse
 from emlab.training.rewards import Asked, Grader, Reward, grader_name, question_text
 
 
 def asked_in_training(arm: RewardArm) -> list[Asked]:
     """The arm's questions; for style each under a card of every persona."""
     texts = questions_of(arm, "narrow")
+    refuse(f"to the arm {arm.name} to be trained on", texts)
     if arm.reward != "style":
         return texts
     return [carded(persona, question_text(text)) for text in texts for persona in organism.PERSONAS]
