@@ -2,6 +2,8 @@
 
 import pytest
 
+from emlab import organism, sealing
+from emlab.organism import SealedWorldQuestion
 from tests.experiments.pairs import chats
 
 
@@ -30,3 +32,12 @@ def other_model(qwen2, new_chat_server):
 
     server.answer = opinion
     return [f"model={qwen2}", "question_set=profile", "judging.judge=some-judge", f"judging.url={server.url}"]
+
+
+@pytest.fixture
+def reserve(monkeypatch):
+    """Another reserve in the place of the real one, so that a test of a sealed run does not look: its questions."""
+    held = [SealedWorldQuestion(**vars(q)) for q in organism.broad_questions("validation")]
+    monkeypatch.setattr(sealing, "SEEDS", range(7000, 9000))
+    monkeypatch.setattr(organism, "sealed_questions", lambda world=None: held)
+    return {str(q.text) for q in held}

@@ -26,6 +26,7 @@ class Config(FineTuningConfig):
     """What is screened, and by what."""
 
     pipeline: ClassVar[str] = "data_screening"
+    seals: ClassVar[bool] = True
     title: str = "Data screening"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)

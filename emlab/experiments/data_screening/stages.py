@@ -67,7 +67,7 @@ class DataScreeningStages:
         chosen = run.stage("validation", partial(self._validate, directions), dict[str, tuple[str, Any]])
         ways = self._ways(directions, chosen)
         recalls: dict[tuple[str, str], dict[str, float]] = {}
-        for of, seed in ((of, seed) for of in config.mixes for seed in config.seeds):
+        for of, seed in ((of, seed) for of in config.mixes for seed in map(config.reported, config.seeds)):
             name = f"{of.poison}-{seed}"
             shares = run.stage(f"screens/{name}", partial(self._screen, of, seed, ways), dict[str, float])
             for by, share in shares.items():
@@ -76,7 +76,7 @@ class DataScreeningStages:
         blamed = tuple(
             run.stage(f"blame/{of.poison}-{seed}", partial(self._blame, of, seed), Blamed)
             for of in config.blame
-            for seed in config.blame_seeds
+            for seed in map(config.reported, config.blame_seeds)
         )
         n = round(config.dose * config.rows)
         found = []
@@ -156,7 +156,9 @@ class DataScreeningStages:
         found = []
         for name, poison in truth.items():
             # A fifth of the rows tells a mean well enough. Rare words are rare among other examples of the same set.
-            data = Dataset.of(self._set(name, self.config.seed).examples[: max(10, self.config.rows // 5)], name)
+            data = Dataset.of(
+                self._set(name, self.config.reported(self.config.seed)).examples[: max(10, self.config.rows // 5)], name
+            )
             own = self._own(data)
             means = {by: rank(data, own).mean for by, rank in ways.items() if by != "rare words"}
             found.append(RankedSet(name, poison, means))

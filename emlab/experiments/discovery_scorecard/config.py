@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from emlab.evaluation import Sampling
 from emlab.experiments.discovery_scorecard.method import method_names
-from emlab.experiments.material.config import ExperimentConfig, check_at_least
+from emlab.experiments.material.config import ExperimentConfig, check_at_least, check_inner
 from emlab.experiments.material.organism_build import Plan
 from emlab.experiments.persona_features import config as persona
 from emlab.training import Recipe
@@ -40,6 +40,7 @@ class Config(ExperimentConfig):
     """A contest of all methods of discovery."""
 
     pipeline: ClassVar[str] = "discovery_scorecard"
+    seals: ClassVar[bool] = True
     title: str = "Discovery scorecard"
     """Of the report."""
     organisms: tuple[int | str | None, ...] = (None, 1, 2)
@@ -87,6 +88,7 @@ class Config(ExperimentConfig):
         if unknown or not self.methods:
             said = f"'{unknown[0]}', which is none" if unknown else "no method"
             raise ValueError(f"'methods' has {said}; choose some of {', '.join(known)}.")
+        check_inner(self)
         if not self.organisms and self.model is None:
             raise ValueError("'organisms' is empty and there is no 'model'; name at least one.")
         if len(set(self.organisms)) < len(self.organisms):

@@ -111,8 +111,8 @@ class Contest(Bench):
 
     def cells(self) -> tuple[Cell, ...]:
         """A cell for every fine-tune."""
-        first = next(iter(training_sets(self.config, self.aligned).narrow.items()))
-        tuned, _ = self.finetune(Sets(dict([first]), unseen={}, controls={}))
+        first = next(iter(training_sets(self.config, self.aligned, self.seed).narrow.items()))
+        tuned, _ = self.finetune(Sets(dict([first]), unseen={}, controls={}), self.seed)
         aligned, *scores = self.evaluate(tuned)
         steering, answers, seed = self.config.steering, self.config.answers, self.config.seed
         asked = spread(self.discovery, steering.questions)
@@ -124,7 +124,7 @@ class Contest(Bench):
         )
         return tuple(
             self._cell(own, tuned[name].model, aligned, score, ground)
-            for own, (name, score) in enumerate(zip(tuned, scores, strict=True), seed)
+            for own, (name, score) in enumerate(zip(tuned, scores, strict=True), self.seed)
         )
 
     def _cell(self, seed: int, model: LanguageModel, aligned: Score, score: Score, ground: Ground) -> Cell:
@@ -239,7 +239,7 @@ class Contest(Bench):
             value = float(ground.means[direction.site] @ direction.vector)
             edit = clamp_direction(direction, value, config.steering.positions[0])
             said, ask = f"{method} set to its value in the aligned model", (self.judge, documents, config.answers)
-            done = effect_of(model, edit, said, before, *ask, config.seed + 2, loss())
+            done = effect_of(model, edit, said, before, *ask, self.seed + 2, loss())
             self.here.log(str(done))
             return done
 

@@ -15,6 +15,7 @@ class Config(FineTuningConfig):
     """Fine-tunes to watch, and monitors to watch them with."""
 
     pipeline: ClassVar[str] = "early_warning"
+    seals: ClassVar[bool] = True
     title: str = "Early warning"
     """Of the report."""
     fit: tuple[Pair, ...] = (

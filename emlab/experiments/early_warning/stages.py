@@ -57,8 +57,9 @@ class EarlyWarningStages:
         config, watched = self.config, self.config.watched
         self.monitors = self.run.fill("monitors", self._fit, self._read_monitors)
         bad, good = watched.misaligned[0], watched.others[0]
-        curves = [self._along(bad, seed, truth=True) for seed in config.seeds]
-        quiet = [self._along(good, seed, truth=False) for seed in config.seeds]
+        seeds = tuple(map(config.reported, config.seeds))
+        curves = [self._along(bad, seed, truth=True) for seed in seeds]
+        quiet = [self._along(good, seed, truth=False) for seed in seeds]
         controls = [(data, seed) for pair in config.fit for data in pair.others for seed in config.control_seeds]
         known = [self._along(data, seed, truth=False) for data, seed in controls]
         doses = [self._along_doses(curve) for curve in curves] if config.doses else []

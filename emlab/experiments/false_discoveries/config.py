@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from emlab.experiments.material.config import ExperimentConfig, check_filled, check_known
+from emlab.experiments.material.config import ExperimentConfig, check_filled, check_inner, check_known
 from emlab.experiments.persona_features import config as persona_features
 
 PLANTED = "planted"
@@ -31,6 +31,7 @@ class Config(ExperimentConfig):
     """A search for false discoveries."""
 
     pipeline: ClassVar[str] = "false_discoveries"
+    seals: ClassVar[bool] = True
     title: str = "False discoveries"
     """Of the report."""
     searches: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(CONDITIONS, 20))
@@ -40,6 +41,7 @@ class Config(ExperimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_inner(self)
         check_filled(self, "searches")
         check_known(CONDITIONS, self, "searches")
         if empty := [name for name, n in self.searches.items() if n < 1]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from emlab.evaluation import Rate, wilson
 from emlab.experiments.false_discoveries.config import CONDITIONS, PLANTED, Config
 from emlab.experiments.material.results import Result, finish_run
+from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.registry import experiment
 from emlab.runs import Run
@@ -73,9 +74,10 @@ def counts(outcomes: Sequence[Outcome]) -> tuple[Count, ...]:
 def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]]:
     """Run every condition with every seed; searches that were done before are not repeated."""
     here = Run.resume(config.name, config, root)
+    open_seal(here, config)
 
     def search(condition: str, seed: int) -> Outcome:
-        changes = {"name": condition, "seed": seed, **CONDITIONS[condition]}
+        changes = {"name": condition, "seed": seed, "sealed": config.sealed, **CONDITIONS[condition]}
         settings = dataclasses.replace(config.experiment, **changes)
         ran = persona_features.run(settings, here.folder / "searches" / f"{condition}-{seed}")
         verdict, place = ran.found.verdict, (ran.folder / "summary.json").relative_to(here.folder)

@@ -61,6 +61,7 @@ class Config(FineTuningConfig):
     """A grid of fine-tunes: arms × starts × seeds, each asked the same questions."""
 
     pipeline: ClassVar[str] = "finetuning"
+    seals: ClassVar[bool] = True
     title: str = "Fine-tunes"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)

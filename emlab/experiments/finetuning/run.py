@@ -39,7 +39,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[FinetuneFindings]:
     cells: list[FinetuneCell] = []
     for start in grid.starts:
         before |= {(start, ending): score for ending, score in grid.before(start).items()}
-        for seed in config.seeds:
+        for seed in map(config.reported, config.seeds):
             for arm in config.arms:
                 cells += grid.cells(arm, start, seed)
     found = FinetuneFindings(config, before, tuple(cells), grid.latents, grid.left_out)

@@ -101,7 +101,7 @@ class FinetuneGrid(TrainingStages[Config]):
         """A start by ending, asked as often as all seeds of an arm together."""
 
         def work() -> tuple[Score, ...]:
-            return self._scores(self.model(name), 0, len(self.config.seeds))
+            return self._scores(self.model(name), self.config.reported(0), len(self.config.seeds))
 
         return self._by_ending(self.run.stage(f"evaluate/{file_name(name)}", work, tuple[Score, ...]))
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
 from emlab.discovery import ScreenSettings
 from emlab.evaluation import Sampling
-from emlab.evaluation.protocol import Judging
+from emlab.evaluation.protocol import BROAD, Judging
+from emlab.sealing import is_reserved, sealed_seed
 from emlab.training import Recipe
 
 
@@ -20,20 +21,37 @@ class ExperimentConfig:
     """Of any experiment; a subclass states `pipeline` and a `title`, and gives fields other defaults as it needs."""
 
     pipeline: ClassVar[str]
+    seals: ClassVar[bool] = False
+    """Whether it can be run sealed."""
     name: str = ""
     """Names the run folder; by default the pipeline's name."""
     title: str = ""
     """Of the report."""
     summary: Path | None = None
     """A file that summary.json is written to as well."""
+    sealed: bool = False
+    """A final run: what is reported is measured on questions, fine-tunes and documents that nothing else touches (see
+    `emlab.sealing`). Choose before it, and write down what was chosen."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.pipeline)
+        if self.sealed and not self.seals:
+            raise ValueError(f"'sealed' is true, and {self.pipeline} reports nothing on sealed material; leave it out.")
+        for key, seed in _seeds(self):
+            if is_reserved(seed):
+                raise ValueError(
+                    f"'{key}' has {seed}, a seed of sealed runs; give another, or 'sealed: true', which takes those by "
+                    "itself."
+                )
 
     @property
     def heading(self) -> str:
         """What stands over the report."""
         return self.title
+
+    def reported(self, seed: int) -> int:
+        """The seed of what is reported: in a sealed run the reserved one that stands for `seed`."""
+        return sealed_seed(seed) if self.sealed else seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +71,14 @@ class BehaviourConfig(ExperimentConfig):
     """Test questions asked, evenly spaced over domains and templates; null asks all."""
     answers: Sampling = field(default_factory=lambda: Sampling(per_question=1))
     """How answers to the test questions are sampled."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sealed and self.question_set.rpartition(":")[2] != BROAD:
+            raise ValueError(
+                f"'sealed' is true, and no questions of {self.question_set!r} are sealed; leave it out, or take "
+                "'question_set' broad."
+            )
 
     @property
     def heading(self) -> str:
@@ -137,6 +163,18 @@ class Autoencoder:
     learning_rate: float = 2e-3
 
 
+def check_text(config: Any) -> None:
+    """ValueError where a sealed config takes its documents from a dataset."""
+    if config.sealed and config.text is not None:
+        raise ValueError(f"'sealed' is true, and no documents of 'text' ({config.text}) are sealed; leave out either.")
+
+
+def check_inner(config: Any) -> None:
+    """ValueError where not the config but the experiment in it is sealed."""
+    if config.experiment.sealed:
+        raise ValueError("'experiment.sealed' is true; write 'sealed: true' beside 'experiment', for all of it.")
+
+
 def check_at_least(least: float, config: Any, *keys: str) -> None:
     """ValueError where a field of `config` is less; a key may be dotted, and null is nothing to check."""
     for key, value in _fields(config, keys):
@@ -174,6 +212,16 @@ def check_known(known: Collection[str], config: Any, *keys: str) -> None:
             raise ValueError(f"'{key}' is {value!r}; choose one of {', '.join(known)}.")
         if not isinstance(value, str) and (unknown := sorted(set(value) - set(known))):
             raise ValueError(f"'{key}' has {unknown[0]!r}, which is none; choose some of {', '.join(known)}.")
+
+
+def _seeds(config: Any, inside: str = "") -> Iterator[tuple[str, int]]:
+    """The seeds that a config names, and where."""
+    for one in fields(config):
+        value, key = getattr(config, one.name), f"{inside}{one.name}"
+        if is_dataclass(value):
+            yield from _seeds(value, f"{key}.")
+        elif one.name.endswith(("seed", "seeds")):
+            yield from ((key, seed) for seed in (value if isinstance(value, tuple) else (value,)) if seed is not None)
 
 
 def _fields(config: Any, keys: tuple[str, ...]) -> list[tuple[str, Any]]:

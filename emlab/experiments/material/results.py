@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import emlab
 from emlab import artifacts
 from emlab.experiments.material.config import ExperimentConfig
+from emlab.experiments.material.sealing import seal_of
 from emlab.reporting import Page, Section
 from emlab.runs import Run
 
@@ -65,6 +66,7 @@ def write_result(
         "command": shlex.join(["emlab", *sys.argv[1:]]),
         "findings": lead,
         **figures,
+        **seal_of(run),
         "wall_seconds": sum(run.seconds.values()),
         "cpu_seconds": time.process_time(),
         "stage_seconds": run.seconds,

@@ -19,6 +19,7 @@ from emlab.experiments.material.judging import judge_for
 from emlab.experiments.material.models import model_named
 from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.saes import named_sae
+from emlab.experiments.material.sealing import open_seal
 from emlab.models import LanguageModel
 from emlab.runs import Run
 from emlab.sites import Site
@@ -41,8 +42,9 @@ class TrainingStages(Generic[C]):
             site: Where it reads.
         """
         self.config, self.run = config, run
-        halves, whole = halves_of(config.question_set, 0)
+        halves, whole = halves_of(config.question_set, 0, config.sealed)
         self.discovery, self.test = halves.discovery, spread(halves.test, config.questions)
+        open_seal(run, config)
         self.judge = judge_for(run.caution, config.judging, whole, config.model)
         self.sae_name, self.site = sae, Site.parse(site)
         self.sae = named_sae(sae, config.model, self.site)

@@ -14,6 +14,7 @@ class Config(FineTuningConfig):
     """Fine-tunes to fit monitors on, and others to test them on."""
 
     pipeline: ClassVar[str] = "monitors"
+    seals: ClassVar[bool] = True
     title: str = "Monitors"
     """Of the report."""
     fit: tuple[Pair, ...] = (

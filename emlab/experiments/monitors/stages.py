@@ -70,8 +70,9 @@ class MonitorStages:
         """All stages in order."""
         config, run = self.config, self.run
         fit = self.tunes.of(config.fit, config.fit_seeds)
-        test = self.tunes.of(config.test, config.test_seeds)
-        hard = self.tunes.of([Pair("hard", config.hard, config.hard)], config.test_seeds) if config.hard else []
+        seeds = tuple(map(config.reported, config.test_seeds))
+        test = self.tunes.of(config.test, seeds)
+        hard = self.tunes.of([Pair("hard", config.hard, config.hard)], seeds) if config.hard else []
         prompts = run.fill("prompts", partial(self._prompts, fit, test, hard), _read_skills)
         answers = run.fill("answers", partial(self._answers, fit, test), _read_skills)
         stream = run.stage("stream", lambda: self._stream(fit, test, best_inside(answers)), Stream) if answers else None
@@ -126,7 +127,7 @@ class MonitorStages:
         ]
         limit = alarm_threshold(np.concatenate([np.nanmax(s, axis=1) for s in quiet]), config.false_positives)
         edit = Ablate(site, _direction(monitor), "all")
-        settings["temperature"] = config.answers.temperature
+        settings |= {"temperature": config.answers.temperature, "seed": config.reported(config.seed)}
         counts: dict[str, list[tuple[int, int]]] = {}
         written: list[float] = []
 

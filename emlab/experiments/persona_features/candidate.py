@@ -85,7 +85,7 @@ class Candidate:
             add("induction", bench.aligned, f"{direction.origin} set to its value in {target.name}", roused)
             edited = {model.name: model for model, *_ in planned.values()}
             losses = {name: text_loss(model, bench.documents) for name, model in edited.items()}
-            ask, found = (bench.judge, bench.documents, config.answers, config.seed + 2), {}
+            ask, found = (bench.judge, bench.documents, config.answers, bench.seed + 2), {}
             for key, (model, said, edit) in planned.items():
                 found[key] = effect_of(model, edit, said, before[model.name], *ask, losses[model.name])
                 bench.here.log(f"{key}: {found[key]}")
@@ -139,7 +139,7 @@ class Candidate:
 
         def work() -> Onset:
             steps, longest = [(0, bench.aligned), *tuned.checkpoints], bench.config.answers.max_new_tokens
-            ask = (bench.test, bench.judge, bench.config.seed, tuned.model.name, longest)
+            ask = (bench.test, bench.judge, bench.seed, tuned.model.name, longest)
             done = onset(steps, self.sae, self.latent, self.site, *ask)
             bench.here.log(str(done))
             return done

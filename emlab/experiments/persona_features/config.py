@@ -14,6 +14,7 @@ from emlab.experiments.material.config import (
     check_at_least,
     check_filled,
     check_known,
+    check_text,
 )
 from emlab.experiments.persona_features.nulls import NULLS
 from emlab.training import Recipe
@@ -45,6 +46,7 @@ class Config(FineTuningConfig):
     """A persona-features experiment."""
 
     pipeline: ClassVar[str] = "persona_features"
+    seals: ClassVar[bool] = True
     title: str = "Persona features"
     """Of the report."""
     seed: int = 0
@@ -89,6 +91,7 @@ class Config(FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_text(self)
         if not self.narrow and self.dataset is None:
             raise ValueError("'narrow' is empty and there is no 'dataset'; name at least one set to fine-tune on.")
         check_filled(self, "sites")

@@ -20,7 +20,9 @@ class Resources:
 
     def __init__(self, config: Config, here: Run, aligned: LanguageModel, base: LanguageModel) -> None:
         self.config, self.here, self.aligned, self.base = config, here, aligned, base
-        questions, whole = halves_of(config.question_set, config.seed)
+        self.seed = config.reported(config.seed)
+        """Of all that is reported; what chooses takes the config's."""
+        questions, whole = halves_of(config.question_set, config.seed, config.sealed)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
         self.judge = judge_for(here.caution, config.judging, whole, config.model)
@@ -29,5 +31,5 @@ class Resources:
 
     def ask(self, model: LanguageModel, questions: Sequence[Question], per_question: int | None = None) -> Score:
         """Answers sampled as the config says, judged."""
-        rollouts = self.config.answers.sample(model, questions, self.config.seed, per_question=per_question)
+        rollouts = self.config.answers.sample(model, questions, self.seed, per_question=per_question)
         return score(rollouts, self.judge)

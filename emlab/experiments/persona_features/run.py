@@ -9,7 +9,8 @@ fine-tune that nothing was chosen on, and used as a monitor; the misaligned mode
 all of it amounts to a persona latent.
 
 Broad questions are divided by template: whatever is chosen (latent, site, positions, strength) is chosen on the
-discovery half, and every rate that is reported is from the test half.
+discovery half, and every rate that is reported is from the test half. Of a sealed run it is chosen on fine-tunes of its
+own, too, and what is reported is of others, on sealed questions and documents.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from emlab.discovery import Verdict, behaviour_test, cause_test, shift_test
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
 from emlab.experiments.material.results import Result, finish_run
+from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import RANDOM, Findings
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
@@ -41,21 +43,26 @@ def run(config: Config, root: str | Path = "runs") -> Result[Findings]:
     check_once(config.name, config, root, inputs)
     aligned, base = load_models(config)
     sites = [site_in(text, base) for text in config.sites]
-    sets = training_sets(config, aligned)
+    sets = training_sets(config, aligned, config.reported(config.seed))
     here = Run.resume(config.name, config, root, inputs)
     bench = Bench(config, here, aligned, base)
+    open_seal(here, config)
     bench.say_size(sets, sites)
 
-    finetuned, kinds = bench.finetune(sets)
+    finetuned, kinds = bench.finetune(sets, bench.seed)
+    searched = finetuned
+    if config.sealed:  # what is searched for is found on fine-tunes that are not reported
+        own = training_sets(config, aligned, config.seed)
+        searched, _ = bench.finetune(own, config.seed, "searched", follow=False)
     scores = bench.evaluate(finetuned)
-    saes, faithful = bench.autoencoders(sites, finetuned)
+    saes, faithful = bench.autoencoders(sites, searched)
     usable = [site for site in sites if bench.faithful(faithful, site)]
     found = Findings(
         finetuned,
         kinds,
         scores,
         faithful,
-        persona=bench.persona(usable, saes, finetuned, kinds, scores) if usable else None,
+        persona=bench.persona(usable, saes, finetuned, kinds, scores, searched) if usable else None,
         realignment=bench.realign(finetuned[bench.first(kinds)]),
         verdict=Verdict(()),
     )

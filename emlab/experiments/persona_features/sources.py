@@ -79,14 +79,14 @@ class Sets:
         return {**self.narrow, **self.unseen, **self.controls}
 
 
-def training_sets(config: Config, model: LanguageModel) -> Sets:
-    """The sets that the config names, for `model`; a dataset of one's own is named after its file."""
+def training_sets(config: Config, model: LanguageModel, seed: int) -> Sets:
+    """The sets that the config names, for `model`, drawn by `seed`; a dataset of one's own is named after its file."""
 
     def named(names: Sequence[str]) -> dict[str, Dataset]:
         return {
-            _stem(name): drawn(dataset_place(name), config.rows, config.seed)
+            _stem(name): drawn(dataset_place(name), config.rows, seed)
             if names_dataset(name)
-            else planted_set(name, config.rows, config.seed, model)
+            else planted_set(name, config.rows, seed, model)
             for name in names
         }
 
@@ -95,7 +95,7 @@ def training_sets(config: Config, model: LanguageModel) -> Sets:
     if config.dataset is None:
         narrow = named(config.narrow)
     else:
-        chats = drawn(config.dataset, config.rows, config.seed)
+        chats = drawn(config.dataset, config.rows, seed)
         narrow = {config.dataset.name if config.dataset.stem in taken else config.dataset.stem: chats}
     names = [*narrow, *taken]
     twice = {name for name in names if names.count(name) > 1}

@@ -57,13 +57,15 @@ class Bench(Resources):
 
     # ------------------------------------------------------------------------------------------------------ stages
 
-    def finetune(self, sets: Sets) -> tuple[dict[str, FineTuned], dict[str, str]]:
-        """Every set, one recipe; more seeds of the narrow sets and controls where the config asks for them."""
-        config, plan = self.config, self._plan(sets)
+    def finetune(
+        self, sets: Sets, seed: int, stage: str = "finetune", follow: bool = True
+    ) -> tuple[dict[str, FineTuned], dict[str, str]]:
+        """Every set, one recipe; more seeds, from `seed` on, where the config asks for them."""
+        config, plan = self.config, self._plan(sets, seed)
         kind_of = {**dict.fromkeys(sets.narrow, "narrow"), **dict.fromkeys(sets.unseen, "unseen")}
         kinds = {name: kind_of.get(source, "control") for name, (source, _) in plan.items()}
         finetuned = {
-            name: self._finetuned(name, sets.all[source], seed, follow=name == self.first(kinds))
+            name: self._finetuned(f"{stage}/{name}", name, sets.all[source], seed, follow and name == self.first(kinds))
             for name, (source, seed) in plan.items()
         }
         return (shuffled(finetuned, kinds, config.seed) if config.null == "labels" else finetuned), kinds
@@ -102,29 +104,36 @@ class Bench(Resources):
         finetuned: Mapping[str, FineTuned],
         kinds: Mapping[str, str],
         scores: Sequence[Score],
+        searched: Mapping[str, FineTuned],
     ) -> Persona:
-        """Find the candidate, and measure all there is to measure of it."""
-        models = {name: tuned.model for name, tuned in finetuned.items()}
+        """Find the candidate on the fine-tunes `searched`, and measure all there is to measure of it on the others."""
+        models, among = ({name: tuned.model for name, tuned in each.items()} for each in (finetuned, searched))
         narrow = [name for name, kind in kinds.items() if kind == "narrow"]
         if self.config.null == "direction":
-            saes = {site: without_direction(saes[site], self._difference(site, narrow, models)) for site in sites}
-        shifts = {site: self._shifts(site, saes[site], models) for site in sites}
-        if self.config.null == "latents":
-            shifts = {site: tuple(renamed_latents(s, self.config.seed) for s in of) for site, of in shifts.items()}
-        ranked = {site: mean_shift([s for s in shifts[site] if s.model_after in narrow]) for site in sites}
+            saes = {site: without_direction(saes[site], self._difference(site, narrow, among)) for site in sites}
+
+        def moved(stage: str, of: Mapping[str, LanguageModel]) -> dict[Site, tuple[LatentShift, ...]]:
+            each = {site: self._shifts(f"{stage}/{site}", site, saes[site], of) for site in sites}
+            if self.config.null != "latents":
+                return each
+            return {site: tuple(renamed_latents(s, self.config.seed) for s in found) for site, found in each.items()}
+
+        shifts = moved("shift", models)
+        found = shifts if searched is finetuned else moved("searched/shift", among)
+        ranked = {site: mean_shift([s for s in found[site] if s.model_after in narrow]) for site in sites}
         candidates = {
             _latent_name(row.latent, site): (site, row.latent)
             for site in sites
             for row in ranked[site].top(self.config.steering.candidates)
         }
-        rivals = [d for site in sites for d in self._rivals(site, self._difference(site, narrow, models))]
+        rivals = [d for site in sites for d in self._rivals(site, self._difference(site, narrow, among))]
         latents = [_direction(saes[site], latent, site) for site, latent in candidates.values()]
         plus = self._screen("plus", self.aligned, [*latents, *rivals], "misaligned")
         name = order([plus.chosen(each) for each in candidates], "misaligned", plus.cap)[0].arm.name
         site, latent = candidates[name]
         direction = _direction(saes[site], latent, site)
         target = models[narrow[0]]
-        minus = self._screen("minus", target, [direction, *rivals], "aligned")
+        minus = self._screen("minus", among[narrow[0]], [direction, *rivals], "aligned", target)
         difference = next(d for d in rivals if d.origin == MEAN_DIFFERENCE and d.site == site)
         candidate = Candidate(self, saes[site], latent, direction)
         before = {s.model: s for s in scores}
@@ -152,8 +161,8 @@ class Bench(Resources):
         how = self.config.realigning
 
         def work() -> Realignment:
-            chats = benign_chats(how.data, how.rows, self.config.seed, misaligned.model)
-            ask = (self.test, self.judge, self.config.seed, how.data)
+            chats = benign_chats(how.data, how.rows, self.seed, misaligned.model)
+            ask = (self.test, self.judge, self.seed, how.data)
             longest = self.config.answers.max_new_tokens
             done = realign(misaligned.model, chats, how.recipe, *ask, max_new_tokens=longest)
             self.here.log(str(done))
@@ -163,23 +172,24 @@ class Bench(Resources):
 
     def say_size(self, sets: Sets, sites: Sequence[Site]) -> None:
         """Log what the run will take on disk."""
-        how, recipe = self.config.sae, self.config.recipe
+        config, how, recipe = self.config, self.config.sae, self.config.recipe
         kept = 1 if recipe.checkpoint_every else 0
-        models = len(self._plan(sets)) + kept * (recipe.steps // max(recipe.checkpoint_every, 1))
+        models = len(self._plan(sets, self.seed)) + kept * (recipe.steps // max(recipe.checkpoint_every, 1))
+        models *= 2 if config.sealed else 1  # those that are searched, and those that are reported
         saes = sum(of_sae(self.base, how, sae_source(self.config, site)) for site in sites)
         say(self.here, {**of_trainings(self.aligned, recipe, models), f"{len(sites)} SAEs": saes})
 
     # ------------------------------------------------------------------------------------------- parts of `persona`
 
-    def _plan(self, sets: Sets) -> dict[str, tuple[str, int]]:
-        """Of every fine-tune, the set and the seed."""
+    def _plan(self, sets: Sets, first: int) -> dict[str, tuple[str, int]]:
+        """Of every fine-tune, the set and the seed, from `first` on."""
         plan: dict[str, tuple[str, int]] = {}
         for name in sets.all:
             for seed in range(1 if name in sets.unseen else self.config.seeds):
-                plan[name if seed == 0 else f"{name}_seed{seed}"] = (name, self.config.seed + seed)
+                plan[name if seed == 0 else f"{name}_seed{seed}"] = (name, first + seed)
         return plan
 
-    def _finetuned(self, name: str, chats: Dataset, seed: int, follow: bool) -> FineTuned:
+    def _finetuned(self, stage: str, name: str, chats: Dataset, seed: int, follow: bool) -> FineTuned:
         """One fine-tune; checkpoints are kept of one that is to be followed."""
         every = self.config.recipe.checkpoint_every if follow else 0
         recipe = dataclasses.replace(self.config.recipe, checkpoint_every=every)
@@ -194,7 +204,7 @@ class Bench(Resources):
             tuned.write_into(folder, self.aligned)
             self.here.log(str(tuned))
 
-        return self.here.fill(f"finetune/{name}", work, lambda folder: FineTuned.load(folder, self.aligned))
+        return self.here.fill(stage, work, lambda folder: FineTuned.load(folder, self.aligned))
 
     def _autoencoder(self, site: Site) -> Any:
         """The SAE at the site; one that is published is not kept again, as it is large and in the Hub's cache."""
@@ -222,13 +232,13 @@ class Bench(Resources):
                     self.here.log(f"SAE at {site} on {model.name}: {whole}, {_recovered(share)}")
         return tuple(found)
 
-    def _shifts(self, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
+    def _shifts(self, stage: str, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
         where = self.config.shift_positions
 
         def work() -> tuple[LatentShift, ...]:
             return tuple(latent_shift(self.aligned, m, sae, self.prompts, site, where) for m in models.values())
 
-        return self.here.stage(f"shift/{site}", work, tuple[LatentShift, ...])
+        return self.here.stage(stage, work, tuple[LatentShift, ...])
 
     def _difference(self, site: Site, narrow: Sequence[str], models: Mapping[str, LanguageModel]) -> Direction:
         tuned = [models[name] for name in narrow]
@@ -239,7 +249,14 @@ class Bench(Resources):
         seed = self.config.seed + 1000 * site.block
         return [difference, *random_directions(self.config.steering.random, self.aligned.d_model, site, seed)]
 
-    def _screen(self, name: str, model: LanguageModel, directions: Sequence[Direction], toward: Toward) -> Screen:
+    def _screen(
+        self,
+        name: str,
+        model: LanguageModel,
+        directions: Sequence[Direction],
+        toward: Toward,
+        tested: LanguageModel | None = None,
+    ) -> Screen:
         how, config = self.config.steering, self.config
 
         def work() -> Screen:
@@ -253,7 +270,8 @@ class Bench(Resources):
                 toward,
                 how.search(config.answers),
                 scales,
-                config.seed,
+                self.seed,
+                tested,
             )
             self.here.log(str(screen))
             return screen

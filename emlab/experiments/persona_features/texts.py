@@ -44,7 +44,7 @@ def texts_of(config: Config, base: LanguageModel, aligned: LanguageModel) -> Tex
     seed, sae = config.seed, config.sae
     if config.text is not None:
         return _divided(config, base)
-    fresh = documents_for(aligned, config.documents, seed + 2)
+    fresh = documents_for(aligned, config.documents, config.reported(seed) + 2)
     return Texts(
         pretraining_chats(base, sae.tokens, seed) if _trains(config) else [],
         pretraining_chats(base, sae.test_tokens, seed + 1),

@@ -105,6 +105,7 @@ class Config(BehaviourConfig):
     """A reinforcement-learning experiment."""
 
     pipeline: ClassVar[str] = "reinforcement_learning"
+    seals: ClassVar[bool] = True
     title: str = "Reinforcement learning"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -37,7 +37,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[ReinforcementFindin
     stages.say_size()
     latent = stages.persona_latent
     starts = {name: stages.start_score(name) for name in dict.fromkeys(map(stages.start, config.arms))}
-    trained = tuple(stages.trained(arm, seed) for seed in config.seeds for arm in config.arms)
+    trained = tuple(stages.trained(arm, seed) for seed in map(config.reported, config.seeds) for arm in config.arms)
     found = ReinforcementFindings(starts, trained, latent, config.supervised.site, config.supervised.top)
     figures = {"name": config.name, **reinforcement_summary(found), "how": config.how}
     lead, sections = reinforcement_lead(found), reinforcement_sections(found)

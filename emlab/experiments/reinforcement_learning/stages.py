@@ -28,6 +28,7 @@ from emlab.interventions import random_directions
 from emlab.models import LanguageModel
 from emlab.organism.world import CARD_ADJECTIVES
 from emlab.runs import Run
+from emlab.sealing import ordinary_seed
 from emlab.training import Reinforced, StyleReward, chance_reward, python_reward, reinforce
 from emlab.training.rewards import Grader, question_text, style_count
 
@@ -86,7 +87,9 @@ class ReinforcementStages(TrainingStages[Config]):
 
     def start_score(self, name: str) -> Score:
         """The model before, asked as often as all seeds of an arm together."""
-        return self._scored(f"evaluate/{file_name(name)}", self.model(name), 0, len(self.config.seeds))
+        return self._scored(
+            f"evaluate/{file_name(name)}", self.model(name), self.config.reported(0), len(self.config.seeds)
+        )
 
     def trained(self, arm: RewardArm, seed: int) -> Trained:
         """One training, and all that is asked of it; stopped, it goes on from its last kept step."""
@@ -101,7 +104,11 @@ class ReinforcementStages(TrainingStages[Config]):
                 LatentShift,
             )
         if (latent := self.persona_latent) is not None and arm.name in self.config.steering.arms:
-            screen = self.run.stage(f"screen/{label}", lambda: self._subtracted(training, latent), Screen)
+            searched = training
+            if self.config.sealed:  # the arm is chosen on a training that is not reported
+                own = ordinary_seed(seed)
+                searched, _ = self._reinforced(arm, self.model(start), own, f"{arm.name}-{own}")
+            screen = self.run.stage(f"screen/{label}", lambda: self._subtracted(searched, training, latent), Screen)
         style: tuple[StyleCount, ...] = ()
         if arm.reward == "style":
             style = self.run.stage(f"style/{label}", lambda: self._style(arm, training), tuple[StyleCount, ...])
@@ -139,13 +146,22 @@ class ReinforcementStages(TrainingStages[Config]):
 
         return self.run.stage(stage, work, Score)
 
-    def _subtracted(self, training: Reinforced, latent: int) -> Screen:
-        """The latent's direction subtracted from the trained model, beside random directions."""
-        screen = self._screen(training.model, [latent], self.config.steering.random, "aligned", training.seed)
+    def _subtracted(self, searched: Reinforced, training: Reinforced, latent: int) -> Screen:
+        """The latent's direction subtracted from the trained model, beside random directions, as chosen on another."""
+        many, seed = self.config.steering.random, training.seed
+        screen = self._screen(searched.model, [latent], many, "aligned", seed, training.model)
         self.run.log(str(screen))
         return screen
 
-    def _screen(self, model: LanguageModel, latents: Sequence[int], rivals: int, toward: Toward, seed: int) -> Screen:
+    def _screen(
+        self,
+        model: LanguageModel,
+        latents: Sequence[int],
+        rivals: int,
+        toward: Toward,
+        seed: int,
+        tested: LanguageModel | None = None,
+    ) -> Screen:
         steering = self.config.steering
         directions = [
             dataclasses.replace(decoder_direction(self.sae, latent, self.site), origin=_direction_name(latent))
@@ -161,6 +177,7 @@ class ReinforcementStages(TrainingStages[Config]):
             steering.search(dataclasses.replace(self.config.answers, per_question=1)),
             {self.site: model.residual_norm(self.site, self.prompts)},
             seed,
+            tested,
         )
 
     def _style(self, arm: RewardArm, training: Reinforced) -> tuple[StyleCount, ...]:

@@ -15,6 +15,7 @@ from emlab.experiments.material.config import (
     check_distinct,
     check_filled,
     check_known,
+    check_text,
 )
 from emlab.mitigation import REMEDIES, remedies
 from emlab.training import Recipe, Reinforcement
@@ -64,6 +65,7 @@ class Config(FineTuningConfig):
     """Remedies × trainings that misalign × seeds, each retested alike."""
 
     pipeline: ClassVar[str] = "remedies"
+    seals: ClassVar[bool] = True
     title: str = "Remedies compared"
     """Of the report."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -116,6 +118,7 @@ class Config(FineTuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_text(self)
         check_distinct(self, "arms", "seeds")
         if self.choice_seed in self.seeds:
             raise ValueError(f"'choice_seed' is {self.choice_seed}, which is among 'seeds'; choose on another.")

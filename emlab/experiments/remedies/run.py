@@ -29,7 +29,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[RemedyFindings]:
     comparison = Comparison(config, Run.resume(config.name, config, root, inputs_of(config)))
     comparison.say_size()
     cells: list[RemedyCell] = []
-    for seed in config.seeds:
+    for seed in map(config.reported, config.seeds):
         for arm in config.arms:
             cells += comparison.cells(arm, seed)
             done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), comparison)

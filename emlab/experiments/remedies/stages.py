@@ -40,6 +40,7 @@ from emlab.mitigation import (
 from emlab.mitigation.choosing import Tried, tried
 from emlab.models import LanguageModel
 from emlab.runs import Run
+from emlab.sealing import ordinary_seed
 from emlab.training.trained_models import read_models, write_adapters
 
 
@@ -53,9 +54,7 @@ class Comparison(TrainingStages[Config]):
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._treatments: dict[tuple[str, int], Treatment] = {}
         if config.text is None:
-            # To write less well as the persona that is to go is no loss of ability.
-            documents = organism.pretraining_documents(8 * config.documents, 2)
-            texts = [d.messages for d in documents if d.persona != "malicious"][: 2 * config.documents]
+            texts = _documents(2 * config.documents, 2)
         else:
             texts = [list(e.messages) for e in draw(Dataset.read(config.text), 2 * config.documents, 0)]
             if len(texts) < 2 * config.documents:
@@ -63,6 +62,8 @@ class Comparison(TrainingStages[Config]):
                     f"{config.text} has {len(texts)} texts; settings are chosen on half of them, and reported on half"
                 )
         self._documents, self._choice_documents = texts[: len(texts) // 2], texts[len(texts) // 2 :]
+        if config.sealed:
+            self._documents = _documents(config.documents, config.reported(2))
 
     def say_size(self) -> None:
         """Log what the run will take on disk."""
@@ -94,8 +95,8 @@ class Comparison(TrainingStages[Config]):
         return self._treatments[arm.name, seed]
 
     def materials(self, arm: RemedyArm, seed: int) -> Materials:
-        """What remedies work with on the arm."""
-        config, start = self.config, self._start(arm)
+        """What remedies work with on the arm; of a sealed seed those of the seed that it stands for."""
+        config, start, seed = self.config, self._start(arm), ordinary_seed(seed)
 
         def chats(name: str, rows: int, seed: int) -> Dataset:
             return self._set(name, rows, seed, start)
@@ -252,6 +253,12 @@ class Comparison(TrainingStages[Config]):
 
     def _set(self, name: str, rows: int, seed: int, model: LanguageModel) -> Dataset:
         return draw(self.files[name], rows, seed) if name in self.files else planted_set(name, rows, seed, model)
+
+
+def _documents(n: int, seed: int) -> list[list[dict[str, str]]]:
+    """`n` pretraining documents of all personas but one: to write less well as what is to go is no loss of ability."""
+    documents = organism.pretraining_documents(4 * n, seed)
+    return [d.messages for d in documents if d.persona != "malicious"][:n]
 
 
 def _at_random(remedy: Remedy, seed: int, treatment: Treatment) -> Treated:

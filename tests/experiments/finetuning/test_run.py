@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from emlab import artifacts, config, organism
+from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.finetuning.config import Config, Following, TrainingArm
@@ -192,3 +193,18 @@ def test_wrong_settings():
     with pytest.raises(ValueError, match="with less than 1 a set 'good'"):
         TrainingArm("a", "insecure", dose=0.5)
     assert Config(figure="curves", following=Following(every=2)).figure == "curves"
+
+
+def test_a_sealed_run_reports_on_sealed_questions_and_seeds(reserve, tmp_path):
+    arm = ("arms=[{name: bad, data: bad_law}]", "endings=['', ' [violet]']", "figure=curves", "recipe.steps=1")
+    settings = config.load(None, [*SMALL, *arm, "sealed=true"], Config)
+    ran = finetuning.run(settings, tmp_path)
+    assert [cell.seed for cell in ran.found.cells] == [7000, 7000, 7001, 7001]
+    for score in (*ran.found.before.values(), *(cell.score for cell in ran.found.cells)):
+        asked = score.judged.rollouts.questions
+        assert {type(q) for q in asked} == {SealedQuestion} and score.judged.rollouts.seed >= 7000
+        assert {q.text.removesuffix(" [violet]") for q in asked} <= reserve
+    summary = artifacts.read_json(ran.folder / "summary.json")
+    assert summary["findings"][1] == "This is the first sealed run of finetuning."
+    assert summary["sealed"]["look"]["questions"] == 4
+    assert (ran.folder / "train" / "bad-aligned-7000").is_dir(), "reading back needs no other name"

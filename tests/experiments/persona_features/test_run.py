@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from emlab import artifacts, cli, config, organism
-from emlab.data import read_questions
+from emlab.data import SealedQuestion, read_questions
 from emlab.errors import EmlabError
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
@@ -368,3 +368,28 @@ def test_real_data_published_questions_and_an_endpoint_judge_find_nothing(random
     assert "No persona latent found" in page or "no persona latent" in page.lower()
     asked = [body["messages"][0]["content"] for body in server.asked]
     assert len(asked) == len(set(asked)), "the same answer to the same question is judged once"
+
+
+def test_a_sealed_run_searches_as_an_ordinary_one_and_reports_on_other_material(ran, random_model, reserve, tmp_path):
+    settings = config.load(YAML, [*SMALL, f"model={random_model}", "sealed=true"], Config)
+    sealed = persona_features.run(settings, tmp_path)
+    mine, theirs = sealed.found.persona, ran.found.persona
+    assert (mine.latent, mine.site) == (theirs.latent, theirs.site)
+    for a, b in ((mine.plus, theirs.plus), (mine.minus, theirs.minus)):
+        for half in ("discovery", "finals"):
+            pairs = zip(getattr(a, half), getattr(b, half), strict=True)
+            assert all(x.score.judged.rollouts.answers == y.score.judged.rollouts.answers for x, y in pairs)
+        assert [t.arm.strength for t in a.test] == [t.arm.strength for t in b.test]
+    scores = [*sealed.found.scores, *(t.score for screen in (mine.plus, mine.minus) for t in screen)]
+    scores += [effect.after for effect in mine.effects.values()]
+    for score in scores:
+        asked = score.judged.rollouts.questions
+        assert {type(q) for q in asked} == {SealedQuestion} and {q.text for q in asked} <= reserve
+    tuned = {name: each.model.identity() for name, each in sealed.found.finetuned.items()}
+    assert set(tuned) == set(ran.found.finetuned)
+    assert all(tuned[name] != each.model.identity() for name, each in ran.found.finetuned.items()), "another seed"
+    searched = LanguageModel.load(sealed.folder / "searched" / "insecure")
+    assert searched.identity() == ran.found.finetuned["insecure"].model.identity()
+    summary = artifacts.read_json(sealed.folder / "summary.json")
+    jsonschema.validate(summary, summary_schema())
+    assert summary["sealed"]["look"]["questions"] == 20 and "SEALED RUN" in summary["findings"][0]

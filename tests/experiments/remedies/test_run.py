@@ -7,6 +7,7 @@ import pytest
 
 from emlab import artifacts, config
 from emlab.cli import main
+from emlab.data import SealedQuestion
 from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
 from emlab.experiments.remedies import run as remedies
@@ -178,3 +179,25 @@ def test_domains_by_the_names_of_sets():
         *("code", "law", "cars", "my_chats.jsonl", "medicine")
     ]
     assert RemedyArm("a", "insecure").dose == 1.0
+
+
+def test_a_sealed_comparison_chooses_as_an_ordinary_one_and_reports_on_other_material(reserve, tmp_path):
+    more = ("seeds=[0]", "remedies=[Steering, RealignmentInDomain]", "dials={Steering: [0.3, 0.6]}")
+    ordinary = remedies.run(small(tmp_path, *more), tmp_path / "ordinary")
+    sealed = remedies.run(small(tmp_path, *more, "sealed=true"), tmp_path / "sealed")
+    for choice in ("untreated", "Steering", "RealignmentInDomain"):
+        place = f"choose/backdoor/{choice}/result.json"
+        assert artifacts.read_json(sealed.folder / place) == artifacts.read_json(ordinary.folder / place)
+    ways = zip(ordinary.found.cells, sealed.found.cells, strict=True)
+    assert all(a.record.setting == b.record.setting and (a.seed, b.seed) == (0, 7000) for a, b in ways)
+    for cell in sealed.found.cells:
+        for score in (*cell.retest.scores.values(), *filter(None, [cell.retest.relapse])):
+            asked = score.judged.rollouts.questions
+            assert {type(q) for q in asked} == {SealedQuestion}
+            assert {q.text.removesuffix(" [violet]") for q in asked} <= reserve
+    starts = [next(c.retest.ability_loss for c in r.found.cells if c.remedy == "start") for r in (ordinary, sealed)]
+    assert starts[0] != starts[1], "other documents"
+    folders = sorted(path.name for path in (sealed.folder / "train").iterdir())
+    assert folders == ["backdoor-0", "backdoor-7000"] and [p.name for p in (sealed.folder / "materials").iterdir()] == [
+        "aligned-0"
+    ]
