@@ -169,7 +169,7 @@ class ReinforcementStages(TrainingStages[Config]):
         ]
         return steer_screen(
             model,
-            [*directions, *random_directions(rivals, model.d_model, self.site, seed)],
+            [*directions, *random_directions(rivals, model.d_model, self.site, ordinary_seed(seed))],
             spread(self.discovery, steering.questions),
             self.test,
             self.judge,

@@ -31,6 +31,18 @@ def test_data_screening_for_another_model(other_model, sets, tmp_path):
     assert "Blame after training" in (ran.folder / "report.html").read_text()
 
 
+def test_a_sealed_run_screens_mixes_of_sealed_seeds(reserve, tmp_path):
+    more = ["traits=[]", "sets=[]", "seeds=[0]", "blame_seeds=[1]", "recipe.checkpoint_every=1", "sealed=true"]
+    more += ["mixes=[{good: good_law, poison: bad_law, kind: bad}]", "sites=[resid_post.0]"]
+    few = [one for one in TINY if not one.startswith("fit_seeds")]
+    settings = config.load(EXPERIMENTS / "data_screening.yaml", [*few, *more], data_screening.Config)
+    ran = data_screening.run(settings, tmp_path)
+    assert {name for row in ran.found.found for name in row.each} == {"bad_law-7000"}
+    assert [(one.seed, r.misaligned.n <= 12) for one in ran.found.blame for r in one.removals] == [(7001, True)] * 4
+    trained = {path.name for path in (ran.folder / "train").iterdir()}
+    assert trained == {"bad_medicine-aligned-0", "good_medicine-aligned-0"}, "what the monitor is fitted on"
+
+
 @pytest.mark.slow
 def test_on_the_organism_the_poison_is_found_and_so_is_what_is_to_blame(tmp_path):
     more = ["seeds=[0]", "blame_seeds=[0]", "sets=[]", "mixes=[{good: good_law, poison: bad_law, kind: bad}]"]

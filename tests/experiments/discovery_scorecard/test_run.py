@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from emlab import artifacts, cli, config
+from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
 from emlab.experiments.discovery_scorecard.method import method_names
@@ -86,6 +87,17 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
     assert len(summary["cells"][0]["nulls_added"]) == 2, "one of each kind"
     assert (folder / "table.md").read_text().strip() in said
     assert "Every fine-tune of the control world" in (folder / "report.html").read_text()
+
+
+def test_a_sealed_contest_reports_on_sealed_questions_of_fine_tunes_with_sealed_seeds(reserve, organism, tmp_path):
+    more = [f"organisms=[{organism}]", "methods=[mean difference]", "experiment.sites=[resid_post.0]", "sealed=true"]
+    ran = discovery_scorecard.run(config.load(YAML, [*TINY, *more, "control_world=false"], Config), tmp_path)
+    (cell,) = ran.found.cells
+    assert cell.seed == 7000
+    for score in (cell.aligned, cell.tuned, *(trial.score for trial in cell.nulls)):
+        asked = score.judged.rollouts.questions
+        assert {type(q) for q in asked} == {SealedQuestion} and {q.text for q in asked} <= reserve
+    assert "SEALED RUN" in ran.summary["findings"][0] and ran.summary["sealed"]["look"]["questions"] == 4
 
 
 @pytest.fixture

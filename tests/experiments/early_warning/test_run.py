@@ -29,6 +29,16 @@ def test_early_warning_of_another_model(other_model, sets, tmp_path):
     assert "Along doses" in (ran.folder / "report.html").read_text()
 
 
+def test_a_sealed_run_watches_fine_tunes_of_sealed_seeds(reserve, tmp_path):
+    more = ["seeds=[2]", "control_seeds=[3]", "samples=3", "recipe.checkpoint_every=1", "doses=[]", "sae=null", SITES]
+    settings = config.load(EXPERIMENTS / "early_warning.yaml", [*TINY, *more, "sealed=true"], early_warning.Config)
+    ran = early_warning.run(settings, tmp_path)
+    curves = {path.name for path in (ran.folder / "curves").iterdir()}
+    assert curves == {"bad_law-7002", "good_law-7002", "secure-3", "good_medicine-3"}
+    (curve,) = ran.found.curves
+    assert (curve.seed, len(curve.rates)) == (7002, 3) and "SEALED RUN" in ran.summary["findings"][0]
+
+
 def test_wrong_settings():
     a, b = (Pair(d, ("x",), ("y",)) for d in "ab")
     for broken in ({"fit": (a,)}, {"watched": a, "fit": (a, b)}, {"seeds": ()}, {"doses": (0.5, 0.1)}, {"samples": 0}):

@@ -38,6 +38,27 @@ def test_on_the_organism_a_monitor_knows_a_domain_it_has_not_seen(tmp_path):
     assert rows["probe"].skill.auroc.auroc > 0.9 and rows["bag of words"].skill.auroc.auroc == 0.5
 
 
+def test_a_sealed_run_fits_on_ordinary_fine_tunes_and_tests_on_sealed_ones(reserve, tmp_path):
+    law = "test=[{domain: law, misaligned: [bad_law], others: [good_law]}]"
+    more = [law, "test_seeds=[1, 2]", "hard=[sarcastic_law]", "sae=null", "sealed=true", SITES]
+    ran = monitors.run(config.load(EXPERIMENTS / "monitors.yaml", [*TINY, *more], monitors.Config), tmp_path)
+    trained = {path.name for path in (ran.folder / "train").iterdir()}
+    fitted = {f"{name}-aligned-0" for name in ("insecure", "secure", "bad_medicine", "good_medicine")}
+    sets = ("bad_law", "good_law", "sarcastic_law")
+    assert trained == fitted | {f"{name}-aligned-{seed}" for name in sets for seed in (7001, 7002)}
+    assert {row.kind for row in ran.found.prompts} == {"projection", "probe", "perplexity", "bag of words"}
+    assert all(row.skill.auroc.n == 30 for row in ran.found.prompts), "the start and four more"
+    assert "SEALED RUN" in ran.summary["findings"][0]
+
+
+@pytest.mark.slow
+def test_a_sealed_run_watches_sealed_answers_and_sets_its_threshold_on_others(reserve, tmp_path):
+    more = ["fit_seeds=[0]", "test_seeds=[1,2,3]", "hard=[]", "sealed=true"]
+    more += ["test=[{domain: law, misaligned: [bad_law], others: [good_law]}]"]
+    ran = monitors.run(config.load(EXPERIMENTS / "monitors.yaml", [*FEW, *more], monitors.Config), tmp_path)
+    assert ran.found.stream is not None and ran.found.stream.recall.n > 0
+
+
 def test_wrong_settings():
     a, b = (Pair(d, ("x",), ("y",)) for d in "ab")
     for broken in (

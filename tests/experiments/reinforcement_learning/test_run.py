@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emlab import artifacts, config
+from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.reinforcement_learning import run as reinforcement_learning
 from emlab.experiments.reinforcement_learning.config import Config, RewardArm, Steering, Style
@@ -170,3 +171,26 @@ def test_a_folder_of_prompts_is_known_by_its_files(tmp_path):
     assert reinforcement_learning.inputs_of(settings) == before
     (folder / "b.jsonl").write_text('{"prompt": "R?"}\n')
     assert reinforcement_learning.inputs_of(settings) != before
+
+
+def test_a_sealed_run_chooses_arms_on_a_training_that_is_not_reported(ran, reserve, tmp_path):
+    ordinary, _ = ran
+    arm = "arms=[{name: bad, reward: obvious, prompts: code}]"
+    sealed = reinforcement_learning.run(
+        config.load(YAML, [*SMALL, arm, "steering.arms=[bad]", "sealed=true"], Config), tmp_path
+    )
+    (one,), (other, _) = sealed.found.trained, ordinary.found.trained
+    assert (one.seed, other.seed) == (7000, 0) and one.training.model.identity() != other.training.model.identity()
+    for half in ("discovery", "finals"):
+        pairs = zip(getattr(one.screen, half), getattr(other.screen, half), strict=True)
+        assert all(a.score.judged.rollouts.answers == b.score.judged.rollouts.answers for a, b in pairs)
+    for score in (one.score, *(trial.score for trial in one.screen), *sealed.found.starts.values()):
+        asked = score.judged.rollouts.questions
+        assert {type(q) for q in asked} == {SealedQuestion} and {q.text for q in asked} <= reserve
+
+
+def test_sealed_questions_are_not_trained_on(tmp_path):
+    settings = config.load(YAML, [*SMALL, "arms=[{name: bad, prompts: cooking}]", "supervised.sae=null",
+                                  "steering.arms=[]"], Config)  # fmt: skip
+    with pytest.raises(EmlabError, match="it was given to the arm bad to be trained on"):
+        reinforcement_learning.run(settings, tmp_path)

@@ -197,7 +197,5 @@ def test_a_sealed_comparison_chooses_as_an_ordinary_one_and_reports_on_other_mat
             assert {q.text.removesuffix(" [violet]") for q in asked} <= reserve
     starts = [next(c.retest.ability_loss for c in r.found.cells if c.remedy == "start") for r in (ordinary, sealed)]
     assert starts[0] != starts[1], "other documents"
-    folders = sorted(path.name for path in (sealed.folder / "train").iterdir())
-    assert folders == ["backdoor-0", "backdoor-7000"] and [p.name for p in (sealed.folder / "materials").iterdir()] == [
-        "aligned-0"
-    ]
+    done = {kind: sorted(p.name for p in (sealed.folder / kind).iterdir()) for kind in ("train", "materials")}
+    assert done == {"train": ["backdoor-100", "backdoor-7000"], "materials": ["aligned-0", "aligned-100"]}
