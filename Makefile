@@ -4,6 +4,7 @@
 # make docs       fill README.md and the other texts from the kept results
 # make results    run every experiment that a text tells of, keep what it found in docs/, and fill the texts: hours.
 #                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
+#                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
 # make lint       ruff, mypy, the import direction and the dependencies only
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
@@ -36,8 +37,11 @@ docs: $(INSTALLED)
 results: $(INSTALLED)
 	@failed=; for name in $(RESULTS); do \
 	  echo "== $$name"; \
-	  if [ $$name = organism_check ]; then $(BIN)/emlab organism check --json docs/$$name.json; \
-	  else $(BIN)/emlab run experiments/$$name.yaml summary=docs/$$name.json; fi; \
+	  case $$name in \
+	    organism_check) $(BIN)/emlab organism check --json docs/$$name.json;; \
+	    *_sealed) $(BIN)/emlab run experiments/$${name%_sealed}.yaml sealed=true summary=docs/$$name.json;; \
+	    *) $(BIN)/emlab run experiments/$$name.yaml summary=docs/$$name.json;; \
+	  esac; \
 	  code=$$?; [ $$code -lt 128 ] || exit $$code; [ $$code -eq 0 ] || failed="$$failed $$name"; \
 	done; \
 	$(BIN)/python docs/fill.py || failed="$$failed texts"; \
