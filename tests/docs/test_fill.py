@@ -109,6 +109,21 @@ def test_a_text_edited_by_hand_is_found(copy, capsys):
     assert "docs/remedies.md is not" in said and "58.6%" in said
 
 
+def test_final_runs_stand_beside_the_others_where_they_are_kept(copy):
+    for name in ("persona_features", "dose_response", "remedies"):
+        shutil.copy(copy / f"docs/{name}.json", copy / f"docs/{name}_sealed.json")
+    path = copy / "docs/remedies_sealed.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    untreated = next(row for row in kept["arms"]["insecure"] if row["remedy"] == "untreated")
+    untreated["misaligned_of_coherent"]["broad"]["rate"] = 0.4321
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert loaded(copy).main(check=False) == 0
+    readme, remedies = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/remedies.md"))
+    assert readme.count("| aligned + mean difference |") == 2 and "| sealed questions and fine-tunes |" in readme
+    assert "untreated it\nis 43.2% and" in readme
+    assert "## insecure (3 seeds, sealed)" in remedies and "| untreated | – | 43.2% [" in remedies
+
+
 def test_figures_are_written_as_they_are_kept(small):
     assert small('{% set a = kept.poll.arms.one(arm="a") %}{{ a | percent }} {{ a | interval(0) }}')[0] == (
         "53.5% [37%, 71%]"
