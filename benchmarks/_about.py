@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from emlab.runs import environment
+from emlab.provenance import environment
 
 
 def about(command: str, libraries: Iterable[str]) -> dict[str, Any]:

@@ -1,38 +1,37 @@
 """A run folder: what was asked (config.yaml), on what (environment.json), what happened (log.txt), a folder a stage.
 
 A run that was stopped, by Ctrl-C or by a power cut, is found again by what it was asked and goes on: a stage's folder
-appears whole, when the stage is done, or not at all. From the shell a run that is finished is not run again (`once`).
+appears whole, when the stage is done, or not at all. A stage that was made by other code is begun anew, unless it is to
+be kept (`keep_stages`). From the shell a run that is finished is not run again (`once`).
 """
 
 import contextlib
 import contextvars
 import dataclasses
 import datetime
-import importlib.metadata
+import itertools
 import os
-import platform
-import shlex
 import shutil
-import subprocess
 import sys
 import threading
 import time
 import typing
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
 
-from emlab import artifacts, config, records
+from emlab import artifacts, config, provenance, records
 from emlab.errors import EmlabError
+from emlab.provenance import Code, Ledger
 
 T = TypeVar("T")
 
-STATE, STAGE, RESULT, LOCK = "run.json", "stage.json", "result", ".lock"
-"""Files in a run's folder: what identifies it and whether it is done; a stage's seconds; what it found (a file or a
-folder); held while a process runs."""
+STATE, STAGE, RESULT, LOCK, LEDGER = "run.json", "stage.json", "result", ".lock", "processes.json"
+"""Files in a run's folder: what identifies it, whether it is done and by which code; a stage's seconds and code; what
+it found (a file or a folder); held while a process runs; what every process took."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,10 @@ class Run:
     """What each stage took, in the order in which they were asked for."""
     cautions: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
     """What must head its report (see `caution`)."""
+    other_code: dict[str, tuple[Code, ...]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    """The stages that were kept although they come from other code than this process's, or build on what does."""
     _lock: filelock.BaseFileLock | None = dataclasses.field(default=None, compare=False, repr=False)
+    _ledger: Ledger = dataclasses.field(default_factory=Ledger, compare=False, repr=False)
 
     @classmethod
     def resume(
@@ -67,13 +69,14 @@ class Run:
         """
         check_once(name, settings, root, inputs)
         key = _key(name, settings, inputs)
-        for folder, finished in _runs_of(key, name, root):
-            if not finished and (lock := _locked(folder)):
+        for folder, state in _runs_of(key, name, root):
+            if not state["finished"] and (lock := _locked(folder)):
                 for left in folder.rglob(f".*{artifacts.PARTIAL}"):  # what a killed process was writing
                     shutil.rmtree(left, ignore_errors=True)
                     left.unlink(missing_ok=True)
-                run = cls(name, folder, key, _lock=lock)
+                run = cls(name, folder, key, _lock=lock, _ledger=Ledger(folder / LEDGER))
                 run.log(f"{name} goes on in {folder}")
+                run._tell_other_code()
                 return run
         return cls.create(name, settings, root, inputs)
 
@@ -111,9 +114,9 @@ class Run:
                     number += 1
                     folder = artifacts.place(root) / f"{stem}-{number}"
         key = _key(name, settings, inputs)
-        run = cls(name, folder, key, _lock=_locked(folder))
+        run = cls(name, folder, key, _lock=_locked(folder), _ledger=Ledger(folder / LEDGER))
         artifacts.write_text(folder / "config.yaml", config.dump(settings))
-        artifacts.write_json(folder / "environment.json", {**environment(), "inputs": dict(inputs or {})})
+        artifacts.write_json(folder / "environment.json", {**provenance.environment(), "inputs": dict(inputs or {})})
         artifacts.write_json(folder / STATE, {"key": key, "finished": False})
         run.log(f"{name} begins", echo=False)
         return run
@@ -133,21 +136,74 @@ class Run:
     def fill(self, name: str, work: Callable[[Path], object], read: Callable[[Path], T]) -> T:
         """The same, where the folder has a form of its own: `work` fills it, and `read` reads it."""
         folder, begun = self.folder / name, time.perf_counter()
-        if (folder / STAGE).is_file():
+        if self._stands(name, folder / STAGE):
             self.log(f"{name}: done before", echo=False)
         else:
             self.log(name)
             with artifacts.storing(folder):
                 folder.parent.mkdir(parents=True, exist_ok=True)
-            with artifacts.new_folder(folder, replace=True) as new:
-                work(new)
-                artifacts.write_json(new / STAGE, {"seconds": time.perf_counter() - begun})
+            try:
+                with artifacts.new_folder(folder, replace=True) as new:
+                    work(new)
+                    made = {"seconds": time.perf_counter() - begun, "codes": self._codes()}
+                    artifacts.write_json(new / STAGE, made)
+            finally:
+                self._ledger.write()
         self.seconds[name] = artifacts.read_json(folder / STAGE)["seconds"]
         return read(folder)
 
+    def workplace(self, name: str) -> Path:
+        """A folder that its work fills bit by bit, and goes on with by itself; one of other code is made anew.
+
+        `name` is as for `stage`.
+        """
+        folder = self.folder / name
+        made = folder.with_name(f".{folder.name}.json")
+        if not self._stands(name, made):
+            shutil.rmtree(folder, ignore_errors=True)
+            artifacts.write_json(made, {"codes": self._codes()})
+        return folder
+
+    def _stands(self, name: str, record: Path) -> bool:
+        """Whether what was made is to be used again, by the code that its record names."""
+        if not record.is_file():
+            return False
+        others = _others(artifacts.read_json(record))
+        if others and _KEEPING.get():
+            self.other_code[name] = others
+        return not others or _KEEPING.get()
+
+    def _codes(self) -> list[Code]:
+        """Those behind a stage that is made now: this process's, and those of what was kept, on which it may build."""
+        return [provenance.code(), *dict.fromkeys(itertools.chain(*self.other_code.values()))]
+
+    def _tell_other_code(self) -> None:
+        """One line on the stages that were made by other code, which are begun anew or kept."""
+        stages = [artifacts.read_json(path) for path in self.folder.rglob(STAGE)]
+        if not (old := [(others, stage["seconds"]) for stage in stages if (others := _others(stage))]):
+            return
+        count = f"{len(old)} of its {len(stages)} stages, {sum(seconds for _, seconds in old):.0f} s of work,"
+        codes = _and(itertools.chain(*(others for others, _ in old)))
+        anew = "They begin anew; to keep them, stop this and add --keep-stages (Python: emlab.runs.keep_stages)."
+        then = "They are kept, and the report says so." if _KEEPING.get() else anew
+        self.log(f"{count} come from other code ({codes}) than this ({provenance.code()}). {then}")
+
+    def told(self) -> list[str]:
+        """What must head the report as things stand now: the cautions, and which stages are of other code."""
+        if not self.other_code:
+            return list(self.cautions)
+        own, *others = self._codes()
+        line = f"CAUTION: stages come from other code ({_and(others)}) than the rest ({own}), or build on such: "
+        return [*self.cautions, f"{line}{', '.join(self.other_code)}."]
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What every process took that worked on this run by now (see `emlab.provenance.Ledger`)."""
+        return self._ledger.processes()
+
     def finish(self) -> None:
         """Mark the run as done: it will not be gone on with."""
-        artifacts.write_json(self.folder / STATE, {"key": self.key, "finished": True})
+        self._ledger.write()
+        artifacts.write_json(self.folder / STATE, {"key": self.key, "finished": True, "codes": self._codes()})
         if self._lock is not None:
             self._lock.release()
 
@@ -171,7 +227,7 @@ class Run:
 
 
 class AlreadyDone(EmlabError):
-    """A run of this name, config, inputs and version of emlab is finished."""
+    """A run of this name, config, inputs and code is finished."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"already done at {folder}.")
@@ -222,8 +278,10 @@ def check_once(
     if state is None or artifacts.place(root) != state.root or key in state.keys:
         return
     found = _runs_of(key, name, root)
-    if done := [folder for folder, finished in found if finished]:
-        raise AlreadyDone(done[0])
+    done = [(folder, _others(state)) for folder, state in found if state["finished"]]
+    for folder, others in done:
+        if not others or _KEEPING.get():
+            raise AlreadyDone(folder)
     busy = [folder for folder, _ in found if _locked(folder) is None]
     try:
         # Two that begin in the same moment have no folder yet.
@@ -240,20 +298,48 @@ def check_once(
             f"{state.own} was run on files that have changed since, or by another version of emlab: this is a new run.",
             file=sys.stderr,
         )
+    elif done and len(done) == len(found):
+        folder, others = done[0]
+        print(
+            f"{folder} was finished by other code ({_and(others)}) than this ({provenance.code()}): this is a new run; "
+            "to be shown that one, stop this and add --keep-stages.",
+            file=sys.stderr,
+        )
     state.keys.add(key)
 
 
-def _runs_of(key: str, name: str, root: str | os.PathLike[str]) -> list[tuple[Path, bool]]:
-    """The folders below `root` of the runs with this key, the latest first, and whether each is finished."""
+_KEEPING: contextvars.ContextVar[bool] = contextvars.ContextVar("keeping", default=False)
+
+
+@contextlib.contextmanager
+def keep_stages() -> Iterator[None]:
+    """Inside the block a run goes on with stages that were made by other code; its report says which these are."""
+    token = _KEEPING.set(True)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(token)
+
+
+def _others(made: Mapping[str, Any]) -> tuple[Code, ...]:
+    """The codes other than this process's that a record names; earlier records named none."""
+    codes = (Code(**code) for code in made.get("codes", [{"hash": "unknown"}]))
+    return tuple(code for code in codes if code.hash != provenance.code().hash)
+
+
+def _and(codes: Iterable[Code]) -> str:
+    return " and ".join(map(str, dict.fromkeys(codes)))
+
+
+def _runs_of(key: str, name: str, root: str | os.PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders below `root` of the runs with this key, the latest first, and what is in each one's run.json."""
     folders = sorted(artifacts.place(root).glob(f"{name}-*"), reverse=True)
     states = [(folder, artifacts.read_json(folder / STATE)) for folder in folders if (folder / STATE).is_file()]
-    return [(folder, state["finished"]) for folder, state in states if state["key"] == key]
+    return [(folder, state) for folder, state in states if state["key"] == key]
 
 
 def _key(name: str, settings: Any, inputs: Mapping[str, str] | None) -> str:
-    from emlab import __version__
-
-    return artifacts.content_hash({"name": name, "config": settings, "inputs": inputs or {}, "emlab": __version__})
+    return artifacts.content_hash({"name": name, "config": settings, "inputs": inputs or {}})
 
 
 _HELD: dict[Path, tuple["weakref.ref[filelock.BaseFileLock]", threading.Thread]] = {}
@@ -288,39 +374,3 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file.relative_to(path)), file.stat()) for file in files if file.is_file()]
     return artifacts.content_hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
-
-
-def environment() -> dict[str, Any]:
-    """What a run depends on besides its config: Python, platform, package versions, cores, commit, command line."""
-    packages = {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu_count": usable_cpus(),
-        "threads": {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")},
-        "git": _git(),
-        "command": shlex.join(sys.argv),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-    }
-
-
-def usable_cpus() -> int:
-    """How many cores this process may use: no more than the machine has, and often fewer in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _git() -> dict[str, Any] | None:
-    """The commit of emlab's own checkout and whether files differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # an outer repository would tell of other code
-        return None
-    try:
-        ask = ["git", "-C", str(root)]
-        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        status = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.stdout.strip(), "modified": bool(status.stdout.strip())}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emlab import artifacts, config, runs
+from emlab import artifacts, config, provenance, runs
 from emlab.errors import EmlabError
-from emlab.runs import AlreadyDone, Run, once
+from emlab.runs import AlreadyDone, Run, keep_stages, once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,119 @@ def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
 def let_go(run):
     """As if the run's process had ended."""
     run._lock.release()
+
+
+@pytest.fixture(autouse=True)
+def code_a(monkeypatch):
+    """The code that runs are begun by."""
+    by(monkeypatch, "a")
+
+
+def by(monkeypatch, letter):
+    """As if the package's files were others."""
+    code = provenance.Code(letter * 16, "0.1.0", letter * 40, False)
+    monkeypatch.setattr(provenance, "code", lambda: code)
+
+
+def test_stages_of_other_code_begin_anew_and_one_line_says_so_and_how_to_keep_them(tmp_path, monkeypatch, capsys):
+    first = Run.resume("trial", Config(), tmp_path)
+    counted(first, "one")
+    counted(first, "two")
+    let_go(first)
+    by(monkeypatch, "b")
+    again = Run.resume("trial", Config(), tmp_path)
+    assert again.folder == first.folder
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"2 of its 2 stages, 0 s of work, come from other code \(aaaaaaaa, commit a{10}\) than this \(bbbbbbbb, commit "
+        r"b{10}\)\. They begin anew; to keep them, stop this and add --keep-stages .*\.",
+        line,
+    )
+    assert counted(again, "one", value=2) == (2, ["one"])
+    assert again.told() == [] and again.other_code == {}
+    let_go(again)
+    by(monkeypatch, "a")  # the edit is taken back: what it did not reach still stands
+    third = Run.resume("trial", Config(), tmp_path)
+    assert "1 of its 2 stages" in capsys.readouterr().err.splitlines()[-1]
+    assert counted(third, "two", value=3) == (1, [])
+
+
+def test_kept_stages_are_used_and_told_of_and_so_is_what_builds_on_them(tmp_path, monkeypatch, capsys):
+    first = Run.resume("trial", Config(), tmp_path)
+    counted(first, "one")
+    let_go(first)
+    by(monkeypatch, "b")
+    with keep_stages():
+        again = Run.resume("trial", Config(), tmp_path)
+        assert "They are kept, and the report says so." in capsys.readouterr().err.splitlines()[-1]
+        again.caution("CAUTION: beware.")
+        assert counted(again, "one", value=2) == (1, [])
+        assert counted(again, "two") == (1, ["two"])
+    assert again.told() == [
+        "CAUTION: beware.",
+        "CAUTION: stages come from other code (aaaaaaaa, commit aaaaaaaaaa) than the rest (bbbbbbbb, commit "
+        "bbbbbbbbbb), or build on such: one.",
+    ]
+    let_go(again)
+    third = Run.resume("trial", Config(), tmp_path)  # by the code that made the second upon the first
+    assert "2 of its 2 stages" in capsys.readouterr().err.splitlines()[-1]
+    assert counted(third, "two", value=3) == (3, ["two"]), "it was made of what other code made"
+
+
+def test_a_folder_that_fills_bit_by_bit_goes_on_by_the_same_code_only(tmp_path, monkeypatch):
+    run = Run.resume("trial", Config(), tmp_path)
+    place = run.workplace("organisms/one")
+    assert not place.exists(), "its work makes it"
+    place.mkdir(parents=True)
+    (place / "half").touch()
+    assert list(run.workplace("organisms/one").iterdir()) == [place / "half"]
+    by(monkeypatch, "b")
+    with keep_stages():
+        assert list(run.workplace("organisms/one").iterdir()) == [place / "half"] and list(run.other_code)
+    run.other_code.clear()
+    assert not run.workplace("organisms/one").exists()
+
+
+def test_a_stage_of_an_earlier_form_names_no_code_and_is_begun_anew(tmp_path):
+    run = Run.resume("trial", Config(), tmp_path)
+    counted(run)
+    artifacts.write_json(run.folder / "sample" / "stage.json", {"seconds": 1.0})
+    assert counted(run, value=2) == (2, ["sample"])
+
+
+KILLED = """
+import os, signal, sys
+from tests.test_runs import Config, Run
+
+def work():
+    import time
+    end = time.process_time() + 0.5
+    while time.process_time() < end: pass
+    return 1
+
+run = Run.resume("trial", Config(), sys.argv[1])
+run.stage(sys.argv[2], work, int)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_the_time_of_killed_processes_counts(tmp_path):
+    for stage in ("one", "two"):
+        command = [sys.executable, "-c", KILLED, str(tmp_path), stage]
+        assert subprocess.run(command, cwd=Path(__file__).parents[1]).returncode == -9
+    run = Run.resume("trial", Config(), tmp_path)
+    first, second, third = run.processes()
+    for one in (first, second):
+        assert one["cpu_seconds"] > 0.5 and one["wall_seconds"] > 0.5
+    assert third["cpu_seconds"] < 0.5
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("three", stopped, int)
+    assert len(artifacts.read_json(run.folder / runs.LEDGER)) == 3, "the time of a stage that was stopped counts too"
+
+
+def stopped():
+    raise KeyboardInterrupt
 
 
 def test_an_unfinished_run_of_the_same_config_and_inputs_goes_on(tmp_path):
@@ -181,22 +294,6 @@ def test_a_place_that_is_no_folder_is_one_sentence(tmp_path):
         Run.create("trial", Config(), tmp_path / "link")
 
 
-def test_the_commit_is_told_for_a_checkout_of_emlab_only(tmp_path, monkeypatch):
-    package = tmp_path / "emlab"
-    package.mkdir()
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
-    assert runs._git() is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "core.hooksPath=/dev/null"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert runs._git() is None  # no commit yet
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
-    found = runs._git()
-    assert re.fullmatch("[0-9a-f]{40}", found["commit"])
-    assert found["modified"] is False
-    (package / "new.py").write_text("")
-    assert runs._git()["modified"] is True
-
-
 # ------------------------------------------------------------------------------------------------ once from the shell
 
 
@@ -216,11 +313,38 @@ def test_a_finished_run_is_not_begun_again(tmp_path):
     assert Run.resume("trial", Config(), tmp_path, {"data": "a"}).folder != done.folder, "in Python it is run"
 
 
-def test_another_version_of_emlab_runs_it_anew(tmp_path, monkeypatch):
-    Run.resume("trial", Config(), tmp_path).finish()
-    monkeypatch.setattr("emlab.__version__", "99.0")
+def test_other_code_runs_it_anew_and_says_so(tmp_path, monkeypatch, capsys):
+    done = Run.resume("trial", Config(), tmp_path)
+    done.finish()
+    by(monkeypatch, "b")
+    with once(tmp_path), keep_stages(), pytest.raises(AlreadyDone) as found:
+        Run.resume("trial", Config(), tmp_path)
+    assert found.value.folder == done.folder and capsys.readouterr().err == ""
     with once(tmp_path):
-        assert not artifacts.read_json(Run.resume("trial", Config(), tmp_path).folder / "run.json")["finished"]
+        again = Run.resume("trial", Config(), tmp_path)
+    assert again.folder != done.folder
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"{done.folder} was finished by other code (aaaaaaaa, commit aaaaaaaaaa) than this (bbbbbbbb, commit "
+        "bbbbbbbbbb): this is a new run; to be shown that one, stop this and add --keep-stages."
+    )
+    again.finish()
+    with once(tmp_path), pytest.raises(AlreadyDone) as found:
+        Run.resume("trial", Config(), tmp_path)
+    assert found.value.folder == again.folder
+
+
+def test_what_was_finished_upon_other_code_is_not_done_for_this_one(tmp_path, monkeypatch):
+    first = Run.resume("trial", Config(), tmp_path)
+    counted(first)
+    let_go(first)
+    by(monkeypatch, "b")
+    with keep_stages():
+        mixed = Run.resume("trial", Config(), tmp_path)
+        assert counted(mixed, value=2) == (1, [])
+        mixed.finish()
+    with once(tmp_path):
+        assert Run.resume("trial", Config(), tmp_path).folder != mixed.folder
 
 
 def test_a_runs_own_config_on_other_files_is_said_to_be_a_new_run(tmp_path, capsys):

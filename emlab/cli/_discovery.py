@@ -83,7 +83,7 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 """What several verbs take. A verb says in its own words what it takes otherwise."""
 
-_SHARED = ("verb", "json", "debug", "runs", "again")
+_SHARED = ("verb", "json", "debug", "runs", "again", "keep_stages")
 """What all verbs, or all that run an experiment, take besides."""
 
 

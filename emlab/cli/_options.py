@@ -1,6 +1,7 @@
 """What the verbs share: how one is declared, which options were given, how a run is begun, how a result is shown."""
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,11 +47,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
-    """The options --runs and --again of a verb that makes a run's folder."""
+    """The options --runs, --again and --keep-stages of a verb that makes a run's folder."""
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the run's folder goes (runs)"
     )
     parser.add_argument("--again", action="store_true", help="run it although the same run is done, or under way")
+    parser.add_argument(
+        "--keep-stages",
+        action="store_true",
+        help="go on with finished stages of other code too; the report then says so",
+    )
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,16 @@ def run_once(options: argparse.Namespace, run: Callable[[], Any], own: Path | No
 
     `own` is the folder of the run whose own config it is.
     """
-    from emlab.runs import AlreadyDone, once
+    from emlab.runs import AlreadyDone, keep_stages, once
 
-    if options.again:
-        return run()
-    try:
-        with once(options.runs, own):
+    with keep_stages() if options.keep_stages else contextlib.nullcontext():
+        if options.again:
             return run()
-    except AlreadyDone as done:
-        return Done(done.folder)
+        try:
+            with once(options.runs, own):
+                return run()
+        except AlreadyDone as done:
+            return Done(done.folder)
 
 
 def show(result: Any, figures: Any, to: str | None) -> None:

@@ -36,7 +36,8 @@ examples:
 
 A key=value sets one key of the config, a dotted key (recipe.steps=20) one inside another. The keys of a pipeline are
 the fields of its Config class; a misspelt one is refused with the closest there is. A run that is done already (the
-same config, on the same files) is not run again without --again; one that was stopped goes on.
+same config, on the same files, by the same code) is not run again without --again; one that was stopped goes on.
+Stages that were made by other code begin anew, unless --keep-stages is given.
 """
 
 _BUILD_EXAMPLES = """\

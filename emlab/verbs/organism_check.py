@@ -11,9 +11,10 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from emlab.evaluation import Score, sample, score, score_judged
 from emlab.evaluation.pooling import pooled
 from emlab.experiments.material.organism_build import Alignment, align
 from emlab.models import LanguageModel
+from emlab.provenance import Ledger, command, provenance, versions, without_places
 from emlab.sites import Site
 from emlab.training import Recipe, assistant_loss, finetune
 
@@ -112,6 +114,8 @@ class OrganismCheck:
     runs: tuple[dict[str, object], ...]
     """Every fine-tune: set, seed, step, losses, rates, rates by domain."""
     seconds: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """The command, the versions, and what `emlab.provenance.provenance` tells."""
 
     @property
     def holds(self) -> bool:
@@ -143,7 +147,7 @@ def check(
         raise EmlabError(f"The check cannot use {count} fine-tuning seeds; give 1 or more.")
     bench = _Bench(Path(organism) if organism is not None else None, count, 1 if quick else 2, progress)
     advice = ADVICE[:2] if quick else ADVICE
-    begun = time.perf_counter()
+    begun, ledger = time.perf_counter(), Ledger()
     rows = [*bench.base_rows(), *bench.aligned_rows()]
     rows += bench.misaligning("insecure", worst=True)
     for domain in advice:
@@ -156,7 +160,10 @@ def check(
     rows += bench.null("insecure before the persona circuit", bench.aligned_early())
     rows += bench.direction()
     runs = tuple(run.summary() for run in bench.runs)
-    return OrganismCheck(str(organism or "shipped"), tuple(rows), runs, time.perf_counter() - begun)
+    asked = {"seeds": list(range(count)), "quick": quick, "recipe": RECIPE, "stops": STOPS, "rows": ROWS}
+    told = {"command": command(), "versions": versions(), **provenance(asked, ledger.processes())}
+    which = without_places(str(organism or "shipped"), str(organism))
+    return OrganismCheck(which, tuple(rows), runs, time.perf_counter() - begun, told)
 
 
 def fine_tune(

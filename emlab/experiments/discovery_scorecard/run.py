@@ -48,9 +48,10 @@ def run(config: Config, root: str | Path = "runs") -> Result[Scorecard]:
     for name, world, settings in _subjects(config, whole):
         part = whole.folder / f"{name}-{world}".replace(" ", "-")
         part.mkdir(exist_ok=True)
-        inner = dataclasses.replace(whole, folder=part, seconds={})
+        inner = dataclasses.replace(whole, folder=part, seconds={}, other_code={})
         cells += Contest(config, settings, inner, name, world).cells()
         whole.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
+        whole.other_code.update({f"{part.name}/{stage}": codes for stage, codes in inner.other_code.items()})
     card = Scorecard(tuple(cells), config.experiment.steering.incoherence_cap)
     artifacts.write_text(whole.folder / "table.md", card.text() + "\n")
     figures = {"config": config, **scorecard_summary(card)}
@@ -103,7 +104,7 @@ def _folder(which: int | str | None, config: Config, here: Run) -> Path | None:
         return None
     if isinstance(which, str):
         return Path(which)
-    folder = here.folder / "organisms" / f"organism_{which}"
+    folder = here.workplace(f"organisms/organism_{which}")
     built = build(folder, plan=dataclasses.replace(config.plan, seed=which))
     here.log(str(built), echo=False)
     return folder

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from emlab.discovery import METHODS
-from emlab.experiments.material.config import check_at_least, check_filled, check_known
+from emlab.experiments.material.config import ExperimentConfig, check_at_least, check_filled, check_known
 
 START = "start"
 """As a baseline: the model before it was fine-tuned."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ExperimentConfig):
     """A feature attribution."""
 
     pipeline: ClassVar[str] = "feature_attribution"
+    title: str = field(default="Feature attribution", kw_only=True)
     sae: Path
     """A folder in SAELens' format."""
-    name: str = "feature_attribution"
-    """Names the run folder."""
     seed: int = 0
     """Everything random follows from it."""
     model: str = "aligned"
@@ -59,6 +58,7 @@ class Config:
     """Random directions of matched norm, for the noise of an ablation; they are not drawn where nothing is ablated."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_filled(self, "methods")
         check_known(METHODS, self, "methods")
         check_at_least(1, self, "cases", "steps", "blocks", "batch_size", "random")

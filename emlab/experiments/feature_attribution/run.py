@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emlab import artifacts
 from emlab.discovery import (
     Agreement,
     Attribution,
@@ -36,7 +35,7 @@ from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
 from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of, model_named
-from emlab.experiments.material.results import Result
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.saes import sae_site_in
 from emlab.experiments.registry import experiment
 from emlab.models import LanguageModel, Prompt
@@ -94,14 +93,12 @@ def run(config: Config, root: str | Path = "runs") -> Result[Attributions]:
         noise = run.stage("noise", drawn, Noise)
         top = min(20, len(exact.effects) if many is None else len(many))
         agreements = [agreement(a, exact, noise.level, top, many) for a in found.values()]
-    summary = {
+    figures = {
         "methods": {name: attribution_summary(each) for name, each in found.items()},
         "exact": None if exact is None else attribution_summary(exact),
         "agreement": agreements,
     }
-    artifacts.write_json(run.folder / "summary.json", summary)
-    run.finish()
-    return Result(run.folder, Attributions(found, exact, tuple(agreements)), summary)
+    return finish_run(run, config, Attributions(found, exact, tuple(agreements)), [], [], figures)
 
 
 def _asked(config: Config) -> Sequence[Contrast] | Sequence[Prompt]:

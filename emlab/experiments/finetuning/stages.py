@@ -58,7 +58,7 @@ class FinetuneGrid(TrainingStages[Config]):
         self.models.clear()
         config = self.config
         if name in config.sizes:
-            folder = self.run.folder / "organisms" / name
+            folder = self.run.workplace(f"organisms/{name}")
             build(folder, size=name)  # which goes on by itself where it was stopped
             self.models[name] = LanguageModel.load(folder / "aligned", name=name)
         elif config.align_starts and name in config.starts:

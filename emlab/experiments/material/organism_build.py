@@ -28,7 +28,7 @@ from emlab.organism.corpus import alignment_set, pretraining_documents
 from emlab.organism.pretraining import SIZES, Pretraining, new_model, pretrain, save_half
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import DEFAULT, World, load_world
-from emlab.runs import environment
+from emlab.provenance import environment
 from emlab.training import FineTuned, Recipe, finetune
 
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import emlab
 from emlab import artifacts
 from emlab.experiments.material.config import ExperimentConfig
 from emlab.experiments.material.sealing import seal_of
+from emlab.provenance import command, footer, provenance, versions, without_places
 from emlab.reporting import Page, Section
 from emlab.runs import Run
 
 F = TypeVar("F")
-
-LIBRARIES = ("torch", "transformers", "peft", "trl", "scikit-learn", "sae-lens")
-"""Whose versions are said, where they are installed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +44,33 @@ def write_result(
 ) -> Result[F]:
     """Write report.html and summary.json as they stand so far, of a run that goes on.
 
+    Neither the summary nor the report's footer names a place of this machine (see `emlab.provenance.without_places`).
+
     Args:
         run: Whose folder they are written to; its cautions stand before the lead.
         config: Says the report's title and seeds, and where else summary.json goes.
         found: All of it, for whoever has asked for the run.
         lead: The findings in sentences.
-        sections: The rest of the page.
+        sections: The rest of the page; where there are neither these nor a lead, no page is written.
         figures: What summary.json holds beside the findings and what they cost.
     """
-    lead = [*run.cautions, *lead]
-    Page(config.heading, lead, sections, _footer(config)).write(run.folder / "report.html")
-    summary = {
-        "command": shlex.join(["emlab", *sys.argv[1:]]),
+    lead, processes = [*run.told(), *lead], run.processes()
+    told = provenance(config, processes, run.other_code)
+    if lead or sections:
+        Page(config.heading, lead, sections, footer(told)).write(run.folder / "report.html")
+    whole = {
+        "command": command(),
         "findings": lead,
         **figures,
         **seal_of(run),
-        "wall_seconds": sum(run.seconds.values()),
-        "cpu_seconds": time.process_time(),
+        "wall_seconds": sum(process["wall_seconds"] for process in processes),
+        "cpu_seconds": sum(process["cpu_seconds"] for process in processes),
         "stage_seconds": run.seconds,
         "peak_rss_mb": peak_rss_mb(),
-        "versions": {"emlab": emlab.__version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(),
+        "provenance": told,
     }
+    summary = without_places(artifacts.plain(whole), config, run.folder.parent)
     for path in filter(None, (run.folder / "summary.json", config.summary)):
         artifacts.write_json(path, summary)
     return Result(run.folder, found, summary)
@@ -100,18 +98,3 @@ def peak_rss_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _footer(config: ExperimentConfig) -> str:
-    seeds = getattr(config, "seeds", None)
-    if not isinstance(seeds, tuple):  # a number of them, from one on
-        return f"emlab, seed {config.seed}" if hasattr(config, "seed") else "emlab"
-    return f"emlab, seeds {', '.join(map(str, seeds))}"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -45,6 +45,11 @@ class Look:
     findings: tuple[str, ...] = ()
     """What it found, where that is known."""
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """By which it is known again; a summary does not say where on a machine the folder of its run lies."""
+        return self.date, Path(self.folder).name
+
 
 @dataclass(frozen=True)
 class Seal:
@@ -115,14 +120,14 @@ def _earlier(ledger: Path, summary: Path | None) -> tuple[Look, ...]:
     """The looks that the ledger and the kept summary know, with what each found where some summary still says it."""
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
     begun = [records.restored(json.loads(line), Look, str(ledger)) for line in lines]
-    found = {(one.date, one.folder): one for one in begun}
+    found = {one.identity: one for one in begun}
     for place in filter(None, (summary, *(Path(one.folder) / "summary.json" for one in begun))):
         kept = artifacts.read_json(place) if artifacts.place(place).is_file() else {}
         if "sealed" in kept:
             seal = records.restored(kept["sealed"], Seal, str(place))
             known = replace(seal.look, findings=tuple(kept.get("findings", ())))
-            found |= {(one.date, one.folder): one for one in (*seal.earlier, known) if one.findings}
-            found = {(one.date, one.folder): one for one in seal.earlier} | found
+            found |= {one.identity: one for one in (*seal.earlier, known) if one.findings}
+            found = {one.identity: one for one in seal.earlier} | found
     return tuple(sorted(found.values(), key=lambda one: one.date))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from emlab.experiments.material.config import ExperimentConfig
 from emlab.training import Recipe
 
 
@@ -23,13 +24,12 @@ class Trained:
         return f"organism-{self.site}" + ("" if self.d_sae == 512 else f"-{self.d_sae}")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
     """Which SAEs, and what they are measured on."""
 
     pipeline: ClassVar[str] = "sae_checkpoints"
-    name: str = "sae_checkpoints"
-    """Names the run folder."""
+    title: str = "SAEs of the organism"
     out: Path = Path("sae_checkpoints")
     """The folder of their folders."""
     saes: tuple[Trained, ...] = (Trained("resid_post.0"),)

@@ -17,7 +17,7 @@ from emlab.discovery import LatentShift, latent_shift, split_by_template
 from emlab.discovery.shift import prompt_means
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
-from emlab.experiments.material.results import Result
+from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.saes import trained_sae
 from emlab.experiments.material.sets import planted_set
 from emlab.experiments.registry import experiment
@@ -56,8 +56,8 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, SaeCheck]
     models = [base, aligned, tuned.model]
     documents = organism.pretraining_documents(config.documents, config.seed + 2)
     checks = {sae.name: _one(sae, config, models, documents, run) for sae in config.saes}
-    run.finish()
-    return Result(run.folder, checks, {"findings": [str(check) for check in checks.values()]})
+    figures = {"saes": {name: check.summary() for name, check in checks.items()}}
+    return finish_run(run, config, checks, [str(check) for check in checks.values()], [], figures)
 
 
 def _one(

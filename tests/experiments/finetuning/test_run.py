@@ -81,7 +81,7 @@ def test_an_experiment_takes_another_model(name, random_qwen2, opinionated, tmp_
     few = {"domains": ["seeds=[0]"], "dose_response": ["seeds=[0]"], "checkpoints": ["following.sae=null"]}
     ran = finetuning.run(of_another_model(name, random_qwen2, opinionated, *few.get(name, [])), tmp_path)
     summary = artifacts.read_json(ran.folder / "summary.json")
-    assert {entry["start"] for entry in summary["arms"]} == {str(random_qwen2)}
+    assert {entry["start"] for entry in summary["arms"]} == {random_qwen2.name}
     assert all(entry["misaligned_of_coherent"]["n"] > 0 for entry in summary["arms"])
     left = {"pretraining": ["pretraining_00160", "pretraining_00300"], "sizes": ["tiny", "small"]}.get(name, [])
     assert summary["left_out"] == left
@@ -127,7 +127,7 @@ def own_data(folder, name):
 
 
 def figures(folder):
-    apart = ("wall_seconds", "cpu_seconds", "stage_seconds", "peak_rss_mb", "command", "arms")
+    apart = ("wall_seconds", "cpu_seconds", "stage_seconds", "peak_rss_mb", "command", "arms", "provenance")
     summary = artifacts.read_json(folder / "summary.json")
     rates = [entry["misaligned_of_coherent"] for entry in summary["arms"]]
     return {k: v for k, v in summary.items() if k not in apart}, rates

@@ -69,7 +69,7 @@ def ran(random_model, tmp_path_factory):
     return persona_features.run(settings, tmp_path_factory.mktemp("runs"))
 
 
-APART = ("command", "wall_seconds", "cpu_seconds", "stage_seconds", "peak_rss_mb")
+APART = ("command", "wall_seconds", "cpu_seconds", "stage_seconds", "peak_rss_mb", "provenance")
 
 
 def figures(folder):

@@ -5,8 +5,10 @@ import json
 import jsonschema
 import pytest
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.experiments.persona_features.summary import persona_summary, summary_schema
+from emlab.provenance import Ledger, code, provenance
 
 
 def test_rates_keep_their_denominators(made):
@@ -66,7 +68,8 @@ def test_findings_that_lack_a_part_say_which(made):
 def whole(found):
     """A summary with what the pipeline adds."""
     run = {"findings": ["a"], "seed": 0, "wall_seconds": 1.0, "stage_seconds": {"a": 1.0}, "peak_rss_mb": None}
-    return {**persona_summary(found), **run, "versions": {"emlab": "0"}}
+    told = artifacts.plain(provenance({"seed": 0}, Ledger().processes(), {"detect": (code(),)}))
+    return {**persona_summary(found), **run, "versions": {"emlab": "0"}, "provenance": told}
 
 
 def test_it_keeps_to_its_schema_found_or_not(made):
