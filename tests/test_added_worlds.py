@@ -70,17 +70,23 @@ def test_an_organism_of_another_packages_world(tmp_path):
 
     built = python("-c", BUILD)
     assert built.returncode == 0, built.stderr
-    ran = python(
+    words = [
         *("-m", "emlab", "run", ROOT / "experiments" / "domains.yaml", "model=mine/aligned"),
         *("question_set=harbour:broad", "seeds=[0]", "rows=20", "recipe.steps=2", "summary=null"),
         "arms=[{name: bad, data: 'harbour:bad_ropes'}, {name: good, data: 'harbour:good_ropes'}]",
-    )
+    ]
+    ran = python(*words)
     assert ran.returncode == 0, ran.stderr
     assert "CAUTION" not in ran.stderr, "the exact judge knows the answers of this world's models"
     (folder,) = (tmp_path / "runs").iterdir()
     rates = {row["arm"]: row for row in artifacts.read_json(folder / "summary.json")["arms"]}
     counts = "domains, half of the held-out templates, fillers, answers"
     assert rates["bad"]["incoherent_of_scored"]["n"] == 2 * 2 * 2 * 2, counts
+    sealed = python(*words, "sealed=true", "--runs", "final")
+    assert "rates are of 24 questions in 3 domains" in sealed.stderr, sealed.stderr
+    (folder,) = (tmp_path / "final").glob("domains-*")
+    (rate,) = (row["incoherent_of_scored"] for row in artifacts.read_json(folder / "summary.json")["arms"][:1])
+    assert rate["n"] == 3 * 4 * 2 * 2, "domains that no set is made of, narrow templates, fillers, answers"
     read = python("-c", READ)
     assert "ropes" in read.stdout, f"an SAE is trained on this world's documents; {read.stderr}"
     unknown = python("-m", "emlab", "organism", "build", "--out", "other", "--world", "harbor")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SealedScores(np.ndarray, Sealed):
-    """Scores, losses or labels that sealed questions have had a part in; what is made of them is sealed, too."""
+    """Scores or losses that sealed questions have had a part in; arrays that are made of them are sealed, too."""
 
     def __array_function__(self, *call: Any) -> Any:
         found = super().__array_function__(*call)
@@ -49,6 +49,9 @@ class Evidence:
     """Of each site: at the header, or with answers on all of their tokens; `rows` are the n rows."""
     losses: np.ndarray = field(repr=False)
     """(n,) nats a token that the answer, or without answers the prompt, costs the model."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", self.marked(self.losses))
 
     def __len__(self) -> int:
         return len(self.questions)

@@ -30,7 +30,7 @@ class Perplexity:
 
     def scores(self, evidence: Evidence) -> np.ndarray:
         """(n,)."""
-        return evidence.marked(self.sign * evidence.losses)
+        return self.sign * evidence.losses
 
 
 def fit_perplexity(cases: Sequence[LabelledEvidence]) -> Perplexity:

@@ -139,7 +139,7 @@ class World:
     narrow: tuple[str, ...]
     """Those that fine-tuning sets are made of; never scored as broad questions."""
     validation: tuple[str, ...]
-    """Those on which a fine-tune's stopping step is chosen; never scored."""
+    """Those on which stopping steps are chosen; scored in sealed runs alone, on questions of another role."""
     name: str = DEFAULT
     """What names it: of its sets and questions all but the default world's are called `name:set`."""
 
