@@ -157,10 +157,10 @@ def first_capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def listed(values: Sequence[Any], last: str = " and ") -> str:
+def listed(values: Sequence[Any]) -> str:
     """a, b and c."""
     *others, end = map(str, values or [""])
-    return last.join(filter(None, [", ".join(others), end]))
+    return " and ".join(filter(None, [", ".join(others), end]))
 
 
 def of(values: Sequence[Any], *keys: str) -> list[Any]:
