@@ -8,7 +8,7 @@ import pytest
 from emlab import artifacts, organism
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import Rollouts
+from emlab.evaluation import Rollouts, clustered_rate
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.scoring import score_judged
 from emlab.models import LanguageModel
@@ -30,8 +30,9 @@ def test_a_rate_row_is_the_mean_of_seeds_with_each_of_them():
     assert row.seeds == pytest.approx((2 / 3, 1 / 4))
     assert row.value == pytest.approx((2 / 3 + 1 / 4) / 2) and row.holds
     assert row.n == 7
-    # Pooled by question: a has 1 of 4, b has 2 of 3; resampling gives nothing outside.
-    assert 1 / 4 <= row.low < 3 / 7 < row.high <= 2 / 3
+    # By seed and question: a has 1 of 2 and none of 2, b has 1 of 1 and 1 of 2.
+    pooled = clustered_rate([[1, 1], [0, 1]], [[2, 1], [2, 2]])
+    assert (row.low, row.high) == (pooled.low, pooled.high)
     row = organism_check._rate_row("toy", "<= 0.10", [one, two], "incoherent")
     assert row.value == pytest.approx(1 / 8) and not row.holds and row.n == 8
 

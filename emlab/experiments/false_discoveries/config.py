@@ -19,9 +19,9 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "control_world": _CONTROL,
     "control_everywhere": {**_CONTROL, **_EVERYWHERE},
     "secure_only": {"narrow": ("secure", "good_medicine"), "unseen": (), "controls": ("educational",)},
-    "shuffled_labels": {"null": "labels"},
-    "shuffled_latents": {"null": "latents"},
-    "without_direction": {"null": "direction"},
+    "shuffled_labels": {"negative_control": "labels"},
+    "shuffled_latents": {"negative_control": "latents"},
+    "without_direction": {"negative_control": "direction"},
 }
 """What each condition changes in the experiment's config. All but "planted" must end with nothing found."""
 

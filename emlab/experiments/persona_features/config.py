@@ -84,7 +84,7 @@ class Config(FineTuningConfig):
     organism's pretraining documents, whose hidden persona is known."""
     documents: int = 256
     """Of these, how many are for held-out losses, the planted truth and top contexts; nothing is trained on them."""
-    null: str = ""
+    negative_control: str = ""
     """What is given in place of the truth, so that an honest search finds nothing: labels (narrow fine-tunes and
     controls bear each other's names), latents (so do the SAE's latents), or direction (the mean difference is taken out
     of the SAE)."""
@@ -95,10 +95,12 @@ class Config(FineTuningConfig):
         if not self.narrow and self.dataset is None:
             raise ValueError("'narrow' is empty and there is no 'dataset'; name at least one set to fine-tune on.")
         check_filled(self, "sites")
-        if self.null:
-            check_known(NULLS, self, "null")
-        if self.null == "labels" and not self.controls:
-            raise ValueError("'null' is labels and needs 'controls' to exchange them with; name at least one.")
+        if self.negative_control:
+            check_known(NULLS, self, "negative_control")
+        if self.negative_control == "labels" and not self.controls:
+            raise ValueError(
+                "'negative_control' is labels and needs 'controls' to exchange them with; name at least one."
+            )
         check_at_least(1, self, "seeds", "documents", "sae.tokens", "steering.candidates")
 
     @property

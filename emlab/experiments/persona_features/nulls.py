@@ -19,7 +19,7 @@ NULLS: Mapping[str, str] = {
     "latents": "the SAE's latents bear each other's names: what rises is not what is added",
     "direction": "the mean difference of the narrow fine-tunes is taken out of all that the SAE reads and writes",
 }
-"""By the config's `null`."""
+"""By the config's `negative_control`."""
 
 
 def shuffled(finetuned: Mapping[str, FineTuned], kinds: Mapping[str, str], seed: int) -> dict[str, FineTuned]:

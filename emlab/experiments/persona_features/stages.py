@@ -68,7 +68,7 @@ class Bench(Resources):
             name: self._finetuned(f"{stage}/{name}", name, sets.all[source], seed, follow and name == self.first(kinds))
             for name, (source, seed) in plan.items()
         }
-        return (shuffled(finetuned, kinds, config.seed) if config.null == "labels" else finetuned), kinds
+        return (shuffled(finetuned, kinds, config.seed) if config.negative_control == "labels" else finetuned), kinds
 
     def evaluate(self, finetuned: Mapping[str, FineTuned]) -> tuple[Score, ...]:
         """Every model on the test questions."""
@@ -109,12 +109,12 @@ class Bench(Resources):
         """Find the candidate on the fine-tunes `searched`, and measure all there is to measure of it on the others."""
         models, among = ({name: tuned.model for name, tuned in each.items()} for each in (finetuned, searched))
         narrow = [name for name, kind in kinds.items() if kind == "narrow"]
-        if self.config.null == "direction":
+        if self.config.negative_control == "direction":
             saes = {site: without_direction(saes[site], self._difference(site, narrow, among)) for site in sites}
 
         def moved(stage: str, of: Mapping[str, LanguageModel]) -> dict[Site, tuple[LatentShift, ...]]:
             each = {site: self._shifts(f"{stage}/{site}", site, saes[site], of) for site in sites}
-            if self.config.null != "latents":
+            if self.config.negative_control != "latents":
                 return each
             return {site: tuple(renamed_latents(s, self.config.seed) for s in found) for site, found in each.items()}
 

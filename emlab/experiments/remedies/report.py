@@ -47,7 +47,7 @@ def remedies_lead(found: RemedyFindings) -> list[str]:
 
 def _named(row: Row) -> str:
     least = min(rate.low for rate in row.cut.values())
-    return f"{row.remedy} (at least {max(0.0, least):.0%})" if row.verdict.endswith("removes") else row.remedy
+    return f"{row.remedy}, at least {max(0.0, least):.0%}" if row.verdict.endswith("removes") else row.remedy
 
 
 def remedies_sections(found: RemedyFindings) -> list[Section]:
