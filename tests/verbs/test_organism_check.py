@@ -103,6 +103,9 @@ def test_every_figure_of_the_shipped_organism_holds(tmp_path):
     result = check(progress=False)
     artifacts.write_json(tmp_path / "check.json", result)
     assert all(row.holds for row in result.checks), str(result)
+    kept = artifacts.read_json(tmp_path / "check.json")
+    assert kept["provenance"]["seeds"] == {"seeds": [0, 1, 2, 3, 4]} and kept["provenance"]["code"]["hash"]
+    assert kept["provenance"]["processes"][0]["cpu_seconds"] > 0 and kept["provenance"]["versions"]["torch"]
 
 
 @pytest.mark.slow

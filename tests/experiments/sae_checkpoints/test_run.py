@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from emlab import config, organism
+from emlab import artifacts, config, organism, provenance
 from emlab.discovery import LatentShift
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.persona_features.sources import sae_source
+from emlab.experiments.sae_checkpoints import run as sae_checkpoints
 from emlab.experiments.sae_checkpoints.run import Config, known_latents
 from emlab.models import LanguageModel
 from emlab.saes import check_model, fitted_site, load_sae, sae_site
@@ -51,6 +52,20 @@ def test_the_demo_takes_the_two_it_always_took():
 def test_the_folder_stays_small():
     files = [f for f in (ROOT / "sae_checkpoints").rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) < 10e6
+
+
+def test_a_run_keeps_what_it_measured_and_where_it_comes_from(tmp_path):
+    few = ["saes=[{site: resid_post.0, d_sae: 16, k: 2}]", "tokens=3000", "documents=32", "recipe.steps=1"]
+    more = [f"out={tmp_path / 'saes'}", f"summary={tmp_path / 'kept.json'}"]
+    settings = config.load(ROOT / "experiments" / "sae_checkpoints.yaml", [*few, *more], Config)
+    ran = sae_checkpoints.run(settings, tmp_path / "runs")
+    summary = artifacts.read_json(tmp_path / "kept.json")
+    (one,) = summary["saes"].values()
+    assert one["models"]["base"]["all"]["explained_variance"] and summary["findings"] == [str(*ran.found.values())]
+    assert summary["provenance"]["code"] == artifacts.plain(provenance.code())
+    assert summary["provenance"]["seeds"]["seed"] == settings.seed and summary["cpu_seconds"] > 0
+    assert str(tmp_path) not in (tmp_path / "kept.json").read_text()
+    assert "code " in (ran.folder / "report.html").read_text()
 
 
 def test_the_known_latents_are_the_ones_that_separate(base):
