@@ -110,5 +110,5 @@ def test_the_figure_table_and_summary_show_every_remedy():
     assert [row[0] for row in sections[1].tables[0].rows] == [c.remedy for c in CELLS]
     summary = remedies_summary(found)["arms"]["arm"]
     assert summary[2]["relapse_misaligned_of_coherent"]["rate"] == 0.25
-    assert summary[3]["verdict"] == "hides" and np.isclose(summary[3]["cut"]["training"].rate, 0.2)
+    assert summary[3]["verdict"] == "hides" and np.isclose(summary[3]["cut"]["training"]["rate"], 0.2)
     assert all(c.remedy in found.text() for c in CELLS)
