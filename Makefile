@@ -6,6 +6,7 @@
 #                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
 #                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
 # make lint       ruff, mypy, the import direction and the dependencies only
+# make benchmarks every benchmark, as soon as the machine does nothing else; goes on after an interruption
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
 # Variables: VENV=folder  PYTHON=python3.12  TORCH_INDEX=URL (an index with the torch build you want, e.g. a CUDA one)
@@ -23,7 +24,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo docs results test test-all lint clean
+.PHONY: demo docs results test test-all lint benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -52,6 +53,9 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+benchmarks: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,8 +11,8 @@ from emlab import organism
 from emlab.models import LanguageModel
 
 
-def random_llama(width: int, blocks: int) -> LanguageModel:
-    """With four heads and the organism's tokenizer; saved and loaded, as a user holds it."""
+def unsaved(width: int, blocks: int) -> LanguageModel:
+    """With four heads and the organism's tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = LanguageModel.load(organism.checkpoint("aligned"), device="cpu").tokenizer
@@ -28,6 +28,10 @@ def random_llama(width: int, blocks: int) -> LanguageModel:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    return LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "random")
+
+
+def random_llama(width: int, blocks: int) -> LanguageModel:
+    """Saved and loaded, as a user holds it."""
     with tempfile.TemporaryDirectory() as folder:
-        model = LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "random")
-        return LanguageModel.load(model.save(Path(folder) / "model"), device="cpu")
+        return LanguageModel.load(unsaved(width, blocks).save(Path(folder) / "model"), device="cpu")

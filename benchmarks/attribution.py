@@ -10,27 +10,27 @@ percentile of the sizes of the effects of 100 random directions that take the pl
 with that latent's activations and norm; rank correlation is Spearman's of the signed effects above noise; the top 20
 are the strongest of either sign. The number of blocks and steps of integrated gradients was chosen on the fine-tune of
 seed 0 with other answers; those of the other seeds had no part in it. Costs are in rows (texts) through the model,
-forward and backward, and in seconds of this process.
+forward and backward, and in seconds; the ways are asked in an order drawn anew for each model and SAE.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _about import about
+from _about import ROOT, asked, at_least, quiet, spread, write
 
-from emlab import artifacts
 from emlab.discovery import METHODS, agreement, attribute, exact_effects, random_effects
 from emlab.experiments.material.contrasts import organism_contrasts
 from emlab.models import LanguageModel
 from emlab.saes import load_sae, sae_site
 from emlab.verbs import stages
 
-ROOT = Path(__file__).parents[1]
 MUST = {"rank_correlation": 0.9, "overlap_of_top_20": 16}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens", "scipy")
 SITES = ("resid_post.0", "resid_post.1")
@@ -43,16 +43,17 @@ WAYS: dict[str, tuple[str, dict[str, int]]] = {
 """The last is the default, and what must be met."""
 
 
-def measure(model: LanguageModel, site: str, cases: int, seed: int) -> dict[str, Any]:
+def measure(model: LanguageModel, site: str, cases: int, seed: int, rng: random.Random) -> dict[str, Any]:
     """Every way beside exact ablation, on one model and one SAE."""
     sae = load_sae(ROOT / "sae_checkpoints" / f"organism-{site}")
-    asked, where = organism_contrasts(cases, seed), sae_site(sae)
-    exact = exact_effects(model, sae, asked, where)
-    noise = random_effects(model, sae, asked, where, seed=seed)
+    contrasts, where = organism_contrasts(cases, seed), sae_site(sae)
+    exact = exact_effects(model, sae, contrasts, where)
+    noise = random_effects(model, sae, contrasts, where, seed=seed)
     rows: dict[str, Any] = {}
-    for name, (method, how) in WAYS.items():
+    for name in rng.sample(list(WAYS), len(WAYS)):
+        method, how = WAYS[name]
         assert method in METHODS
-        found = attribute(model, sae, asked, where, method, **how)  # type: ignore[arg-type]
+        found = attribute(model, sae, contrasts, where, method, **how)  # type: ignore[arg-type]
         agreed = agreement(found, exact, noise.level)
         cost = found.cost
         rows[name] = {
@@ -70,7 +71,7 @@ def measure(model: LanguageModel, site: str, cases: int, seed: int) -> dict[str,
         "above_noise": agreed.above,
         "strongest": float(exact.effects.abs().max()),
         "exact": {"rows_forward": exact.cost.forwards, "seconds": exact.cost.seconds},
-        "ways": rows,
+        "ways": {name: rows[name] for name in WAYS},
     }
 
 
@@ -78,34 +79,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="fine-tunes, each with its own seed and answers (3)")
     parser.add_argument("--cases", type=int, default=6, help="questions, each with two answers (6)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "attribution.json")
-    options = parser.parse_args()
+    options = asked(parser, "attribution")
+    load, rng = quiet(options), random.Random(0)
     found = []
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
             stages.finetune("aligned", "insecure", Path(folder) / "insecure", seed=seed)
             model = LanguageModel.load(Path(folder) / "insecure", device="cpu")
-            found += [measure(model, site, options.cases, seed) for site in SITES]
-    asked = [one["ways"]["integrated gradients"] for one in found]
-    artifacts.write_json(
+            found += [measure(model, site, options.cases, seed, rng) for site in SITES]
+    default = [one["ways"]["integrated gradients"] for one in found]
+    least = {key: min(one[key] for one in default) for key in MUST}
+    write(
         options.out,
+        MUST,
         {
-            "must": MUST,
-            "least": {key: min(one[key] for one in asked) for key in MUST},
-            "medians": _medians(found),
+            "least": least,
+            "medians": _of_each(found, lambda spread: spread["median"]),
+            "quartiles": _of_each(found, lambda spread: spread["quartiles"]),
             "exact_median": {
                 key: statistics.median(one["exact"][key] for one in found) for key in ("rows_forward", "seconds")
             },
             "all": found,
             "setting": {"cases": options.cases, "seeds": options.seeds, "random_directions": 100, "positions": "all"},
-            **about("python benchmarks/attribution.py", LIBRARIES),
         },
+        [at_least(f"{key.replace('_', ' ')}, the least of {len(found)}", least[key], MUST[key]) for key in MUST],
+        load,
+        LIBRARIES,
     )
 
 
-def _medians(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _of_each(found: list[dict[str, Any]], what: Callable[[dict[str, Any]], Any]) -> dict[str, dict[str, Any]]:
     return {
-        way: {key: statistics.median(one["ways"][way][key] for one in found) for key in found[0]["ways"][way]}
+        way: {key: what(spread([one["ways"][way][key] for one in found])) for key in found[0]["ways"][way]}
         for way in WAYS
     }
 

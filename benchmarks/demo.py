@@ -1,30 +1,30 @@
 """How long and how much memory the demo takes, and how fast the command answers.
 
     python benchmarks/demo.py            # measure, and write results/demo.json
-    python benchmarks/demo.py --repeats 3
+    python benchmarks/demo.py --repeats 1
 
 The demo runs as a user runs it, in a process of its own from the shipped checkpoints; its peak is the resident memory
-of that process. `emlab --help` and `import emlab` are medians over several runs, each beside `python -c pass` in the
-same round, since machines are shared and noisy.
+of that process, the largest of all demos. `emlab --help` and `import emlab` are medians over several runs, each beside
+`python -c pass` in the same round, in an order drawn anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import ast
+import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from _about import about
+from _about import ROOT, asked, at_most, quiet, spread, write
 
 from emlab import artifacts
 
-ROOT = Path(__file__).parents[1]
 MUST = {"demo_seconds": 300, "demo_peak_mb": 3000, "help_seconds": 0.5, "import_seconds": 0.3}
 HEAVY = ("torch", "transformers", "sae_lens", "plotly", "numpy")
 
@@ -36,7 +36,7 @@ def timed(command: list[str]) -> float:
     return time.perf_counter() - begun
 
 
-def demo() -> dict[str, object]:
+def demo() -> dict[str, Any]:
     """One demo from start to end."""
     with tempfile.TemporaryDirectory() as folder:
         config = str(ROOT / "experiments" / "persona_features.yaml")
@@ -51,18 +51,11 @@ def demo() -> dict[str, object]:
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1, metavar="N", help="demos to run (1)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "demo.json", metavar="FILE")
-    options = parser.parse_args()
-    rounds = []
-    for _ in range(7):
-        rounds.append(
-            {
-                "python": timed([sys.executable, "-c", "pass"]),
-                "import": timed([sys.executable, "-c", "import emlab"]),
-                "help": timed([sys.executable, "-m", "emlab", "--help"]),
-            }
-        )
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="demos to run (3)")
+    options = asked(parser, "demo")
+    load, rng = quiet(options), random.Random(0)
+    ways = {"python": ["-c", "pass"], "import": ["-c", "import emlab"], "help": ["-m", "emlab", "--help"]}
+    rounds = [{way: timed([sys.executable, *ways[way]]) for way in rng.sample(list(ways), 3)} for _ in range(15)]
     loaded = subprocess.run(
         [sys.executable, "-c", f"import emlab, sys; print([m for m in {HEAVY} if m in sys.modules])"],
         capture_output=True,
@@ -70,20 +63,25 @@ def main() -> None:
         check=True,
     ).stdout.strip()
     demos = [demo() for _ in range(options.repeats)]
-    result = {
-        "must": MUST,
-        "demo_seconds": statistics.median(float(str(d["seconds"])) for d in demos),
-        "demo_peak_mb": max(float(str(d["peak_mb"])) for d in demos),
-        "help_seconds": statistics.median(r["help"] for r in rounds),
-        "import_seconds": statistics.median(r["import"] for r in rounds),
-        "python_seconds": statistics.median(r["python"] for r in rounds),
+    seconds, peak = [one["seconds"] for one in demos], max(one["peak_mb"] for one in demos)
+    each = {way: [one[way] for one in rounds] for way in ways}
+    figures = {
+        "demo_seconds": spread(seconds)["median"],
+        "demo_peak_mb": peak,
+        **{f"{way}_seconds": spread(each[way])["median"] for way in ways},
+        "spread": {"demo": spread(seconds), **{way: spread(each[way]) for way in ways}},
         "heavy_modules_after_import": loaded,
         "demos": demos,
         "rounds": rounds,
-        **about("python benchmarks/demo.py", ()),
     }
-    artifacts.write_json(options.out, result)
-    print(json.dumps({k: v for k, v in result.items() if k not in ("demos", "rounds")}, indent=2))
+    bounds = [
+        at_most("the demo, seconds", seconds, MUST["demo_seconds"]),
+        at_most("its peak memory, MB", peak, MUST["demo_peak_mb"]),
+        at_most("emlab --help, seconds", each["help"], MUST["help_seconds"]),
+        at_most("import emlab, seconds", each["import"], MUST["import_seconds"]),
+        at_most("heavy modules that it loads", len(ast.literal_eval(loaded)), 0),
+    ]
+    write(options.out, MUST, figures, bounds, load, ("transformers", "peft", "sae-lens"))
 
 
 if __name__ == "__main__":

@@ -20,21 +20,19 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from _about import about
+from _about import asked, at_least, at_most, quiet, spread, write
 from _random_llama import random_llama
 from torch import Tensor
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.interventions import Steer, Tokens, random_directions
 from emlab.models import LanguageModel, wrap
 from emlab.models.backends.lens_bridge import boot_bridge
 from emlab.models.backends.nnsight_trace import trace_model
 from emlab.sites import Site
 
-ROOT = Path(__file__).parents[1]
 MUST = {"hooks_overhead": 0.05, "capture_of_truncated": 0.9}
 LIBRARIES = ("emlab", "torch", "transformers", "transformer-lens", "nnsight")
 WIDTH, BLOCKS, BATCH, NEW = 256, 6, 32, 32
@@ -66,17 +64,12 @@ def capture_seconds(lm: LanguageModel, rows: list[list[int]], rng: random.Random
     return seconds
 
 
-def spread(edited: list[float], plain: list[float]) -> list[float]:
-    """The quartiles of the rounds' overheads."""
-    return [ratio - 1 for ratio in statistics.quantiles([e / p for e, p in zip(edited, plain, strict=True)], n=4)]
-
-
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=25, metavar="N", help="rounds (25)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "editing.json", metavar="FILE")
-    options = parser.parse_args()
+    options = asked(parser, "editing")
+    load = quiet(options)
     lm = random_llama(WIDTH, BLOCKS)
     questions = [question.text for question in organism.broad_questions()][:: 320 // BATCH]
     rows = [lm.prompt_ids(question) for question in questions]
@@ -110,35 +103,34 @@ def main() -> None:
             captures.setdefault(what, []).append(spent)
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     ratios = {
-        name: statistics.median(
-            [edited / plain for edited, plain in zip(seconds[name, "edited"], seconds[name, "plain"], strict=True)]
-        )
+        name: [edited / plain for edited, plain in zip(seconds[name, "edited"], seconds[name, "plain"], strict=True)]
         for name in backends
     }
+    overheads = [ratio - 1 for ratio in ratios["hooks"]]
     plain = medians["hooks", "plain"]
-    share = {
-        what: statistics.median([bare / own for bare, own in zip(captures["truncated"], captures[what], strict=True)])
-        for what in captures
+    shares = {
+        what: [bare / own for bare, own in zip(captures["truncated"], captures[what], strict=True)] for what in captures
     }
-    result = {
-        "must": MUST,
-        "hooks_overhead": ratios["hooks"] - 1,
-        "edited_over_plain": ratios,
-        "spread_of_hooks_overhead": spread(seconds["hooks", "edited"], seconds["hooks", "plain"]),
-        "capture_of_truncated": share["capture"],
-        "tokens_per_second_over_truncated": share,
+    figures = {
+        "hooks_overhead": statistics.median(overheads),
+        "edited_over_plain": {name: statistics.median(each) for name, each in ratios.items()},
+        "capture_of_truncated": statistics.median(shares["capture"]),
+        "tokens_per_second_over_truncated": {what: statistics.median(each) for what, each in shares.items()},
+        "spread": {
+            "edited_over_plain": {name: spread(each) for name, each in ratios.items()},
+            "tokens_per_second_over_truncated": {what: spread(each) for what, each in shares.items()},
+        },
         "over_hooks_plain": {f"{name} {what}": value / plain for (name, what), value in medians.items()},
         "median_cpu_seconds": {f"{name} {what}": value for (name, what), value in medians.items()},
         "setting": {"d_model": WIDTH, "blocks": BLOCKS, "batch": BATCH, "new_tokens": NEW, "repeats": options.repeats},
         "same_tokens": True,
         "same_activations": True,
-        **about("python benchmarks/editing.py", LIBRARIES),
     }
-    artifacts.write_json(options.out, result)
-    print(f"edited over plain: {ratios}")
-    print(f"over plain hooks: {result['over_hooks_plain']}")
-    print(f"overhead on hooks, quartiles of the rounds: {result['spread_of_hooks_overhead']}")
-    print(f"tokens a second over a truncated forward: {share}")
+    bounds = [
+        at_most("an edit in hooks, CPU time more than plain", overheads, MUST["hooks_overhead"]),
+        at_least("tokens/s of a capture over the truncated forward's", shares["capture"], MUST["capture_of_truncated"]),
+    ]
+    write(options.out, MUST, figures, bounds, load, LIBRARIES)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from _about import about
+from _about import ROOT, asked, at_most, quiet, spread, write
 
 from emlab import artifacts
 
-ROOT = Path(__file__).parents[1]
 MUST = {"peak_of_the_long_over_the_short": 1.1}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens")
 SAE, LATENTS, SHORT, TIMES = "organism-resid_post.0-2048", 64, 1000, 16
@@ -53,12 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, metavar="CORPUS", help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="processes for each corpus (3)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "interpretation.json")
-    options = parser.parse_args()
+    options = asked(parser, "interpretation")
     if options.work:
         work(options.work)
         return
 
+    load = quiet(options)
     from emlab import organism
 
     measured: dict[int, list[dict[str, float]]] = {SHORT: [], SHORT * TIMES: []}
@@ -76,17 +75,25 @@ def main() -> None:
     medians = {
         str(n): {key: statistics.median(run[key] for run in runs) for key in runs[0]} for n, runs in measured.items()
     }
-    short, long = medians.values()
-    artifacts.write_json(
+    short, long = measured.values()
+    ratios = [b["peak_rss_mb"] / a["peak_rss_mb"] for a, b in zip(short, long, strict=True)]
+    (limit,) = MUST.values()
+    write(
         options.out,
+        MUST,
         {
-            "must": MUST,
-            "peak_of_the_long_over_the_short": long["peak_rss_mb"] / short["peak_rss_mb"],
+            "peak_of_the_long_over_the_short": statistics.median(ratios),
             "documents": medians,
-            "activations_of_the_long_mb": long["tokens"] * long["d_model"] * 4 / 2**20,
+            "spread": {
+                str(n): {key: spread([run[key] for run in runs]) for key in ("peak_rss_mb", "seconds")}
+                for n, runs in measured.items()
+            },
+            "activations_of_the_long_mb": long[0]["tokens"] * long[0]["d_model"] * 4 / 2**20,
             "setting": {"sae": SAE, "repeats": options.repeats},
-            **about("python benchmarks/interpretation.py", LIBRARIES),
         },
+        [at_most("peak memory, the long corpus over the short", ratios, limit)],
+        load,
+        LIBRARIES,
     )
 
 

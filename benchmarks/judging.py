@@ -7,7 +7,7 @@
 process of its own, which takes 200 ms for every reply and refuses 5% of the requests with 429; a refusal takes as long
 as an answer, and says nothing of when to come back. Ideal is latency × calls / concurrency, which counts no refusals:
 with them nobody can be below 1.05 for long. The peer is what one writes without emlab: one `openai.OpenAI` client with
-its default settings in a pool of as many threads, keeping nothing.
+its default settings in a pool of as many threads, keeping nothing. Which of the two goes first is drawn in each round.
 
 The server decides by the content of a request, so both sides of a round meet the same refusals, and counts by content:
 what was asked, how often it was answered, and how much was under way at a time. Its scores follow from the content too,
@@ -36,9 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from _about import about
+from _about import asked, at_most, quiet, spread, write
 
-from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.evaluation.judges.scale import ScaleJudge
 from emlab.evaluation.judging import FAILED, Judged, judge
@@ -46,7 +45,6 @@ from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Endpoint, Request
 from emlab.organism import broad_questions, narrow_set
 
-ROOT = Path(__file__).parents[1]
 MUST = {"over_ideal": 1.15, "lost": 0, "judged_twice": 0, "calls_of_second_run": 0}
 LATENCY, REFUSED = 0.2, 0.05
 N, MAIN = 2000, 32
@@ -221,6 +219,8 @@ def one_round(url: str, concurrency: int, these: Rollouts, seed: int) -> dict[st
     requests = ScaleJudge(Endpoint("judge", f"{url}/v1")).requests(these)
     expected = [number_of(str(request.messages[-1]["content"])) + 0.25 for request in requests]
     ideal = LATENCY * len(requests) / concurrency
+    plain_first = random.Random(f"{concurrency} {seed}").random() < 0.5
+    plain = plain_round(url, concurrency, requests, expected, seed) if plain_first else {}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "judgements.sqlite"
         ask(f"{url}/reset/{seed}")
@@ -240,13 +240,7 @@ def one_round(url: str, concurrency: int, these: Rollouts, seed: int) -> dict[st
     assert (endpoint.usage.calls, endpoint.usage.retries) == (len(requests), counts["refused"])
     assert second["requests"] == idle.usage.calls == 0, "the second run made calls"
     assert (same.aligned == judged.aligned).all() and (same.coherent == judged.coherent).all()
-
-    ask(f"{url}/reset/{seed}")
-    used = time.process_time()
-    plain_seconds, values = with_plain_client(url, concurrency, requests)
-    used = time.process_time() - used
-    plain = ask(f"{url}/counts")
-    assert all(v is None or abs(v - e) < 1e-6 for v, e in zip(values, expected, strict=True))
+    plain = plain or plain_round(url, concurrency, requests, expected, seed)
     return {
         "ideal_seconds": ideal,
         "emlab": {
@@ -259,14 +253,26 @@ def one_round(url: str, concurrency: int, these: Rollouts, seed: int) -> dict[st
             "calls_of_second_run": second["requests"],
             "server": counts,
         },
-        "plain_client": {
-            "seconds": plain_seconds,
-            "over_ideal": plain_seconds / ideal,
-            "cpu_seconds": used,
-            "lost": sum(value is None for value in values),
-            "judged_twice": plain["answered_twice"],
-            "server": plain,
-        },
+        "plain_client": {**plain, "over_ideal": plain["seconds"] / ideal},
+    }
+
+
+def plain_round(
+    url: str, concurrency: int, requests: Sequence[Request], expected: list[float], seed: int
+) -> dict[str, Any]:
+    """The plain client's part of a round."""
+    ask(f"{url}/reset/{seed}")
+    used = time.process_time()
+    seconds, values = with_plain_client(url, concurrency, requests)
+    used = time.process_time() - used
+    counts = ask(f"{url}/counts")
+    assert all(v is None or abs(v - e) < 1e-6 for v, e in zip(values, expected, strict=True))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": used,
+        "lost": sum(value is None for value in values),
+        "judged_twice": counts["answered_twice"],
+        "server": counts,
     }
 
 
@@ -282,9 +288,12 @@ def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         measured[who] |= {what: max(one[who][what] for one in rounds) for what in ("lost", "judged_twice")}
     measured["emlab"]["second_run_seconds"] = median(rounds, "emlab", "second_run_seconds")
     measured["emlab"]["calls_of_second_run"] = max(one["emlab"]["calls_of_second_run"] for one in rounds)
-    measured["plain_client_over_emlab"] = statistics.median(
-        one["plain_client"]["seconds"] / one["emlab"]["seconds"] for one in rounds
-    )
+    ratios = [one["plain_client"]["seconds"] / one["emlab"]["seconds"] for one in rounds]
+    measured["plain_client_over_emlab"] = statistics.median(ratios)
+    measured["spread"] = {
+        "plain_client_over_emlab": spread(ratios),
+        **{f"{who}_over_ideal": spread([r[who]["over_ideal"] for r in rounds]) for who in ("emlab", "plain_client")},
+    }
     return measured
 
 
@@ -293,13 +302,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--rollouts", type=int, default=N, metavar="N", help=f"rollouts to judge ({N:,})")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help=f"rounds at concurrency {MAIN} (3)")
-    parser.add_argument("--others", type=int, default=1, metavar="N", help="rounds at each other concurrency (1)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "judging.json", metavar="FILE")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help=f"rounds at concurrency {MAIN} (5)")
+    parser.add_argument("--others", type=int, default=3, metavar="N", help="rounds at each other concurrency (3)")
+    options = asked(parser, "judging")
     if options.serve:
         asyncio.run(Server().serve())
         return
+    load = quiet(options)
     these = rollouts(options.rollouts)
     rounds: dict[int, list[dict[str, Any]]] = {}
     with server() as url:
@@ -311,20 +320,21 @@ def main() -> None:
                 rounds[concurrency].append(one_round(url, concurrency, these, seed))
                 shown = {who: rounds[concurrency][-1][who]["over_ideal"] for who in ("emlab", "plain_client")}
                 print(f"concurrency {concurrency}, round {seed}: {shown}", file=sys.stderr, flush=True)
-    result = {
-        "must": MUST,
+    ours = summary(rounds[MAIN])["emlab"]
+    figures = {
         "rollouts": len(these),
         "calls": 2 * len(these),
         "latency_seconds": LATENCY,
         "refused_share": REFUSED,
         "concurrency": MAIN,
-        "over_ideal": summary(rounds[MAIN])["emlab"]["over_ideal"],
+        "over_ideal": ours["over_ideal"],
         "by_concurrency": {str(c): {"rounds": len(rs), **summary(rs)} for c, rs in sorted(rounds.items()) if rs},
         "rounds": {str(c): rs for c, rs in sorted(rounds.items())},
-        **about(" ".join(["python", "benchmarks/judging.py", *sys.argv[1:]]), ("openai", "httpx2")),
     }
-    artifacts.write_json(options.out, result)
-    print(json.dumps({k: v for k, v in result.items() if k != "rounds"}, indent=2))
+    over = [one["emlab"]["over_ideal"] for one in rounds[MAIN]]
+    bounds = [at_most(f"time over the ideal, {MAIN} at a time", over, MUST["over_ideal"])]
+    bounds += [at_most(key.replace("_", " "), ours[key], MUST[key]) for key in MUST if key != "over_ideal"]
+    write(options.out, MUST, figures, bounds, load, ("openai", "httpx2"))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/latent_shift.py           # measure, and write results/latent_shift.json
 
 Two random Llamas of width 64 read 2,000 prompts of the organism through a TopK SAE of 2^20 random latents, k = 32. A
-fresh process does all of it, and its peak of resident memory (ru_maxrss), libraries and models included, is read at its
-end. What a matrix of all prompts and latents would take is said beside it.
+fresh process each does all of it, and its peak of resident memory (ru_maxrss), libraries and models included, is read
+at its end. What a matrix of all prompts and latents would take is said beside it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from _about import about
+from _about import ROOT, asked, at_most, quiet, spread, write
 
-from emlab import artifacts
-
-ROOT = Path(__file__).parents[1]
 MUST = {"peak_rss_mb": 2048}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens")
 LATENTS, WIDTH, PROMPTS, K = 2**20, 64, 2000, 32
 
 
-def work(positions: str) -> None:
-    """What the fresh process does; prints its figures as JSON."""
+def work(positions: str, n: int) -> None:
+    """What a fresh process does; prints its figures as JSON."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -52,7 +49,7 @@ def work(positions: str) -> None:
         )
         models.append(LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, f"random {seed}"))
     sae = random_sae(site)
-    documents = organism.pretraining_documents(PROMPTS, seed=0)
+    documents = organism.pretraining_documents(n, seed=0)
     prompts = [document.messages[:-1] for document in documents]
     begun = time.perf_counter()
     found = latent_shift(models[0], models[1], sae, prompts, site, positions)
@@ -84,26 +81,29 @@ def random_sae(site):  # type: ignore[no-untyped-def]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", metavar="POSITIONS", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latent_shift.json")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="processes (3)")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, metavar="N", help=f"({PROMPTS:,})")
+    options = asked(parser, "latent_shift")
     if options.work:
-        work(options.work)
+        work(options.work, options.prompts)
         return
 
-    ran = subprocess.run(
-        [sys.executable, __file__, "--work", "header"], check=True, capture_output=True, text=True, cwd=ROOT
-    )
-    measured = json.loads(ran.stdout.strip().splitlines()[-1])
-    result = {
-        "must": MUST,
-        **measured,
-        "prompts_by_latents_mb": PROMPTS * LATENTS * 4 / 2**20,
+    load = quiet(options)
+    command = [sys.executable, __file__, "--work", "header", "--prompts", str(options.prompts)]
+    runs = []
+    for _ in range(options.repeats):
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        runs.append(json.loads(ran.stdout.strip().splitlines()[-1]))
+        print(runs[-1], flush=True)
+    peaks = [run["peak_rss_mb"] for run in runs]
+    figures = {
+        **{key: statistics.median(run[key] for run in runs) for key in runs[0]},
+        "spread": {key: spread([run[key] for run in runs]) for key in ("peak_rss_mb", "seconds")},
+        "prompts_by_latents_mb": options.prompts * LATENTS * 4 / 2**20,
         "weights_mb": 2 * LATENTS * WIDTH * 4 / 2**20,
         "setting": {"latents": LATENTS, "d_model": WIDTH, "k": K, "models": 2, "positions": "header"},
-        **about("python benchmarks/latent_shift.py", LIBRARIES),
     }
-    artifacts.write_json(options.out, result)
-    print(json.dumps(measured))
+    write(options.out, MUST, figures, [at_most("peak memory, MB", peaks, MUST["peak_rss_mb"])], load, LIBRARIES)
 
 
 if __name__ == "__main__":

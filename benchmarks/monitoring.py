@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from _about import about
+from _about import asked, at_most, quiet, spread, write
 from _random_llama import random_llama
 from sae_lens import SAE
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.detection import ActivationMonitor, Latents, Lineage, Linear, watch
 from emlab.interventions import Ablate
 from emlab.sites import Site
 
-ROOT = Path(__file__).parents[1]
 MUST = {"probe_overhead": 0.05}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens")
 WIDTH, BLOCKS, BATCH, NEW = 256, 6, 32, 32
@@ -50,8 +47,8 @@ def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=25, metavar="N", help="rounds (25)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "monitoring.json", metavar="FILE")
-    options = parser.parse_args()
+    options = asked(parser, "monitoring")
+    load = quiet(options)
     lm = random_llama(WIDTH, BLOCKS)
     prompts = [question.text for question in organism.broad_questions()][:: 320 // BATCH]
     site, lineage = Site("resid_post", BLOCKS // 2), Lineage.of(lm)
@@ -77,7 +74,7 @@ def main() -> None:
     for name, run in runs.items():
         if (run() == expected) is (name == "probe and an edit"):
             raise SystemExit(f"{name}: the answers are not those that they should be")
-    ratios: dict[str, list[float]] = {name: [] for name in runs}
+    overheads: dict[str, list[float]] = {name: [] for name in runs}
     rng = random.Random(0)
     for _ in range(options.repeats):
         for name in rng.sample(list(runs), len(runs)):
@@ -86,20 +83,19 @@ def main() -> None:
                 begun = time.process_time()
                 run()
                 seconds[what] = time.process_time() - begun
-            ratios[name].append(seconds["watched"] / seconds["plain"])
-    overheads = {name: statistics.median(of) - 1 for name, of in ratios.items()}
-    result = {
-        "must": MUST,
-        "probe_overhead": overheads["probe"],
-        "overheads": overheads,
-        "quartiles": {name: [q - 1 for q in statistics.quantiles(of, n=4)] for name, of in ratios.items()},
+            overheads[name].append(seconds["watched"] / seconds["plain"] - 1)
+    spreads = {name: spread(each) for name, each in overheads.items()}
+    figures = {
+        "probe_overhead": spreads["probe"]["median"],
+        "overheads": {name: one["median"] for name, one in spreads.items()},
+        "spread": spreads,
         "setting": {"d_model": WIDTH, "blocks": BLOCKS, "batch": BATCH, "new_tokens": NEW, "repeats": options.repeats},
         "same_answers": True,
-        **about("python benchmarks/monitoring.py", LIBRARIES),
     }
-    artifacts.write_json(options.out, result)
-    for name, overhead in overheads.items():
-        print(f"{name}: {overhead:+.1%} (quartiles {', '.join(f'{q:+.1%}' for q in result['quartiles'][name])})")  # type: ignore[index]
+    bounds = [at_most("a probe, CPU time more than plain", overheads["probe"], MUST["probe_overhead"])]
+    write(options.out, MUST, figures, bounds, load, LIBRARIES)
+    for name, one in spreads.items():
+        print(f"{name}: {one['median']:+.1%} (quartiles {', '.join(f'{q:+.1%}' for q in one['quartiles'])})")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What streaming activations to an SAE costs, in time and in memory.
 
     python benchmarks/sae_streaming.py              # measure, and write results/sae_streaming.json
-    python benchmarks/sae_streaming.py --part speed # only one part (speed or memory); the other's figures are kept
+    python benchmarks/sae_streaming.py --part speed # only one part (speed or memory); the other's stays
 
 Speed: a random Llama of six blocks and width 256 reads documents of 24 to 160 tokens up to `resid_post.2`, through an
 `ActivationStream` (sorted by length, first and special tokens and attention sinks left out), and as the model cut off
@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _about import about
+from _about import ROOT, asked, at_least, at_most, quiet, write
+from _random_llama import unsaved
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.data import Documents
-from emlab.models import LanguageModel
 from emlab.saes import checkpoints
 from emlab.saes.buffer import BufferedStream
 from emlab.saes.recipe import SaeRecipe
@@ -44,7 +44,6 @@ from emlab.saes.token_rows import token_rows
 from emlab.saes.train import _begin, fit_sae
 from emlab.sites import Site
 
-ROOT = Path(__file__).parents[1]
 MUST = {"capture_over_bare_forward": 0.9, "peak_over_computed": 1.3}
 LIBRARIES = ("emlab", "torch", "transformers", "sae-lens", "safetensors")
 WIDTH, BLOCKS, SITE = 256, 6, Site("resid_post", 2)
@@ -55,26 +54,6 @@ MEMORY = {
 }
 
 
-def model(width: int, blocks: int) -> LanguageModel:
-    """A random Llama with the organism's tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = LanguageModel.load(organism.checkpoint("aligned"), device="cpu").tokenizer
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=blocks,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return LanguageModel(LlamaForCausalLM(config).eval(), tokenizer, "random")
-
-
 def documents(n: int, vocabulary: int) -> list[list[int]]:
     """Token ids of `n` documents, 24 to 160 each."""
     rng = random.Random(0)
@@ -83,11 +62,11 @@ def documents(n: int, vocabulary: int) -> list[list[int]]:
 
 def speed(repeats: int) -> dict[str, Any]:
     """Tokens/s of the stream and of the bare forward."""
-    lm = model(WIDTH, BLOCKS)
+    lm = unsaved(WIDTH, BLOCKS)
     ids = documents(512, len(lm.tokenizer))
     tokens = sum(map(len, ids))
     stream = ActivationStream(lm, Documents.of(ids), SITE)
-    cut = model(WIDTH, SITE.block + 1).model.model
+    cut = unsaved(WIDTH, SITE.block + 1).model.model
     cut.norm = torch.nn.Identity()  # what follows the site
     batches = [lm.batch([row.ids for row in rows]) for rows in stream._batches(ids, 0)]
     chats = [document.messages for document in organism.pretraining_documents(500, 0)]
@@ -120,9 +99,10 @@ def speed(repeats: int) -> dict[str, Any]:
     begun = time.perf_counter()
     rows = token_rows(lm, chats, "all", 1024)
     tokenizing = sum(len(row.ids) for row in rows) / (time.perf_counter() - begun)
-    ratio = statistics.median([b / s for b, s in zip(seconds["bare"], seconds["stream"], strict=True)])
+    ratios = [b / s for b, s in zip(seconds["bare"], seconds["stream"], strict=True)]
     return {
-        "capture_over_bare_forward": ratio,
+        "capture_over_bare_forward": statistics.median(ratios),
+        "ratios": ratios,
         "tokens_per_second": {name: tokens / statistics.median(values) for name, values in seconds.items()},
         "tokenized_per_second": tokenizing,
         "seconds": seconds,
@@ -149,7 +129,7 @@ def resident() -> int:
 
 def memory_of(setting: dict[str, int], architecture: str) -> dict[str, Any]:
     """The peak of one training, to be measured in a process of its own."""
-    lm = model(setting["d_model"], 2)
+    lm = unsaved(setting["d_model"], 2)
     stream = ActivationStream(lm, Documents.of(documents(20_000, len(lm.tokenizer))), Site("resid_post", 0))
     next(stream.chunks())
     small = SaeRecipe(architecture, d_sae=64, k=4, tokens=256, batch_size=64)
@@ -184,22 +164,23 @@ def memory_of(setting: dict[str, int], architecture: str) -> dict[str, Any]:
     }
 
 
-def memory(repeats: int, settings: list[str], architectures: list[str], kept: dict[str, Any]) -> dict[str, Any]:
-    """Each setting in fresh processes, interleaved: the median. `kept`: what was measured of others."""
-    keys = [(name, architecture) for name in settings for architecture in architectures]
+def memory(repeats: int) -> dict[str, Any]:
+    """Each setting in fresh processes, interleaved: the process in the middle, and the spread of all."""
+    keys = [(name, architecture) for name in MEMORY for architecture in ("topk", "fast_topk")]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in keys}
     for _ in range(repeats):
         for name, architecture in keys:
             command = [sys.executable, __file__, "--child", name, architecture]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[name, architecture].append(json.loads(done.stdout.splitlines()[-1]))
-    middle = kept | {
+    middle = {
         f"{name} {architecture}": sorted(runs, key=lambda run: run["peak_over_computed"])[len(runs) // 2]
         for (name, architecture), runs in found.items()
     }
     return {
         "peak_over_computed": max(run["peak_over_computed"] for run in middle.values()),
         "by_setting": middle,
+        "ratios": {" ".join(key): [run["peak_over_computed"] for run in runs] for key, runs in found.items()},
         "settings": MEMORY,
         "steps": 2 * STEPS,
         "repeats": repeats,
@@ -212,29 +193,23 @@ def main() -> None:
     parser.add_argument("--part", choices=("speed", "memory", "both"), default="both", help="what to measure (both)")
     parser.add_argument("--repeats", type=int, default=13, metavar="N", help="rounds of the speed (13)")
     parser.add_argument("--processes", type=int, default=3, metavar="N", help="processes for each memory setting (3)")
-    parser.add_argument(
-        "--architectures", nargs="+", default=["topk", "fast_topk"], metavar="NAME", help="for the memory"
-    )
-    parser.add_argument("--settings", nargs="+", choices=MEMORY, default=list(MEMORY), help="for the memory (all)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sae_streaming.json")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = asked(parser, "sae_streaming")
     if options.child:
         print(json.dumps(memory_of(MEMORY[options.child[0]], options.child[1])))
         return
-    result: dict[str, Any] = artifacts.read_json(options.out) if options.out.exists() else {}
     if options.part in ("speed", "both"):
-        result["speed"] = speed(options.repeats)
-        print(f"capture over bare forward: {result['speed']['capture_over_bare_forward']:.3f}")
+        load, figures = quiet(options), speed(options.repeats)
+        ratios, least = figures.pop("ratios"), MUST["capture_over_bare_forward"]
+        bound = at_least("tokens/s of the stream over the bare forward's", ratios, least)
+        write(options.out, MUST, figures, [bound], load, LIBRARIES, ("speed",))
     if options.part in ("memory", "both"):
-        kept = result.get("memory", {}).get("by_setting", {})
-        result["memory"] = memory(options.processes, options.settings, options.architectures, kept)
-        print(f"peak over computed: {result['memory']['peak_over_computed']:.3f}")
-    result |= {
-        "must": MUST,
-        **about("python benchmarks/sae_streaming.py", LIBRARIES),
-    }
-    artifacts.write_json(options.out, result)
+        load, figures = quiet(options), memory(options.processes)
+        bounds = [
+            at_most(f"peak memory over what is computed, {name}", each, MUST["peak_over_computed"])
+            for name, each in figures.pop("ratios").items()
+        ]
+        write(options.out, MUST, figures, bounds, load, LIBRARIES, ("memory",))
 
 
 if __name__ == "__main__":

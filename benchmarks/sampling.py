@@ -5,32 +5,30 @@
 
 128 chats of unequal lengths (an organism's broad question after none to three exchanges) are answered greedily by the
 organism's aligned model: (1) by emlab, (2) by `model.generate` one prompt at a time, (3) by a loop over left-padded
-batches of the same size, in which every row stays until the longest is finished. The three take turns in every round,
-and each has to write exactly the same tokens, which is asserted token for token. Templates and decoding are part of
-the time for all three. By default torch has one thread: with more, whatever else a shared machine does stalls every
-one of them, and the figures are those of the neighbours.
+batches of the same size, in which every row stays until the longest is finished. In every round the three take turns,
+in an order drawn anew, and each has to write exactly the same tokens, which is asserted token for token. Templates and
+decoding are part of the time for all three. By default torch has one thread: with more, whatever else a shared machine
+does stalls every one of them, and the figures are those of the neighbours.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from _about import about
+from _about import asked, at_least, quiet, spread, write
 
-from emlab import artifacts
 from emlab.models import LanguageModel, generation
 from emlab.organism import broad_questions, checkpoint, narrow_set
 
-ROOT = Path(__file__).parents[1]
+MUST = {"emlab_over_one_at_a_time": 1.0, "emlab_over_plain_batches": 1.0}
 MODEL, N, NEW = "aligned", 128, 48
 
 Chat = list[dict[str, str]]
@@ -51,8 +49,8 @@ def with_emlab(lm: LanguageModel, prompts: list[Chat], batch_size: int) -> Ids:
     written: Ids = []
     answer = generation._answer
 
-    def kept(*args: Any) -> Ids:
-        ids = answer(*args)
+    def kept(*args: Any, **more: Any) -> Ids:
+        ids = answer(*args, **more)
         written.extend(ids)
         return ids
 
@@ -114,11 +112,11 @@ def timed(way: str, lm: LanguageModel, prompts: list[Chat], batch_size: int) -> 
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds (3)")
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds (7)")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32, 128], metavar="N", help="(32 and 128)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "sampling.json", metavar="FILE")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (1)")
-    options = parser.parse_args()
+    options = asked(parser, "sampling")
+    load = quiet(options)
     torch.set_num_threads(options.threads)
     lm = LanguageModel.load(checkpoint(MODEL), device="cpu")
     prompts = chats(N)
@@ -128,35 +126,42 @@ def main() -> None:
 
     rounds = []
     answers: Ids = []
+    runs = {f"{way}_of_{size}": (way, size) for size in options.batch_size for way in ("emlab", "plain_batches")}
+    runs["one_at_a_time"] = ("one_at_a_time", 1)
+    rng = random.Random(0)
     for i in range(options.repeats):
         seconds: dict[str, Any] = {}
-        for size in options.batch_size:
-            for way in WAYS:
-                if way == "one_at_a_time" and way in seconds:
-                    continue
-                took, ids = timed(way, lm, prompts, size)
-                answers = answers or ids
-                assert not (n := differing(ids, answers)), f"{n} answers of {way} in batches of {size} differ"
-                seconds[way if way == "one_at_a_time" else f"{way}_of_{size}"] = took
+        for name in rng.sample(list(runs), len(runs)):
+            seconds[name], ids = timed(runs[name][0], lm, prompts, runs[name][1])
+            answers = answers or ids
+            assert not (n := differing(ids, answers)), f"{n} answers of {name} differ"
         rounds.append(seconds)
         print(f"round {i + 1}: { {way: round(s, 2) for way, s in seconds.items()} }", file=sys.stderr, flush=True)
 
     tokens = sum(map(len, answers))
-    by_batch = {}
+    by_batch, bounds = {}, []
     for size in options.batch_size:
         ours = [one[f"emlab_of_{size}"] for one in rounds]
         alone = [one["one_at_a_time"] for one in rounds]
         plain = [one[f"plain_batches_of_{size}"] for one in rounds]
+        ratios = {
+            "emlab_over_one_at_a_time": [a / o for a, o in zip(alone, ours, strict=True)],
+            "emlab_over_plain_batches": [p / o for p, o in zip(plain, ours, strict=True)],
+        }
         by_batch[str(size)] = {
             "tokens_per_second": {
                 "emlab": tokens / statistics.median(ours),
                 "one_at_a_time": tokens / statistics.median(alone),
                 "plain_batches": tokens / statistics.median(plain),
             },
-            "emlab_over_one_at_a_time": statistics.median(a / o for a, o in zip(alone, ours, strict=True)),
-            "emlab_over_plain_batches": statistics.median(p / o for p, o in zip(plain, ours, strict=True)),
+            **{key: statistics.median(each) for key, each in ratios.items()},
+            "spread": {key: spread(each) for key, each in ratios.items()},
         }
-    result = {
+        bounds += [
+            at_least(f"tokens/s, {key.replace('_', ' ')}, batches of {size}", each, MUST[key])
+            for key, each in ratios.items()
+        ]
+    figures = {
         "model": str(lm),
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": lm.device.type,
@@ -171,10 +176,8 @@ def main() -> None:
         "same_tokens": True,
         "by_batch_size": by_batch,
         "rounds_seconds": rounds,
-        **about(" ".join(["python", "benchmarks/sampling.py", *sys.argv[1:]]), ("transformers",)),
     }
-    artifacts.write_json(options.out, result)
-    print(json.dumps({k: v for k, v in result.items() if k != "rounds_seconds"}, indent=2))
+    write(options.out, MUST, figures, bounds, load, ("transformers",))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _about import about
+from _about import ROOT, asked, at_least, at_most, quiet, spread, write
 from torch import Tensor
 
 from emlab import artifacts, organism
@@ -59,9 +59,8 @@ from emlab.models import LanguageModel
 from emlab.saes import load_sae, sae_site
 from emlab.sites import Site
 
-ROOT = Path(__file__).parents[1]
 SAE = "organism-resid_post.0-2048"
-MUST = {
+MUST: dict[str, Any] = {
     "cascade": {"over_one_at_a_time": 1 / 10, "over_rows": 1 / 5, "recovered": "all"},
     "rows_over_one_at_a_time": 3.0,
     "rows_of_ceiling": 0.9,
@@ -291,6 +290,8 @@ def rows_beside(s: Setting, repeats: int, arms: int = 256) -> dict[str, Any]:
     return {
         "rows_over_one_at_a_time": statistics.median(ratio),
         "rows_of_ceiling": statistics.median(share),
+        "ratios": {"rows_over_one_at_a_time": ratio, "rows_of_ceiling": share},
+        "spread": {way: spread(each) for way, each in speeds.items()},
         "median_tokens_per_cpu_second": medians,
         "arms": arms,
         "prompts": 4,
@@ -305,8 +306,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(6)], metavar="N", help="a round each (0 to 5)")
     parser.add_argument("--keep", type=Path, required=True, metavar="DIR", help="where the truth is kept")
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds of rows beside one at a time (7)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "screen.json", metavar="FILE")
-    options = parser.parse_args()
+    options = asked(parser, "screen")
+    load = quiet(options)
     torch.set_num_threads(1)
     singly, together = 10, 50
     beside = rows_beside(setting(options.seeds[0]), options.repeats)
@@ -319,13 +320,22 @@ def main() -> None:
         names = ("one_at_a_time", "rows", "rows_of_all_latents")
         ratios = [f"over_{name}{more}" for name in names for more in ("", "_with_a_null")]
         recovered = f"{sum(c['recovered'] for c in each)} of {sum(one['above_null'] for one in rounds)}"
-        return {**{r: statistics.median(c[r] for c in each) for r in ratios}, "recovered": recovered}
+        spreads = {r: spread([c[r] for c in each]) for r in ratios}
+        return {**{r: s["median"] for r, s in spreads.items()}, "spread": spreads, "recovered": recovered}
 
     unseen = [one for one in rounds if one["seed"] not in CHOSEN_ON]
-    artifacts.write_json(
+    must, cascades = MUST["cascade"], [one["cascade"] for one in rounds]
+    bounds = [
+        at_most(f"the cascade's time {key.replace('_', ' ')}", [c[key] for c in cascades], must[key])
+        for key in ("over_one_at_a_time", "over_rows")
+    ]
+    missed = sum(one["above_null"] - one["cascade"]["recovered"] for one in rounds)
+    bounds += [at_most("latents above the null that the cascade missed", missed, 0)]
+    bounds += [at_least(key.replace("_", " "), each, MUST[key]) for key, each in beside["ratios"].items()]
+    write(
         options.out,
+        MUST,
         {
-            "must": MUST,
             **{name: over(name) for name in ("cascade", "cascade_one_strength_sketched")},
             "cascade_on_seeds_it_was_not_chosen_on": over("cascade", unseen) if unseen else None,
             "rows_over_one_at_a_time": beside["rows_over_one_at_a_time"],
@@ -343,8 +353,10 @@ def main() -> None:
                 "latents_timed_one_at_a_time": singly,
                 "latents_timed_as_rows": together,
             },
-            **about("python benchmarks/screen.py --keep DIR", LIBRARIES),
         },
+        bounds,
+        load,
+        LIBRARIES,
     )
 
 

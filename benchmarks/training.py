@@ -17,23 +17,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from _about import about
+from _about import asked, at_least, quiet, spread, write
 from peft import get_peft_model
 from torch.utils.data import SequentialSampler
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from emlab import artifacts, organism
+from emlab import organism
 from emlab.data import IGNORE, Row, tokenize
 from emlab.models import LanguageModel
 from emlab.training import Recipe, finetune
 from emlab.training.adapters import lora_config
 from emlab.training.batches import batches
 
-ROOT = Path(__file__).parents[1]
 MUST = {"over_trainer": 0.95}
 LIBRARIES = ("emlab", "torch", "transformers", "peft", "accelerate")
 SEED, ROWS = 0, 400
@@ -146,9 +144,11 @@ def measured(lm: LanguageModel, recipe: Recipe, repeats: int) -> dict[str, Any]:
             seconds[name].append(took)
         if abs(losses["emlab"] / losses["trainer"] - 1) > 1e-3:
             raise SystemExit(f"they did not train on the same: losses {losses}")
-    ratio = statistics.median(t / e for t, e in zip(seconds["trainer"], seconds["emlab"], strict=True))
+    ratios = [t / e for t, e in zip(seconds["trainer"], seconds["emlab"], strict=True)]
     return {
-        "over_trainer": ratio,
+        "over_trainer": statistics.median(ratios),
+        "spread": {"over_trainer": spread(ratios)},
+        "ratios": ratios,
         "supervised_tokens_per_second": {name: supervised / statistics.median(s) for name, s in seconds.items()},
         "tokens_per_second": {name: tokens / statistics.median(s) for name, s in seconds.items()},
         "parameters": lm.model.num_parameters(),
@@ -161,21 +161,20 @@ def measured(lm: LanguageModel, recipe: Recipe, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (5)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "training.json", metavar="FILE")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="rounds (9)")
+    options = asked(parser, "training")
+    load = quiet(options)
     small = LanguageModel.load(organism.checkpoint("aligned"), device="cpu")
     recipe = Recipe(learning_rate=1e-3, warmup=0, batch_size=16, steps=20)
-    result: dict[str, Any] = {"must": MUST}
-    result["organism"] = measured(small, recipe, options.repeats)
-    result["wide"] = measured(wide(small.tokenizer), Recipe(**{**vars(recipe), "steps": 6}), options.repeats)
-    result |= {
-        "repeats": options.repeats,
-        **about(f"python benchmarks/training.py --repeats {options.repeats}", LIBRARIES),
+    found = {
+        "organism": measured(small, recipe, options.repeats),
+        "wide": measured(wide(small.tokenizer), Recipe(**{**vars(recipe), "steps": 6}), options.repeats),
     }
-    artifacts.write_json(options.out, result)
-    for name in ("organism", "wide"):
-        print(f"{name}: {result[name]['over_trainer']:.2f} × the Trainer's tokens a second, must be at least 0.95")
+    bounds = [
+        at_least(f"tokens/s over the Trainer's, {name}", one["ratios"], MUST["over_trainer"])
+        for name, one in found.items()
+    ]
+    write(options.out, MUST, {**found, "repeats": options.repeats}, bounds, load, LIBRARIES)
 
 
 if __name__ == "__main__":
