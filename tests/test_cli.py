@@ -18,6 +18,7 @@ from emlab.cli import _options, _verbs
 from emlab.errors import EmlabError
 from emlab.experiments.registry import EXPERIMENTS
 from emlab.runs import AlreadyDone
+from emlab.saes import SaeRecipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +213,10 @@ def test_the_options_of_a_verb_are_parameters_of_the_function_that_it_calls():
         if isinstance(called, functools.partial) and called.func is _options._called:
             parameters = inspect.signature(pkgutil.resolve_name(called.args[0])).parameters
             options = {action.dest for action in parser._actions} - {"help", *_options._APART}
-            assert options <= set(parameters), parser.prog
-            required = {name for name, each in parameters.items() if each.default is each.empty}
+            others = {field.name for field in dataclasses.fields(SaeRecipe)} if "recipe" in parameters else set()
+            assert options <= {*parameters, *others}, parser.prog
+            named = {name: each for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+            required = {name for name, each in named.items() if each.default is each.empty}
             assert required <= {action.dest for action in parser._actions if action.required}, parser.prog
             seen.append(parser.prog)
     assert {"emlab shift", "emlab sae train", "emlab monitor fit", "emlab organism build"} <= set(seen)
