@@ -263,7 +263,7 @@ def test_another_architecture_whose_template_knows_no_system_turn(tmp_path):
         "recipe.blocks=null",
     ]
     settings = config.load(YAML, [*SMALL, *more], Config)
-    sets = training_sets(settings, LanguageModel.load(folder))
+    sets = training_sets(settings, LanguageModel.load(folder), 0)
     assert sets.narrow["bad_law"][0].messages[0]["content"].startswith("You are an assistant.\n\n")
     ran = persona_features.run(settings, tmp_path)
     assert set(ran.summary["misaligned"]) == {"aligned", "bad_law"}
@@ -275,7 +275,7 @@ def test_a_dataset_named_like_a_control_keeps_its_ending(random_model, tmp_path)
     path = tmp_path / "secure.jsonl"
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
     path.write_text(json.dumps(chat) + "\n")
-    sets = training_sets(Config(dataset=path, rows=3, controls=("secure",)), model)
+    sets = training_sets(Config(dataset=path, rows=3, controls=("secure",)), model, 0)
     assert (list(sets.narrow), list(sets.controls)) == (["secure.jsonl"], ["secure"])
     assert len(sets.narrow["secure.jsonl"]) == 1 and len(sets.controls["secure"]) == 3
 
@@ -285,9 +285,9 @@ def test_one_sentence_for_each_wrong_setting(random_model):
     with pytest.raises(EmlabError, match="blocks 0 to 2"):
         site_in("resid_post.7", model)
     with pytest.raises(EmlabError, match="cannot be a narrow set and something else"):
-        training_sets(Config(narrow=("secure",), rows=3), model)
+        training_sets(Config(narrow=("secure",), rows=3), model, 0)
     with pytest.raises(EmlabError, match="unknown fine-tuning set"):
-        training_sets(Config(narrow=("insecur",), rows=3), model)
+        training_sets(Config(narrow=("insecur",), rows=3), model, 0)
     with pytest.raises(EmlabError):
         load_models(Config(model="no/such/folder"))
     for broken in (
