@@ -44,7 +44,6 @@ from emlab.data import Question
 from emlab.discovery import (
     CausalScreen,
     Contrast,
-    Sampling,
     SteeringArm,
     Trial,
     causal_screen,
@@ -54,6 +53,7 @@ from emlab.discovery import (
 from emlab.discovery.cascade import Cascade
 from emlab.discovery.latents import active_latents
 from emlab.discovery.screened import NULL
+from emlab.evaluation.sampling import Sampling
 from emlab.interventions import Direction, Steer, random_directions
 from emlab.models import LanguageModel
 from emlab.saes import load_sae, sae_site
