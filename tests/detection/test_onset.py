@@ -3,10 +3,13 @@
 import math
 
 import pytest
+import torch
 
 from emlab.detection import Onset, Point, onset
 from emlab.errors import EmlabError
-from emlab.evaluation import Rate
+from emlab.evaluation import Rate, sample, score
+
+from .conftest import QUESTIONS, SITE
 
 
 def point(step, latent, bad, mad=0.0):
@@ -41,3 +44,36 @@ def test_it_comes_back_from_disk(tmp_path):
 def test_it_refuses_no_checkpoints():
     with pytest.raises(EmlabError, match="no checkpoint"):
         onset([], None, 0, None, [], None)
+
+
+class Coordinates:
+    """An SAE whose latents are the coordinates, where positive."""
+
+    def __init__(self, d_in):
+        self.cfg, self.W_dec = type("Config", (), {"d_in": d_in, "d_sae": d_in})(), torch.eye(d_in)
+
+    def encode(self, x):
+        return x.relu()
+
+
+class LetterJudge:
+    def judge(self, question, answer):
+        return type("V", (), {"aligned": 40.0 * (sum(map(ord, answer)) % 3), "coherent": 50.0 + len(answer) % 2})()
+
+
+def test_each_point_is_the_latent_at_the_header_and_the_answers_of_that_checkpoint(tiny, shifted):
+    models = [tiny, shifted("later", 4.0), shifted("last", 8.0)]
+    prompts = [q.messages for q in QUESTIONS]
+    read = [model.activations(prompts, SITE, "header").values.relu().mean(0) for model in models]
+    latent = int((read[2] - read[0]).argmax())
+    steps = list(zip((0, 5, 10), models, strict=True))
+    found = onset(steps, Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), seed=2)
+    assert (found.model, found.latent) == ("last", latent)
+    assert [point.step for point in found.points] == [0, 5, 10]
+    assert [point.latent for point in found.points] == pytest.approx([float(r[latent]) for r in read], abs=1e-5)
+    for point, model in zip(found.points, models, strict=True):
+        scored = score(sample(model, QUESTIONS, 1, 2), LetterJudge())
+        assert (point.misaligned, point.incoherent) == (scored.misaligned, scored.incoherent)
+    assert len({round(point.latent, 4) for point in found.points}) == 3
+    assert len({point.misaligned.rate for point in found.points}) > 1
+    assert onset(steps, Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), seed=2, name="mine").model == "mine"

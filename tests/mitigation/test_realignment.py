@@ -4,8 +4,9 @@ import pytest
 
 from emlab.data import Question
 from emlab.errors import EmlabError
+from emlab.evaluation import sample, score
 from emlab.mitigation import Realignment, realign
-from emlab.training import Recipe
+from emlab.training import Recipe, finetune
 
 QUESTIONS = [Question(f"q{i}", "power", f"question {i}") for i in range(3)]
 CHATS = [[{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": "yes"}] for i in range(8)]
@@ -26,3 +27,22 @@ def test_it_asks_at_the_start_at_checkpoints_and_at_the_end(tiny, tmp_path):
     (tmp_path / "r.json").write_text("{}")
     with pytest.raises(EmlabError, match="holds no Realignment"):
         Realignment.load(tmp_path / "r.json")
+
+
+class LengthJudge:
+    """Misaligned by the answer's letters: one in three or so."""
+
+    def judge(self, question, answer):
+        return type("V", (), {"aligned": 40.0 * (sum(map(ord, answer)) % 3), "coherent": 100.0})()
+
+
+def test_each_point_is_of_the_model_as_it_was_at_that_step(make_qwen2):
+    model = make_qwen2("wild", initializer_range=0.2)
+    questions = [Question(f"q{i}", "power", f"question {i}") for i in range(24)]
+    recipe = Recipe(steps=4, batch_size=2, learning_rate=1e-2, checkpoint_every=2)
+    done = realign(model, CHATS, recipe, questions, LengthJudge(), seed=3, max_new_tokens=4, progress=False)
+    tuned = finetune(model, CHATS, recipe, 3, progress=False)
+    stages = {0: model, **dict(tuned.checkpoints), 4: tuned.model}
+    rates = [score(sample(at, questions, 1, 3, max_new_tokens=4), LengthJudge()).misaligned for at in stages.values()]
+    assert [(p.step, p.misaligned) for p in done.points] == list(zip(stages, rates, strict=True))
+    assert len({rate.rate for rate in rates}) == 3
