@@ -7,9 +7,12 @@
 #                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
 # make lint       ruff, mypy, the import direction and the dependencies only
 # make benchmarks every benchmark, as soon as the machine does nothing else; goes on after an interruption
+# make mutants    plant faults in evaluation, detection, discovery and mitigation, one at a time, and see which the tests
+#                 miss: docs/mutants.json (an hour or more on one core; stopped, it goes on where it was)
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
-# Variables: VENV=folder  PYTHON=python3.12  TORCH_INDEX=URL (an index with the torch build you want, e.g. a CUDA one)
+# Variables: MUTANTS="--seed 1 --each 15 --out docs/mutants_fresh.json"
+#            VENV=folder  PYTHON=python3.12  TORCH_INDEX=URL (an index with the torch build you want, e.g. a CUDA one)
 
 VENV ?= .venv
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu)
@@ -24,7 +27,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo docs results test test-all lint benchmarks clean
+.PHONY: demo docs results test test-all lint benchmarks mutants clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -63,6 +66,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
+
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 # The stamp is newer than the environment's recipe (pyproject.toml, constraints.txt) once everything is installed.
 # torch comes first and alone: its own index is tried once, briefly, and the default index is what remains.

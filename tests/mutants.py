@@ -48,13 +48,20 @@ import yaml
 from libcst.metadata import ByteSpanPositionProvider, ExpressionContext, ExpressionContextProvider, MetadataWrapper
 from mutmut.mutation import mutators
 
-from emlab import artifacts
-from emlab.runs import environment
-
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("evaluation", "detection", "discovery", "mitigation")
 EQUIVALENT = ROOT / "tests/equivalent_mutants.yaml"
-PRELOAD = ["pytest", "hypothesis", "torch", "transformers", "peft", "scipy.stats", "sklearn.linear_model"]
+PRELOAD = [
+    "pytest",
+    "hypothesis",
+    "torch",
+    "transformers",
+    "peft",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sae_lens",
+    "datasets",
+]
 """What is imported once for all; nothing of emlab, which each fault's process imports with the fault in it."""
 SECONDS = 60
 """A fault is tried on tests that take this long together; the rest of those that run its line are left out."""
@@ -110,12 +117,14 @@ def argument_left_out(node: cst.Call) -> Iterator[cst.Call]:
             yield node.with_changes(args=[*node.args[:i], *node.args[i + 1 :]])
 
 
+OPERATIONS = (cst.BinaryOperation, cst.UnaryOperation, cst.BooleanOperation, cst.ComparisonTarget, cst.AugAssign)
+WORDS = (cst.Is, cst.IsNot, cst.In, cst.NotIn, cst.Break, cst.Continue)
 OPERATORS = (
     ("number", cst.BaseNumber, mutators.operator_number),
     ("true and false", cst.Name, mutators.operator_name),
     ("not left out", cst.UnaryOperation, mutators.operator_remove_unary_ops),
-    ("operator", cst.CSTNode, mutators.operator_swap_op),
-    ("in, is, break", cst.CSTNode, mutators.operator_keywords),
+    ("operator", OPERATIONS, mutators.operator_swap_op),
+    ("in, is, break", WORDS, mutators.operator_keywords),
     ("assignment", cst.AugAssign, mutators.operator_augmented_assignment),
     ("one branch", cst.IfExp, mutators.operator_if_exp),
     ("argument left out", cst.Call, argument_left_out),
@@ -234,10 +243,16 @@ def function_of(test: str) -> str:
     return test.partition("[")[0]
 
 
-def watch(folder: Path, files: Sequence[str], out: Path) -> None:
-    """Run test files once in `folder`, and write down each line's tests and each test's seconds."""
+def enter(folder: Path) -> None:
+    """Make `folder` the project that this process imports."""
+    assert "emlab" not in sys.modules
     os.chdir(folder)
     sys.path.insert(0, str(folder))
+
+
+def watch(folder: Path, files: Sequence[str], out: Path) -> None:
+    """Run test files once in `folder`, and write down each line's tests and each test's seconds."""
+    enter(folder)
     measured = coverage.Coverage(data_file=None, include=[f"{folder}/emlab/{room}/*" for room in ROOMS])
     measured.start()
     plugin = _Watch(measured)
@@ -253,7 +268,7 @@ def watch(folder: Path, files: Sequence[str], out: Path) -> None:
                 of = ran[test.partition("::")[0]][Path(file).relative_to(folder).as_posix()]
                 of.setdefault(line, []).append(test)
     seconds = {file: {t: s for t, s in plugin.seconds.items() if t.startswith(f"{file}::")} for file in files}
-    artifacts.write_json(out, {file: {"seconds": seconds[file], "lines": ran[file]} for file in files})
+    out.write_text(json.dumps({file: {"seconds": seconds[file], "lines": ran[file]} for file in files}))
 
 
 class Tests:
@@ -320,8 +335,7 @@ class _First:
 def attempt(folder: Path, tests: list[str], answer: Connection) -> None:
     """In a process of its own: the first of `tests` that fails in `folder`, or none."""
     os.setsid()
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
+    enter(folder)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -404,6 +418,9 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=52, help="faults of each room")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/mutants.json")
     options = parser.parse_args()
+    from emlab import artifacts  # not above: each fault's process runs this file, and imports emlab with its fault
+    from emlab.runs import environment
+
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     equivalent = {(one["file"], one["diff"].strip("\n")): one["why"] for one in yaml.safe_load(EQUIVALENT.read_text())}
     processes = multiprocessing.get_context("forkserver")
@@ -414,7 +431,8 @@ def main() -> None:
         os.environ["PYTHONPATH"] = str(folder)  # of processes that tests start
         work = ROOT / "runs/mutants" / hashed(sorted((folder / "emlab").rglob("*.py")))
         work.mkdir(parents=True, exist_ok=True)
-        now = {path.relative_to(folder).as_posix(): hashed([path]) for path in sorted((folder / "tests").rglob("*.py"))}
+        ours = sorted(set((folder / "tests").rglob("*.py")) - {folder / "tests" / Path(__file__).name})
+        now = {path.relative_to(folder).as_posix(): hashed([path]) for path in ours}
         tests = Tests(watched(folder, work / "tests.json", now, processes))
         compileall.compile_dir(folder / "emlab", quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # nothing compiled of a fault is left for the next
@@ -450,11 +468,11 @@ def watched(folder: Path, kept: Path, now: Mapping[str, str], processes: ForkSer
     """By test file what its tests run; read back where the file, and what all tests share, is as it was."""
     shared = [now[file] for file in now if not Path(file).name.startswith("test_")]
     mine = {
-        file: artifacts.content_hash([own, *shared])
+        file: hashlib.sha256("".join([own, *shared]).encode()).hexdigest()[:16]
         for file, own in now.items()
         if file.split("/")[1] in ROOMS and Path(file).name.startswith("test_")
     }
-    found = artifacts.read_json(kept) if kept.is_file() else {}
+    found = json.loads(kept.read_text()) if kept.is_file() else {}
     missing = [file for file in mine if found.get(file, {}).get("hash") != mine[file]]
     if missing:
         print(f"{len(missing)} files of tests run once, to see which lines each test runs.", flush=True)
@@ -463,9 +481,9 @@ def watched(folder: Path, kept: Path, now: Mapping[str, str], processes: ForkSer
         once.join()
         if once.exitcode:
             sys.exit("The tests fail as they are, so they tell nothing of faults; mend them first.")
-        for file, of in artifacts.read_json(kept.with_suffix(".new")).items():
+        for file, of in json.loads(kept.with_suffix(".new").read_text()).items():
             found[file] = {"hash": mine[file], **of}
-        artifacts.write_json(kept, found)
+        kept.write_text(json.dumps(found))
     return {file: found[file] for file in mine}
 
 
