@@ -19,7 +19,11 @@ def found(loss, **frames):
     def rate(share):
         return NO_RATE if share is None else Rate(share, share, share, 10)
 
-    scores = {name: SimpleNamespace(misaligned=rate(bad), incoherent=rate(mad)) for name, (bad, mad) in frames.items()}
+    judged = SimpleNamespace(rollouts=SimpleNamespace(questions=()))
+    scores = {
+        name: SimpleNamespace(judged=judged, misaligned=rate(bad), incoherent=rate(mad))
+        for name, (bad, mad) in frames.items()
+    }
     return SimpleNamespace(scores=scores, ability_loss=loss)
 
 
