@@ -53,7 +53,7 @@ def test_a_sealed_run_fits_on_ordinary_fine_tunes_and_tests_on_sealed_ones(reser
 
 @pytest.mark.slow
 def test_a_sealed_run_watches_sealed_answers_and_sets_its_threshold_on_others(reserve, tmp_path):
-    more = ["fit_seeds=[0]", "test_seeds=[1,2,3]", "hard=[]", "sealed=true"]
+    more = ["fit_seeds=[0]", "test_seeds=[1,2,3,4,5]", "hard=[]", "sealed=true"]
     more += ["test=[{domain: law, misaligned: [bad_law], others: [good_law]}]"]
     ran = monitors.run(config.load(EXPERIMENTS / "monitors.yaml", [*FEW, *more], monitors.Config), tmp_path)
     assert ran.found.stream is not None and ran.found.stream.recall.n > 0
