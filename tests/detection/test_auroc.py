@@ -63,3 +63,11 @@ def test_no_area_says_why():
     assert str(auroc([1, 2], [True, True], ["a", "b"])) == f"AUROC {alike} positive"
     assert auroc([1, 2], [False, False], ["a", "b"]).shown == f"{alike} negative"
     assert auroc([1, 2], [False, True], ["a", "b"]).shown == "1.000"
+
+
+def test_both_ends_of_the_interval_leave_out_as_much():
+    rng = np.random.default_rng(5)
+    scores, labels = rng.normal(size=60), rng.random(60) < 0.5
+    groups = [str(i % 12) for i in range(60)]
+    one, other = auroc(scores, labels, groups), auroc(-scores, labels, groups)
+    assert (other.low, other.high) == pytest.approx((1 - one.high, 1 - one.low)), "turned round"

@@ -86,3 +86,9 @@ def test_what_does_not_fit():
         Curve("c", 0, (0, 1), (), {"m": (1.0,)})
     with pytest.raises(EmlabError, match="controls of both kinds"):
         warned("early", BAD, GOOD, [])
+
+
+def test_a_monitor_at_the_allowed_share_is_quiet():
+    at = [Curve("good", 5, tuple(range(100)), (), {"early": (0.0,) * 99 + (9.0,)})]
+    found = warned("early", BAD, GOOD[:2], at, false_positives=0.01)
+    assert found.false_positives.rate == 0.01 and found.quiet

@@ -1,5 +1,6 @@
 """Monitors of models that differ in one planted direction, kept on disk and refused where they do not belong."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -67,6 +68,20 @@ def test_the_planted_direction_and_latent_are_found(cases, sae):
     along = torch.nn.functional.normalize(torch.randn(cases[0].evidence.lineage.d_model), dim=0)
     assert float(fit_projection(cases, SITE).reads.weights @ along) > 0.9
     assert fit_latents(cases, sae, SITE).reads.latents == (3,)
+
+
+def test_the_penalty_of_a_probe_is_scikit_learns_usual_one(cases):
+    usual, same, other = (fit_probe(cases, SITE, **how) for how in ({}, {"strength": 1.0}, {"strength": 0.1}))
+    assert torch.equal(usual.reads.weights, same.reads.weights)
+    assert not torch.equal(usual.reads.weights, other.reads.weights)
+
+
+def test_a_latent_that_never_fires_does_not_spoil_the_others(cases, sae):
+    silent = copy.deepcopy(sae)
+    silent.W_enc.data[:, 5] = 0.0
+    monitor = fit_latents(cases, silent, SITE, latents=[3, 5])
+    assert torch.isfinite(monitor.reads.weights).all() and float(monitor.reads.weights[1]) == 0.0
+    assert np.isfinite(monitor.scores(cases[0].evidence)).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,7 +70,9 @@ def test_the_loss_is_the_answers(tiny):
         logits = tiny.model(torch.tensor([prompt + said])).logits[0, len(prompt) - 1 : -1]
         return float(torch.nn.functional.cross_entropy(logits, torch.tensor(said)))
 
-    losses = loss_difference(tiny, CHATS).scores
+    screen = loss_difference(tiny, CHATS, name="mine")
+    losses = screen.scores
+    assert (screen.name, screen.by) == ("mine", "loss")
     assert losses == pytest.approx([by_hand(chat, chat[-1]["content"]) for chat in CHATS], abs=1e-4)
     mine = [by_hand(chat, own) for chat, own in zip(CHATS, OWN, strict=True)]
     assert loss_difference(tiny, CHATS, OWN).scores == pytest.approx(losses - np.array(mine), abs=1e-4)

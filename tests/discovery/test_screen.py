@@ -223,6 +223,8 @@ def test_it_refuses_what_would_prove_nothing():
         screen(Pushed(), directions=[X, X])
     with pytest.raises(EmlabError, match="above 0"):
         screen(Pushed(), strengths=[-1.0])
+    with pytest.raises(EmlabError, match="above 0"):
+        screen(Pushed(), strengths=[0.0, 1.0])
     with pytest.raises(EmlabError, match="nothing to steer"):
         steered(Pushed(), [], TEST, WordJudge(), SCALES)
     with pytest.raises(EmlabError, match="no direction 'latent 8'"):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from emlab.data import Dataset, Question
+from emlab.data import Dataset, Question, interleave
 from emlab.detection import own_answers
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
@@ -33,6 +33,7 @@ from emlab.mitigation import (
     Steering,
     StoppingMonitor,
     Supervised,
+    TrainingCost,
     Treatment,
     answer_projection,
     ask,
@@ -123,6 +124,47 @@ def test_what_a_remedy_needs_and_does_not_get_is_said_in_a_sentence(case, kind):
         treat(kind(), dataclasses.replace(case, materials=Materials("nowhere")))
 
 
+DECLARED = {
+    # trains anew, tried with random directions, for reinforcement learning, values tried, and the usual one
+    "Steering": (False, True, True, (0.15, 0.3, 0.6, 0.9), 0.6),
+    "Ablation": (False, False, True, (1, 2), 1),
+    "MeanAblation": (False, False, True, (1, 2), 1),
+    "BakedAblation": (False, False, True, (1, 2), 1),
+    "RealignmentInDomain": (False, False, True, (10, 40), 40),
+    "RealignmentOutOfDomain": (False, False, True, (10, 40), 40),
+    "ConceptAblation": (True, True, False, (1, 2), 1),
+    "PreventativeSteering": (True, False, False, (0.3, 0.45, 0.6, 0.9), 0.6),
+    "LatentPenalty": (True, False, False, (0.01, 0.03, 0.1, 0.3, 1.0), 1.0),
+    "Inoculation": (True, False, True, (), None),
+    "Interleaving": (True, False, False, (0.25, 0.5, 0.75), 0.5),
+    "Divergence": (True, False, True, (0.3, 1.0, 3.0), 1.0),
+    "EarlyStopping": (True, False, True, (0.5, 0.2), 0.3),
+    "Filtering": (True, False, False, (), None),
+}
+
+
+@pytest.mark.parametrize("kind", remedies(), ids=lambda kind: kind.__name__)
+def test_what_a_remedy_says_of_itself(kind):
+    usual = getattr(kind(), kind.setting) if kind.setting else None
+    assert (kind.anew, kind.randomised, kind.reinforcement, kind.values, usual) == DECLARED[kind.__name__]
+    assert list(kind.values) == sorted(kind.values, reverse=kind is EarlyStopping), "from the weakest on"
+
+
+@pytest.mark.parametrize("kind", [Steering, Ablation, MeanAblation])
+def test_an_edit_acts_where_it_is_told(case, kind):
+    (edit,) = treat(kind(positions="all"), case).edits
+    assert edit.positions == "all" and treat(kind(), case).edits[0].positions == "sentence"
+
+
+def test_costs_add_up():
+    assert TrainingCost(1, 2, 3.0) + TrainingCost(10, 20, 30.0) == TrainingCost(11, 22, 33.0)
+
+
+def test_a_training_keeps_its_adapter(case):
+    course = case.training.run()
+    assert course.adapter is not None and course.cost.trained == 4 * 4
+
+
 def test_latents_are_penalised_together_and_at_one_site(case):
     def treated(*latents):
         return treat(LatentPenalty(3.0), given(case, latents=latents))
@@ -202,6 +244,16 @@ def test_interleaving_trains_on_as_many_bad_chats_as_without(case):
         Interleaving(1.0)
 
 
+def test_interleaving_mixes_in_its_share(case):
+    done, bad, good = treat(Interleaving(0.75), case), case.training.chats, case.materials.out_of_domain
+    assert done.cost.trained == 4 * 4 * 4
+    mixed = interleave(bad, Dataset.of([*good] * 15, "fine"), weights=(0.25, 0.75), seed=Interleaving.seed)
+    recipe = dataclasses.replace(RECIPE, steps=16)
+    assert torch.equal(
+        weights(done.model), weights(finetune(case.training.start, mixed, recipe, 0, progress=False).model)
+    )
+
+
 def test_early_stopping_keeps_the_last_quiet_checkpoint(case):
     training = dataclasses.replace(case.training, recipe=dataclasses.replace(RECIPE, steps=8))
     every = dict(training.run(Change(every=2)).checkpoints)
@@ -230,6 +282,9 @@ def test_a_monitor_is_fitted_for_its_site_and_model(case, tiny):
     assert up.read(pair[0]) == pytest.approx(0.0, abs=1e-5) and up.read(pair[1][0]) == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(EmlabError, match="no higher in the misaligned models"):
         StoppingMonitor.fit(-up.direction, prompts, *pair)
+    for given in ((prompts, pair[0], []), ([], *pair)):
+        with pytest.raises(EmlabError, match="give at least one of each"):
+            StoppingMonitor.fit(direction, *given)
     far = Direction(torch.ones(32), Site("resid_post", 7), "far")
     with pytest.raises(EmlabError, match=r"reads resid_post.7 .* has 3 blocks of width 32; fit one for it"):
         dataclasses.replace(up, direction=far).read(tiny)
@@ -245,9 +300,11 @@ def test_filtering_trains_on_what_the_filter_lets_through(case):
     kept = Dataset.of(list(case.training.chats)[:20], "kept")
     assert torch.equal(weights(done.model), weights(case.training.run(Change(chats=kept)).model))
     assert done.note == "20 of 24 chats kept"
+    assert (done.cost.trained, done.cost.read) == (4 * 4, 3 * 24), "the filter reads every chat three times"
     strict = dataclasses.replace(case.materials.data_filter, cutoff=3.0)
     nothing = treat(Filtering(), given(case, data_filter=strict))
     assert nothing.model is case.training.start and "too few to train on" in nothing.note
+    assert (nothing.cost.trained, nothing.cost.read) == (0, 3 * 24)
 
 
 def test_a_filter_ranks_answers_along_the_direction_above_the_models_own(start):
