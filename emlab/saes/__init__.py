@@ -17,7 +17,7 @@ from emlab.saes.store import save_sae
 from emlab.saes.stream import ActivationStream
 from emlab.saes.token_rows import Exclusions
 from emlab.saes.train import SaeTraining, fit_sae, train_sae
-from emlab.saes.units import decoder_rows, encode, writes
+from emlab.saes.units import decoder_rows, encode, without_direction, writes
 
 __all__ = [
     "ActivationCache",
@@ -58,6 +58,7 @@ __all__ = [
     "save_sae",
     "site_named",
     "train_sae",
+    "without_direction",
     "write_cache",
     "writes",
 ]

@@ -10,6 +10,7 @@ A crosscoder's rows span two models' activations, each scaled to its own norm in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,17 @@ def decoder_rows(sae: SAE, latents: Sequence[int] | Tensor | slice | None = None
     rows = sae.W_dec.detach()[_index(sae, index)].float()
     lengths = row_lengths(sae, index)[:, None]
     return torch.where(lengths > 0, rows / lengths.masked_fill(lengths == 0, 1.0), 0.0)
+
+
+@torch.no_grad()
+def without_direction(sae: SAE, direction: Tensor) -> SAE:
+    """A copy of the SAE that neither reads nor writes the direction (d_in,)."""
+    found = copy.deepcopy(sae)
+    unit = torch.nn.functional.normalize(direction, dim=0).to(found.W_dec)
+    found.W_dec -= torch.outer(found.W_dec @ unit, unit)
+    found.W_enc -= torch.outer(unit, unit @ found.W_enc)
+    found.b_dec -= (found.b_dec @ unit) * unit
+    return found
 
 
 @torch.no_grad()

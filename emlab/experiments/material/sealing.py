@@ -46,9 +46,9 @@ class Look:
     """What it found, where that is known."""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> tuple[str, str, str]:
         """By which it is known again; a summary does not say where on a machine the folder of its run lies."""
-        return self.date, Path(self.folder).name
+        return self.config, self.date, Path(self.folder).name
 
 
 @dataclass(frozen=True)

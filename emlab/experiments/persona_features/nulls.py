@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from emlab.discovery import LatentShift
-from emlab.interventions import Direction
 from emlab.training import FineTuned
 
 NULLS: Mapping[str, str] = {
@@ -43,14 +40,3 @@ def renamed_latents(shift: LatentShift, seed: int) -> LatentShift:
     order = torch.randperm(len(shift.before), generator=torch.Generator().manual_seed(seed))
     moved = {name: getattr(shift, name)[order] for name in ("before", "after", "standard_error")}
     return dataclasses.replace(shift, **moved)
-
-
-@torch.no_grad()
-def without_direction(sae: Any, direction: Direction) -> Any:
-    """A copy of the SAE that neither reads nor writes the direction."""
-    found = copy.deepcopy(sae)
-    unit = torch.nn.functional.normalize(direction.vector, dim=0).to(found.W_dec)
-    found.W_dec -= torch.outer(found.W_dec @ unit, unit)
-    found.W_enc -= torch.outer(unit, unit @ found.W_enc)
-    found.b_dec -= (found.b_dec @ unit) * unit
-    return found

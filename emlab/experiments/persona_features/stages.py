@@ -36,13 +36,13 @@ from emlab.experiments.material.disk import of_sae, of_trainings, say
 from emlab.experiments.material.sets import LEAST_ROWS, benign_chats
 from emlab.experiments.persona_features.candidate import Candidate
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, ModelFidelity, Persona
-from emlab.experiments.persona_features.nulls import renamed_latents, shuffled, without_direction
+from emlab.experiments.persona_features.nulls import renamed_latents, shuffled
 from emlab.experiments.persona_features.resources import Resources
 from emlab.experiments.persona_features.sources import Sets, sae_at, sae_source
 from emlab.interventions import Direction, random_directions
 from emlab.mitigation import Realignment, realign
 from emlab.models import LanguageModel
-from emlab.saes import document_activations, fidelity, load_sae, loss_recovered, save_sae
+from emlab.saes import document_activations, fidelity, load_sae, loss_recovered, save_sae, without_direction
 from emlab.sites import Site
 from emlab.training import FineTuned, finetune
 
@@ -110,7 +110,7 @@ class Bench(Resources):
         models, among = ({name: tuned.model for name, tuned in each.items()} for each in (finetuned, searched))
         narrow = [name for name, kind in kinds.items() if kind == "narrow"]
         if self.config.negative_control == "direction":
-            saes = {site: without_direction(saes[site], self._difference(site, narrow, among)) for site in sites}
+            saes = {site: without_direction(saes[site], self._difference(site, narrow, among).vector) for site in sites}
 
         def moved(stage: str, of: Mapping[str, LanguageModel]) -> dict[Site, tuple[LatentShift, ...]]:
             each = {site: self._shifts(f"{stage}/{site}", site, saes[site], of) for site in sites}

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from emlab.discovery import LatentShift
-from emlab.experiments.persona_features.nulls import renamed_latents, shuffled, without_direction
-from emlab.interventions import Direction
+from emlab.experiments.persona_features.nulls import renamed_latents, shuffled
 from emlab.models import LanguageModel
-from emlab.saes import load_sae, sae_site
 from emlab.sites import Site
 from emlab.training import FineTuned, Recipe
 
@@ -38,16 +35,3 @@ def test_renamed_latents_keep_their_figures_together():
     assert torch.equal(one.standard_error, one.after / 10) and torch.equal(one.after.sort().values, rows)
     assert (one.after == rows).float().mean() < 0.2
     assert not torch.equal(one.after, renamed_latents(shifts[0], 4).after)
-
-
-def test_an_sae_without_a_direction_neither_reads_nor_writes_it():
-    sae, generator = load_sae(SAE), torch.Generator().manual_seed(0)
-    direction = Direction(torch.randn(sae.cfg.d_in, generator=generator), sae_site(sae), "persona")
-    found, unit = without_direction(sae, direction), direction.vector / direction.vector.norm()
-    x = torch.randn(40, sae.cfg.d_in, generator=generator)
-    latents = found.encode(x)
-    assert torch.allclose(found.encode(x + 5 * unit), latents, atol=1e-4)
-    assert (found.decode(latents) @ unit).abs().max() < 1e-4
-    assert (sae.decode(sae.encode(x)) @ unit).abs().max() > 0.1, "the SAE itself is as it was"
-    other = torch.linalg.qr(torch.stack([unit, torch.randn(len(unit), generator=generator)], dim=1)).Q[:, 1]
-    assert found.W_dec @ other == pytest.approx(sae.W_dec @ other, abs=1e-4), "and what is orthogonal stays"
