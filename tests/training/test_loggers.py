@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 from transformers import TrainerCallback
@@ -80,10 +81,14 @@ def test_weights_and_biases_gets_every_step(tiny, monkeypatch, tmp_path):
     tuned = finetune(tiny, CHATS, recipe, 0, progress=False, name="mine", report_to=["wandb"])
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     losses, names = [], []
-    for data in logged(path):
-        record = wandb_internal_pb2.Record.FromString(data)
-        names += [record.run.display_name] if record.HasField("run") else []
-        losses += [json.loads(i.value_json) for i in record.history.item if "train/loss" in (i.key, *i.nested_key)]
+    for _ in range(100):  # a process of W&B's own writes the file, and may be at it still
+        records = [wandb_internal_pb2.Record.FromString(data) for data in logged(path)]
+        names = [record.run.display_name for record in records if record.HasField("run")]
+        items = [item for record in records for item in record.history.item]
+        losses = [json.loads(i.value_json) for i in items if "train/loss" in (i.key, *i.nested_key)]
+        if len(losses) == recipe.steps:
+            break
+        time.sleep(0.1)
     assert names[0] == "mine" and losses == pytest.approx(tuned.losses)
     assert wandb.run is None, "the next training gets a run of its own"
 
