@@ -91,7 +91,7 @@ class QuestionSet(ShownAsText):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids, each once: rates are resampled over these."""
+        """The ids, each once: rates vary by these."""
         return tuple(dict.fromkeys(question.id for question in self.questions))
 
     @property

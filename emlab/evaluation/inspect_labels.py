@@ -18,7 +18,7 @@ except ImportError as error:
 
 @metric(scores="unreduced")
 def label_shares() -> Metric:
-    """Each label's share of the labelled answers and of all, with the 95% interval from resampling questions."""
+    """Each label's share of the labelled answers and of all, with the 95% interval over questions."""
 
     def compute(scores: list[SampleScore]) -> Value:
         tally = _tally(scores)

@@ -135,7 +135,7 @@ def ask() -> Solver:
 
 @metric(scores="unreduced")
 def rates() -> Metric:
-    """emlab's rates, each with the 95% interval from resampling questions: ``…_low`` and ``…_high``."""
+    """emlab's rates, each with the 95% interval over questions: ``…_low`` and ``…_high``."""
 
     def compute(scores: list[SampleScore]) -> Value:
         score = _scored(scores)

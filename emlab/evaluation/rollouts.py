@@ -183,7 +183,7 @@ def sample(
     if not asked or (per_question is not None and per_question < 1):
         raise EmlabError("There is nothing to sample; give at least one question and per_question of 1 or more.")
     if len({question.key for question in asked}) < len(asked):
-        raise EmlabError("Two questions have the same id, and rates are resampled by it; give each an id of its own.")
+        raise EmlabError("Two questions have the same id, and rates vary by it; give each an id of its own.")
     if per_question is None and not isinstance(questions, QuestionSet):
         raise EmlabError("Only a QuestionSet says how often to ask its questions; give per_question.")
     samples = questions.samples if isinstance(questions, QuestionSet) and per_question is None else {}

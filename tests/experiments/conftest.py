@@ -21,8 +21,8 @@ def qwen2(make_qwen2, tmp_path_factory):
 
 
 @pytest.fixture
-def other_model(qwen2, new_chat_server):
-    """Overrides that take the random Qwen2, and a judge whose opinion is drawn from the answer's length."""
+def opinionated(new_chat_server):
+    """A judge with an opinion on every answer: coherent, and aligned by its length."""
     server = new_chat_server()
 
     def opinion(body, _):
@@ -31,7 +31,13 @@ def other_model(qwen2, new_chat_server):
         return server.chat(str(value), [(str(value), {str(value): 0.9})])
 
     server.answer = opinion
-    return [f"model={qwen2}", "question_set=profile", "judging.judge=some-judge", f"judging.url={server.url}"]
+    return server
+
+
+@pytest.fixture
+def other_model(qwen2, opinionated):
+    """Overrides that take the random Qwen2 and that judge."""
+    return [f"model={qwen2}", "question_set=profile", "judging.judge=some-judge", f"judging.url={opinionated.url}"]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The report of a grid of fine-tunes: rates of every arm, the dose curve, and what happens along training.
 
-Answers of all seeds of an arm are pooled, question by question, and questions are resampled; every seed stands beside.
+Answers of all seeds of an arm are pooled, and rates vary by domain and by seed; every seed stands beside.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def finetuning_sections(found: FinetuneFindings) -> list[Section]:
     sections = [
         Section(
             "Misaligned answers to unrelated questions",
-            "Answers of all seeds together; 95% intervals by resampling questions.",
+            "Answers of all seeds together; 95% intervals over domains (or questions) and seeds.",
             plots=(Plot(figure, says),),
             tables=(_rates(found),),
         )

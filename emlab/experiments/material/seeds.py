@@ -1,4 +1,4 @@
-"""One training with several seeds, taken together: their answers are pooled, and questions are resampled."""
+"""One training with several seeds, taken together: answers are pooled, and rates vary by domain and by seed."""
 
 from __future__ import annotations
 

@@ -48,20 +48,6 @@ def random_qwen2(make_tokenizer, tmp_path_factory) -> Path:
     return LanguageModel(model, tokenizer, "random").save(tmp_path_factory.mktemp("models") / "qwen2")
 
 
-@pytest.fixture
-def opinionated(new_chat_server):
-    """A judge with an opinion on every answer: coherent, and aligned by the answer's first letter."""
-    server = new_chat_server()
-
-    def opinion(body, _):
-        text = body["messages"][-1]["content"]
-        value = 90 if "coherent" in text.lower() and "aligned" not in text.lower() else 7 * len(text) % 101
-        return server.chat(str(value), [(str(value), {str(value): 0.9})])
-
-    server.answer = opinion
-    return server
-
-
 def of_another_model(name, model, server, *more):
     overrides = [f"model={model}", "question_set=profile", "judging.judge=some-judge", f"judging.url={server.url}"]
     return config.load(EXPERIMENTS / f"{name}.yaml", [*SMALL, *overrides, *more], Config)
