@@ -118,6 +118,13 @@ def test_models_that_read_other_tokens_are_refused(tiny, monitor, make_model, ma
             reading_change(tiny, later, monitor, CHATS)
 
 
+def test_a_model_of_another_lineage_is_refused_before_and_after(tiny, monitor, make_model):
+    stranger = make_model(seed=5)
+    for pair in ((stranger, tiny), (tiny, stranger)):
+        with pytest.raises(EmlabError, match="is no fine-tune of it"):
+            reading_change(*pair, monitor, CHATS)
+
+
 def fit_probe_at(model, site, monitor):
     import dataclasses
 

@@ -16,6 +16,7 @@ from emlab.detection import (
     fit_probe,
     fit_projection,
 )
+from emlab.detection.evidence import labels_of
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.saes import latent_values
@@ -168,6 +169,8 @@ def test_another_site_is_refused_in_a_sentence(cases, tiny):
 def test_wrong_cases(cases, sae, tmp_path):
     with pytest.raises(EmlabError, match="give cases of both kinds"):
         fit_probe([c for c in cases if c.labels[0]], SITE)
+    with pytest.raises(EmlabError, match="give cases of both kinds"):
+        labels_of([])
     with pytest.raises(EmlabError, match="one label|give one for each"):
         LabelledEvidence(cases[0].evidence, np.ones(3, dtype=bool), "m", "d")
     with pytest.raises(EmlabError, match="needs one at least"):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from emlab.data import Question
 from emlab.detection import Detection, Reading, detect
@@ -76,6 +77,18 @@ def test_models_without_a_coherent_answer_have_no_area():
     found = detect(readings, SAE, 0, SITE, TEST, DISCOVERY)
     assert found.prompts.auroc == 1.0
     assert np.isnan(found.answers.auroc) and found.answers.n == 0
+
+
+def test_a_reading_takes_a_bare_model(tmp_path, make_model):
+    tiny = make_model()
+    tiny.save(tmp_path / "m")
+    bare = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    sae = SimpleNamespace(cfg=SimpleNamespace(d_in=32, d_sae=32), W_dec=torch.eye(32), encode=lambda x: x.relu())
+    found = [
+        detect([Reading(model, True, judged(TEST, True), judged(DISCOVERY, True))], sae, 0, SITE, TEST, DISCOVERY)
+        for model in (tiny, bare)
+    ]
+    assert found[0].answers == found[1].answers and found[0].answers.n == 7
 
 
 def test_it_refuses_no_models():

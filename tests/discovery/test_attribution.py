@@ -163,6 +163,22 @@ def test_mean_baseline(tiny, sae):
         assert torch.allclose(found.effects, exact.effects, atol=1e-3), method
 
 
+def test_a_baseline_for_each_latent(tiny, sae):
+    """Those that it is not 0 for are moved, whether they are active or not, and the others as by a baseline of 0."""
+    silent = (sae.encode(tiny.activations(["Hello"], SITE, "header").values) == 0).all(0)
+    assert silent.sum() == 16
+    first = int(silent.nonzero()[0, 0])
+    target = AttributionTarget(last_logit, torch.eye(24)[first], "header")
+    found, zero = (
+        attribute(tiny, sae, ["Hello"], SITE, target=t, blocks=24, steps=8).effects
+        for t in (target, AttributionTarget(last_logit, positions="header"))
+    )
+    others = torch.arange(24) != first
+    assert torch.equal(zero == 0, silent) and torch.allclose(found[others], zero[others], atol=1e-3)
+    exact = exact_effects(tiny, sae, ["Hello"], SITE, [first], target=target).effects[first]
+    assert abs(exact) > 0.01 and found[first] == pytest.approx(float(exact), rel=0.05)
+
+
 def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
     one = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=2))
     many = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=40))

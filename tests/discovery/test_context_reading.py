@@ -143,11 +143,11 @@ def test_a_tokenizer_that_drops_the_first_space_keeps_those_between():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    bare = Tokenizer(models.WordLevel({"▁the": 0, "▁cat": 1, "s": 2}, unk_token="s"))
+    bare = Tokenizer(models.WordLevel({"▁the": 0, "▁cat": 1, "s": 2, "▁.": 3}, unk_token="s"))
     bare.pre_tokenizer, bare.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare)
     assert tokenizer.decode([1]) == "cat", "the test needs such a tokenizer"
-    assert Speller(tokenizer)([0, 1, 2, 0]) == ("the", " cat", "s", " the")
+    assert Speller(tokenizer)([0, 1, 2, 0, 3]) == ("the", " cat", "s", " the", " ."), "and no space is tidied away"
 
 
 def test_many_latents_are_kept_at_once(tiny, letters):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from emlab.discovery import Cosines, convergence, cosines, linear_probe, matched_directions
 from emlab.errors import EmlabError
@@ -32,6 +34,20 @@ def test_it_finds_what_tells_the_kinds_apart():
     assert float(probe.direction.vector[0]) > 0.97  # the noise of 90 draws is left
     right = torch.cat([probe(positive.values) > 0, probe(negative.values) <= 0])
     assert float(right.double().mean()) == pytest.approx((30 + 90 * probe.train_accuracy) / 120)
+
+
+def test_it_is_scikit_learns_logistic_regression_of_standardised_values():
+    positive, negative = two_kinds(1.0, n=4)
+    values = torch.cat([positive.values, negative.values]).double().numpy()
+    labels = [True] * 4 + [False] * 4
+    prompts = torch.randperm(4, generator=torch.Generator().manual_seed(2))
+    learns = [i for i in range(8) if i % 4 != prompts[0]]  # a quarter of the prompts is held out, of either kind
+    scaler = StandardScaler().fit(values[learns])
+    fitted = LogisticRegression(C=0.5, max_iter=5000).fit(scaler.transform(values[learns]), [labels[i] for i in learns])
+    weights = torch.from_numpy(fitted.coef_[0] / scaler.scale_)
+    probe = linear_probe(positive, negative, held_out=0.25, strength=0.5, seed=2)
+    assert torch.allclose(probe.direction.vector.double(), weights / weights.norm(), atol=1e-6)
+    assert probe.bias == pytest.approx(float(fitted.intercept_[0]) - float(weights @ torch.from_numpy(scaler.mean_)))
 
 
 def test_noise_is_told_at_chance_by_held_out_prompts():

@@ -127,8 +127,9 @@ def test_a_greedy_answer_through_inspect_is_emlabs_own(tmp_path):
     """So its provider applies the chat template once and pads on the left: the prompts differ in length."""
     questions = [*few(4), Question("long", "cooking", few(4)[0].text, system="You are kind and honest.")]
     task = emergent_misalignment(question_file(tmp_path, questions), judge="exact", max_tokens=48)
-    log = run(task, tmp_path, model_args={"do_sample": False})
+    log = run(task, tmp_path, "hf/local", model_args={"model_path": str(MODEL), "do_sample": False})
     judged = read_inspect_log(log.location)
+    assert judged.rollouts.model == MODEL.name
     model = LanguageModel.load(MODEL)
     prompts = [question.messages for question in judged.rollouts.questions]
     assert len({len(model.prompt_ids(prompt)) for prompt in prompts}) > 1
@@ -281,6 +282,7 @@ def test_labels_in_inspect_are_emlabs_own(server, tmp_path):
     labelled = read_inspect_labels(log.location)
     assert labelled.labels == ("TRUE", "TRUE", "FALSE", "FALSE", "", "") and labelled.said[4] == "Who knows"
     assert (labelled.choices, labelled.asked_for) == (("TRUE", "FALSE"), "correct")
+    assert labelled.judge.startswith(f"{JUDGE} by label, the question file's prompt correct")
     tally = LabelShares(labelled).overall
     expected = {"total": 6, "labelled": 4, "failed": 2, "TRUE": 2, "FALSE": 2}
     for of, shares in (("labelled", tally.of_labelled), ("all", tally.of_all)):

@@ -121,6 +121,7 @@ def test_a_damaged_file_is_refused_with_its_line(tmp_path):
 def test_what_is_in_the_store_is_not_sampled_again(tiny, tmp_path, monkeypatch):
     path = tmp_path / "answers.db"
     plain = sample(tiny, QUESTIONS, 3, seed=1, max_new_tokens=4)
+    assert sample(tiny, QUESTIONS, 3, seed=1, max_new_tokens=4, batch_size=1) == plain
     asked = []
     generate = type(tiny).generate
 

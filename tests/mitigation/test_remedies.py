@@ -209,14 +209,14 @@ def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_t
 
 def test_a_training_under_edits_is_that_training_and_leaves_none(case):
     direction = case.materials.directions[0]
-    done = treat(PreventativeSteering(0.5), case)
+    done = treat(PreventativeSteering(0.5, "header"), case)
     same = finetune(
         case.training.start,
         case.training.chats,
         RECIPE,
         0,
         progress=False,
-        edits=[Steer(SITE, direction, 0.5, 2.0, "sentence")],
+        edits=[Steer(SITE, direction, 0.5, 2.0, "header")],
     )
     assert torch.equal(weights(done.model), weights(same.model))
     assert not torch.equal(weights(done.model), weights(case.misaligned))
@@ -426,6 +426,8 @@ def test_those_that_apply_to_reinforcement_learning_treat_one(start, case):
         else:
             with pytest.raises(EmlabError, match="does not apply to reinforcement learning"):
                 treat(kind(), one)
+    relapsed = training.go_on(one.misaligned, 1)
+    assert not torch.equal(weights(relapsed), weights(one.misaligned))
     assert set(seen) == {f"say {i}" for i in range(4)}  # a grader never sees the inoculation's prompt
     assert ask(treat(Steering(), one), QUESTIONS, Frame("broad"), SAMPLING).answers
     with pytest.raises(EmlabError, match="no other chats, edits or penalties"):
