@@ -209,14 +209,14 @@ def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_t
 
 def test_a_training_under_edits_is_that_training_and_leaves_none(case):
     direction = case.materials.directions[0]
-    done = treat(PreventativeSteering(0.5, "header"), case)
+    done = treat(PreventativeSteering(0.5, "generated"), case)
     same = finetune(
         case.training.start,
         case.training.chats,
         RECIPE,
         0,
         progress=False,
-        edits=[Steer(SITE, direction, 0.5, 2.0, "header")],
+        edits=[Steer(SITE, direction, 0.5, 2.0, "generated")],
     )
     assert torch.equal(weights(done.model), weights(same.model))
     assert not torch.equal(weights(done.model), weights(case.misaligned))
