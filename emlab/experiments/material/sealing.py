@@ -1,7 +1,8 @@
 """Sealed runs: each is written down before it looks, and says in its report which look at the sealed material it is.
 
-The ledger lies beside the runs (`LEDGER`), a line a run. Runs are not kept for ever, so the summary that a config names
-has the earlier looks, too, with what each found.
+The ledger lies beside the runs (`LEDGER`), a line a look. Runs are not kept for ever, so the summary that a config
+names has the earlier looks, too, with what each found. A look under another root that wrote another summary is known to
+neither.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from emlab import artifacts, records
+from emlab import artifacts, provenance, records
 from emlab.discovery import spread
 from emlab.experiments.material.questions import halves_of
 from emlab.runs import Run
@@ -30,7 +31,7 @@ OUTSIDE = ("title", "summary")
 
 @dataclass(frozen=True)
 class Look:
-    """A run that was to see sealed material."""
+    """A run that was to see sealed material, by one code."""
 
     name: str
     """Of the run."""
@@ -42,13 +43,15 @@ class Look:
     """Sealed questions that it was to ask."""
     domains: int
     """That these are of."""
+    code: str = "unknown"
+    """A hash of the code that looked; looks written down before it was kept have none."""
     findings: tuple[str, ...] = ()
     """What it found, where that is known."""
 
     @property
-    def identity(self) -> tuple[str, str, str]:
+    def identity(self) -> tuple[str, str, str, str]:
         """By which it is known again; a summary does not say where on a machine the folder of its run lies."""
-        return self.config, self.date, Path(self.folder).name
+        return self.config, self.code, self.date, Path(self.folder).name
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Seal:
 def open_seal(run: Run, config: Any) -> None:
     """Of a sealed config: write the look down before anything is asked, and say at the head of the report what it is.
 
-    A run that goes on has looked once. Nothing happens where the config is not sealed.
+    A run that goes on has looked once; by other code, which begins its stages anew, it looks again. Nothing happens
+    where the config is not sealed.
 
     Args:
         run: Which run it is; its folder has the config that it was begun with.
@@ -71,12 +75,12 @@ def open_seal(run: Run, config: Any) -> None:
     """
     if not config.sealed:
         return
-    place = run.folder / SEAL
-    if not place.is_file():
+    place, code = run.folder / SEAL, provenance.code().hash
+    if not place.is_file() or records.read(place, Seal).look.code != code:
         asks = getattr(config, "experiment", config)
         asked = spread(halves_of(asks.question_set, 0, sealed=True)[0].test, asks.questions)
         now, domains = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}", len({question.domain for question in asked})
-        look = Look(config.name, _config_hash(run), now, str(run.folder), len(asked), domains)
+        look = Look(config.name, _config_hash(run), now, str(run.folder), len(asked), domains, code)
         artifacts.write_json(place, Seal(look, _earlier(run.folder.parent / LEDGER, config.summary)))
         with artifacts.storing(place), open(run.folder.parent / LEDGER, "a", encoding="utf-8") as file:
             file.write(json.dumps(artifacts.plain(look), ensure_ascii=False) + "\n")
@@ -100,14 +104,17 @@ def told(seal: Seal) -> list[str]:
         f"and documents with seeds from {SEEDS.start} on, by which nothing is chosen; what is chosen, SAE fidelity, "
         "latent shifts and read-outs along a training are of the questions and documents that choose."
     ]
-    if same := [one for one in own if one.config == look.config]:
+    same = [one for one in own if (one.config, one.code) == (look.config, look.code)]
+    if same:
         lines.append(f"The same config was run sealed before, on {same[-1].date} ({same[-1].folder}): this repeats it.")
-    changed = [one for one in own if one.config != look.config]
-    if changed:
-        each = "; ".join(f"on {one.date} ({one.folder})" for one in changed)
+    if changed := [one for one in own if one not in same]:
+        each = "; ".join(
+            f"{'another config' if one.config != look.config else 'other code'} before, on {one.date} ({one.folder})"
+            for one in changed
+        )
         lines.append(
-            f"CAUTION: this is the {_ordinal(len(own) + 1)} sealed run of {look.name}, and it had another config "
-            f"before, {each}; what was found then stands under sealed in summary.json, where it is known."
+            f"CAUTION: this is the {_ordinal(len(own) + 1)} sealed run of {look.name}, and it had {each}; what was "
+            "found then stands under sealed in summary.json, where it is known."
         )
     elif not own:
         lines.append(f"This is the first sealed run of {look.name}.")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from emlab import artifacts, config, organism
+from emlab import artifacts, config, organism, provenance
 from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.material.config import BehaviourConfig, FineTuningConfig
@@ -14,6 +14,7 @@ from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.results import finish_run
 from emlab.experiments.material.sealing import LEDGER, open_seal
 from emlab.experiments.registry import EXPERIMENTS
+from emlab.provenance import Code
 from emlab.runs import Run
 from emlab.sealing import SEEDS
 
@@ -79,6 +80,35 @@ def test_a_run_that_goes_on_has_looked_once(tmp_path):
     run._lock.release()
     assert ran(settings, tmp_path)["findings"][1] == "This is the first sealed run of some."
     assert len((tmp_path / LEDGER).read_text().splitlines()) == 1
+
+
+def test_a_run_that_goes_on_by_other_code_has_looked_again(tmp_path, monkeypatch):
+    settings = Config(sealed=True)
+    run = Run.resume("some", settings, tmp_path)
+    open_seal(run, settings)
+    run._lock.release()
+    monkeypatch.setattr(provenance, "code", lambda: Code("changed"))
+    summary = ran(settings, tmp_path)
+    assert len(list(tmp_path.glob("some-*"))) == 1, "it goes on"
+    assert len((tmp_path / LEDGER).read_text().splitlines()) == 2
+    first, second = summary["sealed"]["earlier"][0], summary["sealed"]["look"]
+    assert (first["config"], second["code"]) == (second["config"], "changed") and first["code"] != "changed"
+    said = summary["findings"][1]
+    assert said.startswith("CAUTION: this is the 2nd sealed run of some, and it had other code before, on ")
+    assert not any("first sealed" in line or "repeats" in line for line in summary["findings"])
+
+
+def test_the_same_config_by_other_code_is_told_as_changed(tmp_path, monkeypatch):
+    ran(Config(sealed=True), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "code", lambda: Code("changed"))
+        said = ran(Config(sealed=True), tmp_path)["findings"]
+    assert said[1].startswith("CAUTION: this is the 2nd sealed run of some, and it had other code before, on ")
+    said = ran(Config(sealed=True, rows=7), tmp_path)["findings"]
+    assert said[1].count("another config before, on ") == 2 and "3rd sealed run" in said[1]
+    said = ran(Config(sealed=True), tmp_path)["findings"]
+    assert "this repeats it." in said[1] and said[2].count("other code before") == 1
+    assert said[2].count("another config before") == 1 and "4th sealed run" in said[2]
 
 
 def test_a_run_that_was_given_up_has_looked_too(tmp_path):
