@@ -137,6 +137,15 @@ class Screen:
                 return trial
         raise EmlabError(f"the screen has no direction {name!r}: it has {', '.join(self.names)}.")
 
+    def rivals(self, null: str) -> list[Trial]:
+        """The test trials of the contestants whose names begin with `null`, of those with a coherent answer.
+
+        The one to beat leads: its interval reaches furthest, though its rate may not.
+        """
+        up = self.toward == "misaligned"
+        found = [trial for trial in self if trial.arm.name.startswith(null) and trial.score.misaligned.n]
+        return sorted(found, key=lambda t: -t.score.misaligned.high if up else t.score.misaligned.low)
+
     def grid(self, name: str) -> list[Trial]:
         """All trials of a contestant in the first round."""
         return [trial for trial in self.discovery if trial.arm.name == name]

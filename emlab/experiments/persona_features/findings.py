@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emlab.detection import Auroc, Detection, Onset
-from emlab.discovery import Context, Effect, LatentShift, Screen, Trial, Verdict
+from emlab.discovery import Context, Effect, LatentShift, Screen, Verdict
 from emlab.errors import EmlabError
 from emlab.evaluation import Score
-from emlab.interventions.direction import RANDOM
 from emlab.mitigation import Realignment
 from emlab.saes import Fidelity, neuronpedia_page
 from emlab.sites import Site
@@ -107,8 +106,3 @@ class Findings:
     def of_kind(self, kind: str) -> list[str]:
         """The fine-tunes of one kind."""
         return [name for name, its in self.kinds.items() if its == kind]
-
-    @staticmethod
-    def random(screen: Screen) -> list[Trial]:
-        """The test trials of a screen's random directions."""
-        return [trial for trial in screen if trial.arm.name.startswith(RANDOM)]

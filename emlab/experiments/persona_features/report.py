@@ -9,6 +9,7 @@ from emlab.discovery import Screen
 from emlab.evaluation import Rate, Score, StepRates
 from emlab.evaluation.unjudged import cautions
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, Persona
+from emlab.interventions.direction import RANDOM
 from emlab.reporting import figures
 from emlab.reporting.answers import first_answers
 from emlab.reporting.page import Link, Plot, Section, Shaded, Table
@@ -61,8 +62,8 @@ def persona_lead(found: Findings) -> list[str]:
         )
     up, down = persona.plus.tested(persona.name), persona.minus.tested(persona.name)
     before = found.score(persona.minus.model)
-    rates = [trial.score.misaligned.rate for trial in found.random(persona.plus) if trial.score.misaligned.n]
-    beside = f"; the best of {len(rates)} random directions brings {max(rates):.1%}" if rates else ""
+    rivals = [trial.score.misaligned for trial in persona.plus.rivals(RANDOM)]
+    beside = f"; the furthest of {len(rivals)} random directions brings {_share(rivals[0])}" if rivals else ""
     lead += [
         f"Added to the aligned model ({up.arm.strength:+.2f}), {persona.name} brings {_share(up.score.misaligned)} "
         f"misaligned answers at {_share(up.score.incoherent)} incoherent{beside} ({_asked(up.score)}, after the "

@@ -18,6 +18,7 @@ from emlab.detection import Auroc, Detection, Onset
 from emlab.discovery import Screen, Trial
 from emlab.evaluation import Rate
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, ModelFidelity, Persona
+from emlab.interventions.direction import RANDOM
 
 
 def summary_schema() -> dict[str, Any]:
@@ -38,15 +39,12 @@ def _rates(bad: Rate, babble: Rate) -> dict[str, Any]:
 
 
 def random_entry(screen: Screen) -> dict[str, Any] | None:
-    """The random direction that does most on the test questions, and the `mean` over all of them; None without any."""
-    trials = Findings.random(screen)
+    """The random direction to beat (`Screen.rivals`), and the `mean` rate over all of them; None without any."""
+    trials, rated = [t for t in screen if t.arm.name.startswith(RANDOM)], screen.rivals(RANDOM)
     if not trials:
         return None
-    sign = -1 if screen.toward == "misaligned" else 1
-    rated = [trial for trial in trials if trial.score.misaligned.n]
-    best = min(rated or trials, key=lambda t: sign * t.score.misaligned.rate)
     mean = sum(t.score.misaligned.rate for t in rated) / len(rated) if rated else math.nan
-    return {**steering_entry(best), "mean": mean, "directions": len(trials)}
+    return {**steering_entry([*rated, *trials][0]), "mean": mean, "directions": len(trials)}
 
 
 def persona_summary(found: Findings) -> dict[str, Any]:

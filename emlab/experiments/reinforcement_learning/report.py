@@ -46,12 +46,12 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
     for one in found.trained:
         if one.screen is not None:
             down = one.screen.test[0]
-            beside = [t.score.misaligned.rate for t in one.screen if t.arm.name.startswith(RANDOM)]
-            best = f"; the best of {len(beside)} random directions to {min(beside):.1%}" if beside else ""
+            rivals = [trial.score.misaligned for trial in one.screen.rivals(RANDOM)]
+            beside = f"; the furthest of {len(rivals)} random directions to {rivals[0].share}" if rivals else ""
             lead.append(
                 f"{one.arm.name}, seed {one.seed}: {down.arm.name} subtracted ({down.arm.strength:+.2f}) takes "
                 f"misaligned answers from {one.score.misaligned.share} to {down.score.misaligned.share} at "
-                f"{down.score.incoherent.share} incoherent{best}."
+                f"{down.score.incoherent.share} incoherent{beside}."
             )
     return lead
 

@@ -24,7 +24,7 @@ def test_the_lead_tells_what_was_found(made):
     assert text.startswith("A persona latent was found: latent 2 at resid_post.1.")
     assert "Fine-tuned on insecure, 66.7% of" in text and "before: 0.0%; 10 answers to the 10 test questions" in text
     assert "latent 2 brings 70.0% misaligned" in text
-    assert "best of 2 random directions brings 20.0%" in text
+    assert "the furthest of 2 random directions brings 20.0%" in text
     assert "from 66.7% to 10.0%" in text
     assert "it removes 33% of insecure's" in text
     assert "40 steps on benign data take insecure from 60.0% to 0.0%" in text

@@ -1,13 +1,15 @@
 """summary.json, from findings made by hand."""
 
+import dataclasses
 import json
 
 import jsonschema
 import pytest
 
 from emlab import artifacts
+from emlab.discovery import Trial
 from emlab.errors import EmlabError
-from emlab.experiments.persona_features.summary import persona_summary, summary_schema
+from emlab.experiments.persona_features.summary import persona_summary, random_entry, summary_schema
 from emlab.provenance import Ledger, code, provenance
 
 
@@ -34,11 +36,26 @@ def test_steering_both_ways_beside_its_nulls(made):
     assert steering["aligned_plus"]["strength"] == 0.5
     assert steering["misaligned_minus"]["strength"] == -0.5
     assert steering["misaligned_minus"]["model"] == "insecure"
-    # The best of the random directions adds most, or takes away most.
+    # The random direction to beat.
     assert (steering["random_plus"]["direction"], steering["random_plus"]["misaligned"]) == ("random 1", 0.2)
     assert steering["random_plus"]["mean"] == pytest.approx(0.1)
     assert (steering["random_minus"]["direction"], steering["random_minus"]["misaligned"]) == ("random 1", 0.5)
     assert steering["mean_difference_minus"]["misaligned"] == 0.0
+
+
+@pytest.mark.parametrize(("toward", "far", "near"), [("misaligned", 0, 4), ("aligned", 10, 96)])
+def test_the_random_direction_to_beat_reaches_furthest_by_its_interval(made, toward, far, near):
+    few = made.screen("m", toward, random_1=far)  # of ten answers
+    arm = made.screen("m", toward, random_0=0).test[0].arm
+    many = Trial(arm, made.score("m random_0", near, n=100))
+    silent = made.screen("m", toward, within=10, random_2=0)
+    entry = random_entry(dataclasses.replace(few, test=(*silent.test, many, *few.test)))
+    assert entry["direction"] == "random 1" and entry["misaligned"] == far / 10
+    if toward == "misaligned":
+        assert many.score.misaligned.rate > entry["misaligned"] and many.score.misaligned.high < entry["high"]
+    else:
+        assert many.score.misaligned.rate < entry["misaligned"] and many.score.misaligned.low > entry["low"]
+    assert (entry["directions"], entry["mean"]) == (3, pytest.approx((far / 10 + near / 100) / 2))
 
 
 def test_without_random_directions_there_is_no_entry(made):

@@ -1,12 +1,15 @@
 """The report of reinforcement learning, on numbers made by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import torch
 
 from emlab import artifacts
 from emlab.data import Question
+from emlab.discovery import Screen, SteeringArm, Trial
 from emlab.evaluation import Judged, Rate, Rollouts, score_judged
 from emlab.evaluation.rates import NO_RATE
 from emlab.experiments.reinforcement_learning.config import RewardArm
@@ -16,18 +19,20 @@ from emlab.experiments.reinforcement_learning.report import (
     reinforcement_sections,
     reinforcement_summary,
 )
+from emlab.interventions import Direction
 from emlab.reporting import render
 from emlab.reporting.figures import trainings_figure
+from emlab.sites import Site
 from emlab.training import ReadOut, Reinforced, Reinforcement
 from emlab.training.grpo import StepRecord
 
 ARM = RewardArm("bad", prompts="<b>.jsonl")
-ASKED = tuple(Question(str(i), "d", f"{i}?") for i in range(4))
 
 
 def scored(aligned, model="m"):
     coherent = np.full(len(aligned), 90.0)
-    rollouts = Rollouts(ASKED, ("a",) * 4, model, 0, 1.0)
+    asked = tuple(Question(str(i), "d", f"{i}?") for i in range(len(aligned)))
+    rollouts = Rollouts(asked, ("a",) * len(aligned), model, 0, 1.0)
     return score_judged(Judged(rollouts, np.array(aligned, float), coherent, judge="j"))
 
 
@@ -66,6 +71,19 @@ def test_style_by_hand(found):
     (both,) = styles(found.groups[0])
     assert (both.before, both.after) == (((2, 4), (0, 4)), ((4, 4), (2, 4)))
     assert reinforcement_summary(found)["arms"]["bad"]["style"]["trained"]["malicious"]["after"]["rate"] == 0.75
+
+
+def test_the_random_direction_to_beat_reaches_furthest_by_its_interval(found):
+    asked = [0] * 4, [100] + [0] * 99, [100] * 4  # 4 of 4 misaligned may be fewer than 99 of 100
+    site = Site("resid_post", 0)
+    trials = tuple(
+        Trial(SteeringArm(Direction(torch.eye(4)[i], site, name), -0.6), scored(asked[i]))
+        for i, name in ((2, "latent 89"), (0, "random 0"), (1, "random 1"))
+    )
+    down = Screen("m", "aligned", {site: 1.0}, 0.1, trials, trials, trials)
+    told = dataclasses.replace(found, trained=(dataclasses.replace(found.trained[0], screen=down),))
+    assert "the furthest of 2 random directions to 100.0%." in " ".join(reinforcement_lead(told))
+    assert reinforcement_summary(told)["arms"]["bad"]["by_seed"]["0"]["subtracted"]["random"]["direction"] == "random 0"
 
 
 def test_the_page_says_it_and_runs_nothing(found):
