@@ -24,12 +24,13 @@ from emlab.experiments.material.models import site_in
 from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features.config import Config
-from emlab.experiments.persona_features.findings import RANDOM, Findings
+from emlab.experiments.persona_features.findings import Findings
 from emlab.experiments.persona_features.report import persona_lead, persona_sections
 from emlab.experiments.persona_features.sources import inputs_of, load_models, training_sets
 from emlab.experiments.persona_features.stages import Bench, fidelity_of
 from emlab.experiments.persona_features.summary import persona_summary
 from emlab.experiments.registry import experiment
+from emlab.interventions.direction import RANDOM
 from emlab.runs import Run, check_once
 
 
