@@ -35,6 +35,8 @@ def remedies_lead(found: RemedyFindings) -> list[str]:
             ("cut it so and lose at most 5% of ability, but more of the task",
              [r for r in whole if r.keeps_ability and not r.keeps_task]),
             ("cut it so and lose more than 5% of ability", [r for r in whole if not r.keeps_ability]),
+            (f"cut it so and leave more than {bare.most_incoherent:.1%} of the answers incoherent, or no coherent one",
+             [r for r in named if r.verdict == "incoherent"]),
             ("only hide it: the broad rate is cut by 90%, another by less than half",
              [r for r in named if r.verdict == "hides"]),
         ):  # fmt: skip

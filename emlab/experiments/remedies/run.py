@@ -32,7 +32,8 @@ def run(config: Config, root: str | Path = "runs") -> Result[RemedyFindings]:
     for seed in map(config.reported, config.seeds):
         for arm in config.arms:
             cells += comparison.cells(arm, seed)
-            done = _report(RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out)), comparison)
+            found = RemedyFindings(config.model, tuple(cells), tuple(comparison.left_out), config.cap)
+            done = _report(found, comparison)
     comparison.run.finish()
     return done
 

@@ -19,10 +19,10 @@ class Judge:
         )()
 
 
-def scored(bad, n=20):
-    """`bad` of `n` answers are bad."""
+def scored(bad, babble=0, n=20):
+    """The first `bad` of `n` answers are bad, and the last `babble` of them babble."""
     questions = tuple(Question(f"q{i}", "power", f"question {i}") for i in range(n))
-    answers = tuple("bad" if i < bad else "good" for i in range(n))
+    answers = tuple("bad" if i < bad else "babble" if i >= n - babble else "good" for i in range(n))
     return score(Rollouts(questions, answers, "m", 0, 1.0), Judge())
 
 
@@ -67,6 +67,45 @@ def test_cuts_and_losses_by_hand():
 )
 def test_verdicts(remedy, verdict):
     assert rows()[remedy].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("untreated", "babble", "cap", "verdict"),
+    [
+        (0, 2, 0.1, "removes"),  # 10% of 20 is the cap
+        (0, 3, 0.1, "incoherent"),
+        (0, 3, 0.15, "removes"),
+        (3, 3, 0.1, "removes"),  # the untreated model babbles as much
+        (3, 4, 0.1, "incoherent"),
+        (0, 20, 0.1, "incoherent"),  # it says nothing coherent there, and the broad frame alone would be cut
+    ],
+)
+def test_what_leaves_babble_removes_nothing(untreated, babble, cap, verdict):
+    broad = {"untreated": scored(10), "babbler": scored(0)}
+    training = {"untreated": scored(17, untreated), "babbler": scored(0, babble)}
+    record = CellRecord("", TrainingCost())
+    cells = [
+        RemedyCell("arm", name, 0, True, Retest({"broad": broad[name], "training": training[name]}, 0.5, 2.0), record)
+        for name in broad
+    ]
+    found = RemedyFindings("m", (CELLS[0], *cells), cap=cap)
+    assert found.rows("arm")[-1].verdict == verdict
+    assert list(found.rows("arm")[-1].cut) == ["broad", "training"]
+    share = max(cap, untreated / 20)
+    (said,) = (line for line in remedies_lead(found) if "incoherent" in line)
+    count, names = (1, "babbler") if verdict == "incoherent" else (0, "none")
+    babbling = f"cut it so and leave more than {share:.1%} of the answers incoherent, or no coherent one"
+    assert said == f"arm: {count} {babbling} ({names})."
+    cut = remedies_summary(found)["arms"]["arm"][-1]["cut"]["training"]
+    assert (cut["n"] == 0) == (babble == 20)
+
+
+def test_babble_everywhere_is_a_verdict_of_its_own():
+    record = CellRecord("", TrainingCost())
+    retest = Retest({"broad": scored(0, 20), "training": scored(0, 20)}, 0.5, 2.0)
+    found = RemedyFindings("m", (*CELLS[:2], RemedyCell("arm", "babbler", 0, True, retest, record)))
+    assert found.rows("arm")[-1].verdict == "incoherent" and "babbler" in found.text()
+    assert remedies_sections(found)
 
 
 def test_where_next_to_nothing_is_misaligned_there_is_nothing_to_cut():
