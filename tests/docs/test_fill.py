@@ -124,6 +124,25 @@ def test_final_runs_stand_beside_the_others_where_they_are_kept(copy):
     assert "## insecure (3 seeds, sealed)" in remedies and "| untreated | – | 43.2% [" in remedies
 
 
+def test_a_monitor_that_is_not_quiet_has_lost_however_early_it_is(copy):
+    path = copy / "docs/early_warning.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    first, *_ = kept["steps"]
+    first["quiet"] = False
+    counts = {"quiet": True, "earlier": 2, "ties": 1, "of": 5}
+    kept["warned"] = {what: {row["monitor"]: counts for row in kept[what]} for what in ("steps", "doses")}
+    kept["noise"] = {"steps": "noise by steps", "doses": "noise over doses"}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert loaded(copy).main(check=False) == 0
+    readme, failed = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/what_did_not_work.md"))
+    assert f"\n| {first['monitor']} | lost: not quiet | 2 · 1 · 2 | " in readme
+    assert "\n| always on | lost: not quiet | lost: not quiet | 100.0%" in readme
+    assert "Along steps: noise by steps. Over doses: noise over doses." in readme
+    assert f"Along training {first['monitor']}" not in failed
+    said = "no later than behaviour in 3 of 5 fine-tunes. | It is at the same reading in 1, and earlier in 2. |"
+    assert failed.count(said) == sum(row["quiet"] for row in kept["steps"])
+
+
 def test_figures_are_written_as_they_are_kept(small):
     assert small('{% set a = kept.poll.arms.one(arm="a") %}{{ a | percent }} {{ a | interval(0) }}')[0] == (
         "53.5% [37%, 71%]"

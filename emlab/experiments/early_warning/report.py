@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from emlab import artifacts
 from emlab.detection import Curve, Warned
@@ -62,13 +63,16 @@ def _ways(found: EarlyWarningFindings) -> list[tuple[str, tuple[Warned, ...], tu
 
 
 def _noise(rows: Sequence[Warned]) -> str:
-    """What noise does, on average."""
-    earlier, ties = (statistics.fmean(getattr(row, what) for row in rows) for what in ("earlier", "ties"))
-    quiet = sum(row.quiet for row in rows)
-    return (
-        f"noise ({len(rows)} monitors): earlier on {earlier:.1f} and with the behaviour on {ties:.1f} of "
-        f"{rows[0].reached} on average, {quiet} of them quiet"
+    """What noise does that is quiet, as the other monitors must be."""
+    quiet = [row for row in rows if row.quiet]
+    said = f"noise ({len(rows)} monitors): {len(quiet)} of them quiet"
+    if not quiet:
+        return f"{said}, so it has lost"
+    earlier, ties = (
+        f"{np.mean(counts):.1f} (95th percentile {np.percentile(counts, 95, method='inverted_cdf')})"
+        for counts in ([row.earlier for row in quiet], [row.ties for row in quiet])
     )
+    return f"{said}; these are earlier on {earlier} and with the behaviour on {ties} of {rows[0].reached} on average"
 
 
 def early_warning_sections(found: EarlyWarningFindings) -> list[Section]:
@@ -91,8 +95,10 @@ def early_warning_sections(found: EarlyWarningFindings) -> list[Section]:
 def early_warning_summary(found: EarlyWarningFindings) -> dict[str, Any]:
     """The figures as plain values."""
     counts = {
-        what: {row.monitor: {"earlier": row.earlier, "ties": row.ties, "of": row.reached} for row in rows}
-        | {f"noise {i}": {"earlier": row.earlier, "ties": row.ties, "of": row.reached} for i, row in enumerate(null)}
+        what: {
+            name: {"quiet": row.quiet, "earlier": row.earlier, "ties": row.ties, "of": row.reached}
+            for name, row in [*((row.monitor, row) for row in rows), *((f"noise {i}", r) for i, r in enumerate(null))]
+        }
         for what, rows, null in _ways(found)
     }
     kept = {name: value for name, value in artifacts.plain(found).items() if not name.endswith("_noise")}
