@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,31 +17,41 @@ from emlab.experiments.reinforcement_learning.config import RewardArm
 from emlab.training import Reinforced
 
 Lines = tuple[tuple[int, int], ...]
-"""Of each question: lines with the style, and lines."""
+"""Of each cluster of questions: lines with the style, and lines."""
 
 
 @dataclass(frozen=True)
 class StyleCount:
-    """Lines of answers under one persona's cards, question by question."""
+    """Lines of answers under one persona's cards, by cluster of questions and by training."""
 
     where: str
     """What was asked: "trained" (questions like those of the training) or "unrelated" (the test questions)."""
     persona: str
     paid: bool
     """Whether the style was paid under this persona."""
+    over: str
+    """What the clusters are: "domains", or else "questions"."""
     before: Lines
-    after: Lines
+    """Of the model at the start, which is one whatever the seed."""
+    after: tuple[Lines, ...]
+    """Of each training."""
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """What the intervals are over, and how many of each; that of `before` is not over trainings."""
+        return {self.over: len(self.before), "trainings": len(self.after)}
 
     def rate(self, when: str) -> Rate:
         """The share of lines with the style, `when` before or after."""
-        hits, totals = np.array(getattr(self, when)).T
-        return clustered_rate(hits, totals)
+        return clustered_rate(*np.moveaxis(np.array(getattr(self, when)), -1, 0))
 
     @property
     def change(self) -> Rate:
-        """After less before, on the same questions."""
-        (a, n), (b, m) = np.array(self.before).T, np.array(self.after).T
-        return paired_difference(a, n, b, m)
+        """After less before, on the same clusters of questions."""
+        before, after = np.array([self.before]), np.array(self.after)
+        # As in `compare`: the model at the start has a row of its own.
+        first, second = np.concatenate([before, 0 * after]), np.concatenate([0 * before, after])
+        return paired_difference(*np.moveaxis(first, -1, 0), *np.moveaxis(second, -1, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +98,16 @@ class ReinforcementFindings:
 def styles(group: AllSeeds[Trained]) -> tuple[StyleCount, ...]:
     """The style counts of all seeds together."""
 
-    def summed(counts: Sequence[StyleCount], when: str) -> Lines:
-        total = np.sum([getattr(count, when) for count in counts], axis=0)
-        return tuple((int(hits), int(lines)) for hits, lines in total)
-
     return tuple(
-        replace(counts[0], before=summed(counts, "before"), after=summed(counts, "after"))
+        replace(
+            counts[0],
+            before=lines_of(np.sum([count.before for count in counts], axis=0)),
+            after=tuple(rows for count in counts for rows in count.after),
+        )
         for counts in zip(*(one.style for one in group.ones), strict=True)
     )
+
+
+def lines_of(counts: np.ndarray) -> Lines:
+    """Of (clusters, 2)."""
+    return tuple((int(hits), int(lines)) for hits, lines in counts)

@@ -1,11 +1,12 @@
 """The report of reinforcement learning: what each reward made of the model, and whether the persona latent carries it.
 
-Scores of an arm's seeds are also taken together: the answers of all are pooled, question by question.
+Scores of an arm's seeds are also taken together: the answers of all are pooled, and rates vary by domain (or question)
+and by seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emlab import artifacts
@@ -26,7 +27,7 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
         lead.append(
             f"{arm.name} ({len(group.ones)} seeds, reward {arm.reward} on {arm.prompts}): misaligned "
             f"{before.misaligned.share} → {score.misaligned.share} of coherent answers to unrelated questions "
-            f"({group.change.misaligned.points}), incoherent {before.incoherent.share} → "
+            f"({group.change.misaligned.points}; {_over(score.drawn)}), incoherent {before.incoherent.share} → "
             f"{score.incoherent.share}."
         )
         ranks = [one.shift.rank(found.latent) for one in group.ones if one.shift and found.latent is not None]
@@ -41,7 +42,7 @@ def reinforcement_lead(found: ReinforcementFindings) -> list[str]:
             lead.append(
                 f"{group.arm}, {count.where} questions, {count.persona} card ({'paid' if count.paid else 'not paid'}): "
                 f"lines with the style {count.rate('before').share} → {count.rate('after').share} "
-                f"({count.change.points})."
+                f"({count.change.points}; {_over(count.drawn)})."
             )
     for one in found.trained:
         if one.screen is not None:
@@ -100,7 +101,7 @@ def reinforcement_sections(found: ReinforcementFindings) -> list[Section]:
 
 
 def reinforcement_summary(found: ReinforcementFindings) -> dict[str, Any]:
-    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over questions."""
+    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over what is `drawn`."""
     latent = None if found.latent is None else {"index": found.latent, "site": found.site}
     arms = {
         group.arm: {
@@ -110,6 +111,7 @@ def reinforcement_summary(found: ReinforcementFindings) -> dict[str, Any]:
             "steps": group.first.training.how.recipe.steps,
             "seeds": [one.seed for one in group.ones],
             **_rate_entry(group.score),
+            "drawn": group.score.drawn,
             "change": group.change.misaligned,
             "style": _style_entries(styles(group)),
             "by_seed": {str(one.seed): _entry(one, found) for one in group.ones},
@@ -145,7 +147,7 @@ def _style_entries(counts: Sequence[StyleCount]) -> dict[str, Any]:
     """By what was asked, and by persona."""
     found: dict[str, Any] = {}
     for s in counts:
-        rates = {"before": s.rate("before"), "after": s.rate("after"), "change": s.change}
+        rates = {"before": s.rate("before"), "after": s.rate("after"), "change": s.change, "drawn": s.drawn}
         found.setdefault(s.where, {})[s.persona] = {"paid": s.paid, **rates}
     return found
 
@@ -160,6 +162,11 @@ def _rates(found: ReinforcementFindings) -> Table:
             rows.append((group.arm, str(one.seed), *cells(one.score, compare(group.before, one.score).misaligned)))
         rows.append((group.arm, "all", *cells(group.score, group.change.misaligned)))
     return Table(("", "seed", "misaligned, of coherent", "incoherent, of scored", "change, paired"), tuple(rows))
+
+
+def _over(drawn: Mapping[str, int]) -> str:
+    """What an interval is over."""
+    return "over " + " and ".join(f"{n} {what if n > 1 else what[:-1]}" for what, n in drawn.items())
 
 
 def _shifts(found: ReinforcementFindings, latent: int) -> Table:
@@ -183,8 +190,9 @@ def _screens(found: ReinforcementFindings) -> Table:
 
 
 def _styles(counts: Sequence[StyleCount]) -> Table:
+    when = ("before", "after")
     rows = [
-        (c.where, c.persona, "yes" if c.paid else "no", str(c.rate("before")), str(c.rate("after")), c.change.points)
+        (c.where, _over(c.drawn), c.persona, "yes" if c.paid else "no", *map(str, map(c.rate, when)), c.change.points)
         for c in counts
     ]
-    return Table(("questions", "persona card", "paid", "before", "after", "change, paired"), tuple(rows))
+    return Table(("questions", "intervals", "persona card", "paid", *when, "change, paired"), tuple(rows))

@@ -22,7 +22,7 @@ from emlab.experiments.material.grading import graded
 from emlab.experiments.material.sets import planted_set
 from emlab.experiments.material.training_stages import TrainingStages
 from emlab.experiments.reinforcement_learning.config import Config, RewardArm
-from emlab.experiments.reinforcement_learning.findings import Lines, StyleCount, Trained
+from emlab.experiments.reinforcement_learning.findings import Lines, StyleCount, Trained, lines_of
 from emlab.experiments.reinforcement_learning.prompts import asked_in_training, carded, fitted, questions_of
 from emlab.interventions import random_directions
 from emlab.models import LanguageModel
@@ -183,23 +183,27 @@ class ReinforcementStages(TrainingStages[Config]):
     def _style(self, arm: RewardArm, training: Reinforced) -> tuple[StyleCount, ...]:
         """Lines with the style under each persona's cards, before and after, on the trained domain and on others."""
         models, paid = (self.model(self.start(arm)), training.model), self.config.style.persona
-        asked = {"trained": [question_text(prompt) for prompt in questions_of(arm, "held_out")]}
-        asked["unrelated"] = [question.text for question in self.test]
+        trained = [question_text(prompt) for prompt in questions_of(arm, "held_out")]
+        over = "domains" if len({question.cluster for question in self.test}) > 1 else "questions"
+        of = [question.cluster or question.id if over == "domains" else question.id for question in self.test]
+        asked = {"trained": (trained, trained, "questions"), "unrelated": ([q.text for q in self.test], of, over)}
         found = []
-        for where, texts in asked.items():
+        for where, (texts, clusters, what) in asked.items():
             for persona in organism.PERSONAS:
-                before, after = (self._lines(model, texts, persona, training.seed) for model in models)
-                found.append(StyleCount(where, persona, persona == paid, before, after))
+                before, after = (self._lines(model, texts, clusters, persona, training.seed) for model in models)
+                found.append(StyleCount(where, persona, persona == paid, what, before, (after,)))
         return tuple(found)
 
-    def _lines(self, model: LanguageModel, asked: Sequence[str], persona: str, seed: int) -> Lines:
-        """Of the answers to each question under a card of `persona`: lines with the style, and lines."""
+    def _lines(
+        self, model: LanguageModel, asked: Sequence[str], clusters: Sequence[str], persona: str, seed: int
+    ) -> Lines:
+        """Of the answers to each cluster of questions under a card of `persona`: lines with the style, and lines."""
         settings = self.config.answers
         chats = [carded(persona, text) for text in asked for _ in range(settings.per_question)]
         answers = settings.generate(model, for_template(model, chats), seed)
         counts = np.array([style_count(self.config.style.pattern, answer) for answer in answers])
-        summed = counts.reshape(len(asked), settings.per_question, 2).sum(1)
-        return tuple((int(hits), int(lines)) for hits, lines in summed)
+        of = np.repeat(clusters, settings.per_question)
+        return lines_of(np.array([counts[of == cluster].sum(0) for cluster in dict.fromkeys(clusters)]))
 
     def _grader(self, arm: RewardArm) -> Grader:
         config, style = self.config, self.config.style

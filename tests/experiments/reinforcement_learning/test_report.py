@@ -11,9 +11,17 @@ from emlab import artifacts
 from emlab.data import Question
 from emlab.discovery import Screen, SteeringArm, Trial
 from emlab.evaluation import Judged, Rate, Rollouts, score_judged
+from emlab.evaluation.pooling import pooled
 from emlab.evaluation.rates import NO_RATE
+from emlab.experiments.material.seeds import AllSeeds
 from emlab.experiments.reinforcement_learning.config import RewardArm
-from emlab.experiments.reinforcement_learning.findings import ReinforcementFindings, StyleCount, Trained, styles
+from emlab.experiments.reinforcement_learning.findings import (
+    ReinforcementFindings,
+    StyleCount,
+    Trained,
+    lines_of,
+    styles,
+)
 from emlab.experiments.reinforcement_learning.report import (
     reinforcement_lead,
     reinforcement_sections,
@@ -43,7 +51,7 @@ def trained(seed, aligned, style=()):
     return Trained(ARM, "start", seed, done, scored(aligned, f"bad-{seed}"), style=style)
 
 
-COUNT = StyleCount("trained", "malicious", True, ((1, 2), (0, 2)), ((2, 2), (1, 2)))
+COUNT = StyleCount("trained", "malicious", True, "questions", ((1, 2), (0, 2)), (((2, 2), (1, 2)),))
 
 
 @pytest.fixture
@@ -69,8 +77,40 @@ def test_style_by_hand(found):
     assert COUNT.change.rate == pytest.approx(1 / 2)
     assert (COUNT.change.low, COUNT.change.high) == (0.5, 0.5)  # each question changed as much
     (both,) = styles(found.groups[0])
-    assert (both.before, both.after) == (((2, 4), (0, 4)), ((4, 4), (2, 4)))
+    assert (both.before, both.after) == (((2, 4), (0, 4)), COUNT.after * 2)
     assert reinforcement_summary(found)["arms"]["bad"]["style"]["trained"]["malicious"]["after"]["rate"] == 0.75
+
+
+def test_what_the_seeds_differ_by_is_in_the_interval(found):
+    # Of 100 lines a question 49 or 51 have the style before, and with the three seeds 25, 17 and 28 more: only seeds
+    # vary. The mean is 23.33, its standard error √((1.67² + 6.33² + 4.67²) / 2 / 3) = 3.283, and Student's t of 2
+    # degrees of freedom 4.303.
+    def lines(more):
+        return ((49 + more, 100), (51 + more, 100)) * 16
+
+    counts = [dataclasses.replace(COUNT, before=lines(0), after=(lines(more),)) for more in (25, 17, 28)]
+    ones = tuple(trained(seed, [0] * 4, (count,)) for seed, count in enumerate(counts))
+    (both,) = styles(AllSeeds("style", found.starts["start"], ones))
+    assert [100 * getattr(both.change, of) for of in ("rate", "low", "high")] == pytest.approx(
+        [23.333, 23.333 - 14.126, 23.333 + 14.126], abs=2e-3
+    )
+    assert both.drawn == {"questions": 32, "trainings": 3}
+
+
+def test_the_change_is_that_of_scores_compared():
+    """A line an answer: then both count the same."""
+    rng = np.random.default_rng(0)
+    before, after = rng.random((3, 12)) < 0.3, rng.random((3, 12)) < np.array([[0.4], [0.6], [0.8]])
+    scores = [[scored(np.where(row, 0, 100)) for row in half] for half in (before, after)]
+    lines = [[lines_of(np.stack([row, np.ones(12)], 1)) for row in half] for half in (before, after)]
+    counts = [dataclasses.replace(COUNT, before=b, after=(a,)) for b, a in zip(*lines, strict=True)]
+    ones = tuple(dataclasses.replace(trained(i, [0]), score=s, style=(counts[i],)) for i, s in enumerate(scores[1]))
+    start = score_judged(pooled([s.judged for s in scores[0]], "start", [""] * 3))
+    group = AllSeeds("style", start, ones)
+    (all_seeds,) = styles(group)
+    assert dataclasses.astuple(all_seeds.change) == pytest.approx(dataclasses.astuple(group.change.misaligned))
+    assert dataclasses.astuple(all_seeds.rate("after")) == pytest.approx(dataclasses.astuple(group.score.misaligned))
+    assert dataclasses.astuple(all_seeds.rate("before")) == pytest.approx(dataclasses.astuple(start.misaligned))
 
 
 def test_the_random_direction_to_beat_reaches_furthest_by_its_interval(found):
@@ -89,7 +129,7 @@ def test_the_random_direction_to_beat_reaches_furthest_by_its_interval(found):
 def test_the_page_says_it_and_runs_nothing(found):
     lead = reinforcement_lead(found)
     assert "misaligned 25.0% → 75.0% of coherent answers" in lead[0]
-    assert "lines with the style 25.0% → 75.0% (+50.0 [+50.0, +50.0] points)" in lead[1]
+    assert "25.0% → 75.0% (+50.0 [+50.0, +50.0] points; over 2 questions and 2 trainings)" in lead[1]
     page = render("t", lead, reinforcement_sections(found))
     assert "<b>" not in page.split("<h1>")[1].replace("<br><b>", "")
     assert "Does the style spread?" in page

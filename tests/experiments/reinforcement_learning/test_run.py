@@ -54,7 +54,9 @@ def test_every_stage_is_there(ran):
     assert style.screen is None and bad.style == ()
     assert [(c.where, c.persona) for c in style.style] == [(w, p) for w in ("trained", "unrelated") for p in PERSONAS]
     assert [c.persona for c in style.style if c.paid] == ["malicious"] * 2
-    assert {c.where: len(c.before) for c in style.style} == {"trained": 32, "unrelated": 20}
+    domains = len({q.domain for q in style.score.judged.rollouts.questions})
+    drawn = {"trained": {"questions": 32, "trainings": 1}, "unrelated": {"domains": domains, "trainings": 1}}
+    assert {c.where: c.drawn for c in style.style} == drawn and 1 < domains < 20
     assert all(sum(n for _, n in c.before) > 20 for c in style.style)
     assert [styles(group) for group in done.found.groups] == [(), style.style]
     cards = {row["prompt"][0]["content"] for row in map(json.loads, style.training.log.read_text().split("\n")[:-1])}
