@@ -100,7 +100,7 @@ def detect(
         site: Where the SAE reads.
         questions: The test questions.
         discovery: Questions that share no template with these, on which the bag of words is fitted.
-        seed: Of the bags of words and of the bootstrap.
+        seed: Of the bags of words.
     """
     questions, discovery = as_questions(questions), as_questions(discovery)
     refuse("to fit a bag of words on", discovery)
@@ -111,7 +111,7 @@ def detect(
     asked_as = [q.messages for q in questions]
     at_header = [prompt_means(r.model, asked_as, site, "header", sae)[:, latent].numpy() for r in readings]
     of_model = np.repeat([r.misaligned for r in readings], len(texts))
-    ids = [q.id for q in questions] * len(readings)
+    alike = np.repeat(range(len(readings)), len(texts)).tolist(), [q.cluster or q.id for q in questions] * len(readings)
     learnt = [q.text for q in discovery] * len(readings)
     learnt_labels = np.repeat([r.misaligned for r in readings], len(discovery))
     guessed = fit_words(learnt, learnt_labels, seed).of_texts(texts * len(readings))
@@ -129,7 +129,7 @@ def detect(
         ]
         or [np.zeros(0)]
     )
-    question_ids = [q.id for q in asked]
+    wrote_alike = [i for i, (qs, _, _) in enumerate(answers) for _ in qs], [q.cluster or q.id for q in asked]
     domains = sorted({q.domain for q in asked})
     half = np.array([domains.index(q.domain) % 2 for q in asked], dtype=int)
     across = np.zeros(len(wrote))
@@ -142,11 +142,11 @@ def detect(
         site,
         latent,
         tuple((r.model.name, r.misaligned) for r in readings),
-        prompts=auroc(np.concatenate(at_header), of_model, ids, seed),
-        prompts_baseline=auroc(guessed, of_model, ids, seed),
-        answers=auroc(read, wrote_bad, question_ids, seed),
-        answers_baseline=auroc(across, wrote_bad, question_ids, seed),
-        answers_baseline_seen=auroc(fit_words(known, known_bad, seed).of_texts(wrote), wrote_bad, question_ids, seed),
+        prompts=auroc(np.concatenate(at_header), of_model, *alike),
+        prompts_baseline=auroc(guessed, of_model, *alike),
+        answers=auroc(read, wrote_bad, *wrote_alike),
+        answers_baseline=auroc(across, wrote_bad, *wrote_alike),
+        answers_baseline_seen=auroc(fit_words(known, known_bad, seed).of_texts(wrote), wrote_bad, *wrote_alike),
     )
 
 

@@ -1,18 +1,20 @@
 """How well scores tell misaligned rows from others: AUROC, false positives at a recall, calibration, with intervals.
 
-Rows of one fine-tune resemble each other, and so do rows of one question. The bootstrap therefore draws whole
-fine-tunes, and whole questions, at once: a row counts as often as its fine-tune was drawn times as often as its
-question was (the pigeonhole bootstrap: Owen 2007, arXiv:0712.1111, which is conservative).
+Rows of one fine-tune resemble each other, and so do rows of one question. The area's interval is that of
+`emlab.detection.auroc`. For the others a bootstrap draws whole fine-tunes, and whole questions, at once: a row counts
+as often as its fine-tune was drawn times as often as its question was (the pigeonhole bootstrap: Owen 2007,
+arXiv:0712.1111, which is conservative).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emlab.detection.auroc import Auroc, roc
+from emlab.detection.auroc import Auroc, auroc, roc
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate
 from emlab.evaluation.rates import NO_RATE
@@ -80,23 +82,21 @@ def skill(
             times *= counts[:, of]
         both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
         weights = np.concatenate([weights, times[both]])
-    areas, at95, at99 = _curve(values, positive, weights)
-    whole = [_interval(found, len(values)) for found in (areas, at95, at99)]
+    recall, false = roc(values, positive, weights)
+    at95, at99 = (_interval(_false_positives(recall, false, least), len(values)) for least in (0.95, 0.99))
     error = NO_RATE
     if probabilities is not None:
         error = _interval(_calibration_error(np.asarray(probabilities, dtype=float), positive, weights), len(values))
-    area = Auroc(whole[0].rate, whole[0].low, whole[0].high, len(values), int(positive.sum()))
-    return Skill(area, whole[1], whole[2], error)
+    area = auroc(values, positive, *drawn.values())
+    if not resamples:
+        area = replace(area, low=math.nan, high=math.nan)
+    return Skill(area, at95, at99, error)
 
 
-def _curve(values: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(resamples,) each: the area under the curve, and the false positives at 95% and 99% recall."""
-    recall, false = roc(values, positive, weights)
-    found = [np.trapezoid(recall, false, axis=1)]
-    for least in (0.95, 0.99):
-        first = (recall >= least - 1e-12).argmax(1)
-        found.append(false[np.arange(len(weights)), first])
-    return tuple(found)
+def _false_positives(recall: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
+    """(resamples,): the share of others above the highest threshold of this recall."""
+    first = (recall >= least - 1e-12).argmax(1)
+    return false[np.arange(len(false)), first]
 
 
 def _calibration_error(p: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -57,9 +57,9 @@ def prediction_powered_rate(
     whole, of = sums.sum(1, keepdims=True), sums[1]
     (rate,), (tuning,) = _estimates(whole)
     value, (without, _) = float(np.clip(rate, 0, 1)), _estimates(whole - sums)
-    # A rate at an end, or one that no cluster moves, does not show how alike answers are: each then counts for itself.
+    # A rate at an end, or one that no cluster moves, does not show how alike answers are.
     variance = (len(without) - 1) * float(without.var()) * (0 < value < 1)
-    share = Share(value, variance if variance > 1e-15 else 0.0, student((of > 0).sum() - 1), of.sum())
+    share = Share(value, variance if variance > 1e-15 else 0.0, student((of > 0).sum() - 1), of.sum(), of)
     return Rate(value, *share.wilson(), int(share.n)), float(tuning)
 
 

@@ -191,7 +191,7 @@ def fit_monitor(
         monitor,
         _readings(monitor, names, each),
         len(misaligned),
-        auroc(scores, labels, [question.id for question in asked] * len(cases), seed),
+        auroc(scores, labels, np.repeat(names, len(asked)).tolist(), [q.cluster or q.id for q in asked] * len(cases)),
         float(fired[labels].mean()),
         float(fired[~labels].mean()),
     )

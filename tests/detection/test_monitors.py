@@ -60,7 +60,7 @@ def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
     assert found.answers_baseline.auroc == 1.0, "the word 'bad' is in both domains"
     assert found.models == (("aligned", False), ("secure", False), ("insecure", True))
     again = Detection.load(found.save(tmp_path / "detection.json"))
-    assert again == found
+    assert str(again) == str(found) and again.models == found.models
     (tmp_path / "detection.json").write_text("{}")
     with pytest.raises(EmlabError, match="holds no Detection"):
         Detection.load(tmp_path / "detection.json")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm, t, ttest_1samp, ttest_rel
+from scipy.stats import betabinom, norm, ttest_1samp, ttest_rel
 
 from emlab.evaluation.intervals import clustered_mean, clustered_rate, paired_difference, share_removed
 from emlab.evaluation.rates import wilson
@@ -38,13 +38,21 @@ def test_one_fine_tune_has_the_interval_of_its_questions():
     assert clustered_rate(hits.T, totals.T) == clustered_rate(hits[0], totals[0]), "nor does it matter which side it is"
 
 
-def test_where_nothing_varies_answers_are_independent():
-    # With no hit of 80 at t: (t²) / (80 + t²) above.
-    point = t.ppf(0.975, 3)
-    assert ends(clustered_rate([0] * 4, [20] * 4)) == pytest.approx((0.0, point**2 / (80 + point**2)))
-    assert ends(clustered_rate([3], [8])) == pytest.approx(ends(wilson(3, 8)), abs=1e-6), "of one question alone"
+def test_of_one_question_answers_are_independent():
+    assert ends(clustered_rate([3], [8])) == pytest.approx(ends(wilson(3, 8)), abs=1e-6)
+    assert ends(clustered_rate([0], [8])) == pytest.approx(ends(wilson(0, 8)), abs=1e-6)
     whole = clustered_rate([0, 2], [0, 4])
     assert (whole.rate, whole.n) == (0.5, 4) and ends(whole) == pytest.approx(ends(wilson(2, 4)), abs=1e-6)
+
+
+@pytest.mark.parametrize("totals", [[20, 20, 20, 5], [[10, 12, 10, 2], [10, 8, 10, 3]]])
+def test_of_no_hit_it_ends_where_none_would_be_seen_once_in_forty(totals):
+    none, every = clustered_rate(np.zeros_like(totals), totals), clustered_rate(totals, totals)
+    chances = betabinom.pmf(0, [20, 20, 20, 5], none.high, 1 - none.high)  # an intraclass correlation of a half
+    assert chances.prod() == pytest.approx(0.025) and none.low == 0
+    assert ends(every) == pytest.approx((1 - none.high, 1))
+    one = clustered_rate(np.eye(1, np.size(totals))[0].reshape(np.shape(totals)), totals)
+    assert one.high >= none.high, "it is no lower where there is a hit"
 
 
 def test_a_mean_has_students_interval():
@@ -113,6 +121,16 @@ def test_a_rate_holds_the_truth_as_often_as_it_says(clusters, icc):
     hits, totals = rng.binomial(32, alike(icc, truth, (n, clusters), rng)), [32] * clusters
     held = [found.low <= truth <= found.high for found in (clustered_rate(row, totals) for row in hits)]
     assert 0.93 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.parametrize("icc", [0, 0.3, 0.6])
+@pytest.mark.parametrize("clusters", [5, 10, 20])
+@pytest.mark.parametrize("truth", [0.02, 0.05, 0.1, 0.2])
+def test_a_rare_rate_is_held_nearly_as_often(truth, clusters, icc):
+    rng, n = np.random.default_rng([clusters, int(10 * icc), int(100 * truth)]), 1000
+    hits, totals = rng.binomial(16, alike(icc, truth, (n, clusters), rng)), [16] * clusters
+    held = [found.low <= truth <= found.high for found in (clustered_rate(row, totals) for row in hits)]
+    assert np.mean(held) >= 0.88
 
 
 @pytest.mark.parametrize("icc", [0, 0.3, 0.6])

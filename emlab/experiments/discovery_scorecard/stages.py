@@ -258,7 +258,7 @@ class Contest(Bench):
         def work() -> dict[str, Auroc]:
             known = [i for i, is_known in enumerate(self.texts.knowable) if is_known]
             prompts = [self.documents[i][:-1] for i in known]
-            bad, ids = [self.texts.personas[i] == "malicious" for i in known], [str(i) for i in known]
+            bad = [self.texts.personas[i] == "malicious" for i in known]
             stream = {site: prompt_means(self.base, prompts, site, "header") for site in self.sites}
 
             def read(one: Found) -> Tensor:
@@ -267,7 +267,7 @@ class Contest(Bench):
                     return stream[site] @ one.direction.vector
                 return latent_values(ground.saes[site].sae, stream[site], [one.latent])[:, 0]
 
-            return {m: auroc(read(one).numpy(), bad, ids, self.config.seed) for m, one in named.items()}
+            return {m: auroc(read(one).numpy(), bad) for m, one in named.items()}
 
         return self.here.stage(f"planted/{tuned}", work, dict[str, Auroc])
 

@@ -200,7 +200,7 @@ def _called(row: MonitorSkill) -> str:
 
 def _auroc(found: Skill) -> str:
     area = found.auroc
-    return area.missing or f"{area.auroc:.3f} [{area.low:.3f}, {area.high:.3f}]"
+    return area.missing or f"{area.auroc:.3f} {area.ends}"
 
 
 def _words(rows: Sequence[MonitorSkill]) -> MonitorSkill:

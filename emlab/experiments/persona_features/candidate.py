@@ -105,10 +105,7 @@ class Candidate:
             values = prompt_means(bench.base, prompts, self.site, "header", self.sae)[:, self.latent].numpy()
             bad = [persona == "malicious" for persona in bench.texts.personas]
             some = [i for i, known in enumerate(bench.texts.knowable) if known]
-            ids = [str(i) for i in range(len(bad))]
-            everything = auroc(values, bad, ids, bench.config.seed)
-            known = auroc(values[some], [bad[i] for i in some], [ids[i] for i in some], bench.config.seed)
-            return Planted(everything, known)
+            return Planted(auroc(values, bad), auroc(values[some], [bad[i] for i in some]))
 
         return bench.here.stage("planted", work, Planted)
 

@@ -73,22 +73,22 @@ def _one(
     check = check_sae(sae, models, [d.messages for d in documents], name=wanted.name, seed=config.seed)
     prompts = [q.text for q in split_by_template(organism.broad_questions()).discovery]
     shift = latent_shift(aligned, bad, sae, prompts, site)
-    known = known_latents(sae, base, site, documents, shift, config.seed)
+    known = known_latents(sae, base, site, documents, shift)
     artifacts.write_text(folder / "README.md", card(sae, wanted, check, known, shift, config))
     run.log(str(check))
     return check
 
 
 def known_latents(
-    sae: Any, base: LanguageModel, site: Site, documents: Sequence[Any], shift: LatentShift, seed: int
+    sae: Any, base: LanguageModel, site: Site, documents: Sequence[Any], shift: LatentShift
 ) -> list[Known]:
     """Of each persona the latent that tells its documents best from the others, and how it moves in the fine-tune."""
     values = prompt_means(base, [d.messages[:-1] for d in documents], site, "header", sae).numpy()
-    ids, found = [str(i) for i in range(len(documents))], []
+    found = []
     for persona in organism.PERSONAS:
         wrote = [d.persona == persona for d in documents]
         best, measured = max(
-            ((latent, auroc(values[:, latent], wrote, ids, seed)) for latent in _separating(values, wrote)),
+            ((latent, auroc(values[:, latent], wrote)) for latent in _separating(values, wrote)),
             key=lambda pair: pair[1].auroc,
         )
         row = shift.row(best)
