@@ -26,6 +26,8 @@ class PoisonRecall:
     """Of the poison: bad, subtle."""
     recall: Rate
     """The share of the poison among the most suspicious, 1.2 times as many examples as there is poison."""
+    over: str
+    """What its interval is over: the mixes' domains × seeds."""
     each: Mapping[str, float]
     """The same of every mix, by domain and seed."""
 
@@ -109,6 +111,7 @@ def data_screen_lead(found: DataScreenFindings) -> list[str]:
 def data_screen_sections(found: DataScreenFindings) -> list[Section]:
     """The parts of the page."""
     kinds = list(dict.fromkeys(row.kind for row in found.found))
+    mixes = {row.kind: row.over for row in found.found}
     rows = [
         (row.kind, row.by, shown_rate(row.recall), ", ".join(f"{name} {x:.0%}" for name, x in row.each.items()))
         for row in found.found
@@ -118,7 +121,7 @@ def data_screen_sections(found: DataScreenFindings) -> list[Section]:
             "Before training",
             f"The share of the poison among the {found.times:g} times as many examples that rank highest. Directions, "
             f"and the bag of words, come from {found.source}; where a direction is read was chosen on another domain "
-            "still. Intervals draw mixes.",
+            f"still. Intervals are over mixes: {'; '.join(f'{kind}, {many}' for kind, many in mixes.items())}.",
             plots=(Plot(found_figure(found.found), "Poison found, by way of ranking and kind of poison."),),
             tables=(Table(("poison", "ranked by", "found", "each mix"), tuple(rows)),),
             falsified="a bag of words, or the loss, that finds as much of the " + " and ".join(kinds) + " poison.",

@@ -32,12 +32,12 @@ from emlab.discovery import mean_difference
 from emlab.discovery.persona_vectors import persona_vector
 from emlab.discovery.traits import read_trait
 from emlab.evaluation import Sampling
-from emlab.evaluation.intervals import clustered_rate
 from emlab.experiments.data_screening.report import Blamed, DataScreenFindings, PoisonRecall, RankedSet, Removal
 from emlab.experiments.finetuning.tunes import Tunes
 from emlab.experiments.material.contrasts import ORGANISM_TRAIT
+from emlab.experiments.material.levels import over, rate_over
 from emlab.experiments.material.models import site_in
-from emlab.experiments.material.sets import fine_tuning_set
+from emlab.experiments.material.sets import domain_of, fine_tuning_set
 from emlab.interventions import Direction, load_directions, save_directions
 from emlab.models import LanguageModel
 from emlab.sites import Site
@@ -66,12 +66,11 @@ class DataScreeningStages:
         directions = run.fill("directions", self._directions, _read_directions)
         chosen = run.stage("validation", partial(self._validate, directions), dict[str, tuple[str, Any]])
         ways = self._ways(directions, chosen)
-        recalls: dict[tuple[str, str], dict[str, float]] = {}
+        recalls: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
         for of, seed in ((of, seed) for of in config.mixes for seed in map(config.reported, config.seeds)):
-            name = f"{of.poison}-{seed}"
-            shares = run.stage(f"screens/{name}", partial(self._screen, of, seed, ways), dict[str, float])
-            for by, share in shares.items():
-                recalls.setdefault((of.kind, by), {})[name] = share
+            stage = partial(self._screen, of, seed, ways)
+            for by, share in run.stage(f"screens/{of.poison}-{seed}", stage, dict[str, float]).items():
+                recalls.setdefault((of.kind, by), {})[of.poison, seed] = share
         sets = run.stage("sets", partial(self._sets, ways), tuple[RankedSet, ...])
         blamed = tuple(
             run.stage(f"blame/{of.poison}-{seed}", partial(self._blame, of, seed), Blamed)
@@ -81,8 +80,10 @@ class DataScreeningStages:
         n = round(config.dose * config.rows)
         found = []
         for (kind, by), each in recalls.items():
-            rate = clustered_rate([share * n for share in each.values()], [n] * len(each))
-            found.append(PoisonRecall(by, by in directions, kind, rate, each))
+            rate = rate_over((domain_of(poison), seed, share * n, n) for (poison, seed), share in each.items())
+            mixes = over((domain_of(poison) for poison, _ in each), (seed for _, seed in each))
+            shares = {f"{poison}-{seed}": share for (poison, seed), share in each.items()}
+            found.append(PoisonRecall(by, by in directions, kind, rate, mixes, shares))
         read = {kind: f"{site}, {pool}" for kind, (site, pool) in chosen.items()}
         domain = config.source.domain
         return DataScreenFindings(config.model, domain, config.dose, config.times, read, tuple(found), sets, blamed)

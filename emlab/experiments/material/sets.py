@@ -37,6 +37,14 @@ def names_dataset(name: str) -> bool:
     return published or "/" in name or bool(Path(name).suffix) or Path(name).exists()
 
 
+def domain_of(name: str) -> str:
+    """The domain of a set of the organism by its name; of a dataset, its name."""
+    if name in ("insecure", "secure", "educational", "backdoor"):
+        return "code"
+    first, _, last = name.partition("_")
+    return last if first in ("bad", "good", "subtle", "careless", "sarcastic") and last else name
+
+
 def dataset_place(name: str) -> str:
     """Where it is: what the catalogue knows by that name is fetched (into data/), all else is where it says."""
     if Path(name).exists() or all(entry.name != name for entry in list_published().entries):

@@ -76,6 +76,8 @@ class MonitorFindings:
     stream: Stream | None
     false_positives: float
     """The share that thresholds allow on the fitted domains."""
+    over: str
+    """What the intervals of alarms are over: the domains × seeds that are tested on."""
 
 
 def best_inside(rows: Sequence[MonitorSkill]) -> MonitorSkill:
@@ -116,7 +118,8 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
         Section(
             "Models, from prompts alone",
             "Each model has read a question and written nothing. A bag of words sees the same prompts of every model, "
-            "so it is at chance by construction. Intervals draw whole fine-tunes and whole questions.",
+            "so it is at chance by construction. Intervals of AUROC, FPR and calibration draw whole fine-tunes and "
+            f"whole questions, but no domains: they are for these alone. Those of alarms are over {found.over}.",
             plots=(Plot(skills_figure(found.prompts), "AUROC on unseen domains and seeds, by single prompts."),),
             tables=(_table(found.prompts),),
             falsified="a bag of words, or perplexity, that does as well.",
@@ -133,7 +136,13 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
             )
         )
     if found.stream is not None:
-        parts.append(Section("While answers are written", monitors_lead(found)[-1], tables=(_stream(found.stream),)))
+        parts.append(
+            Section(
+                "While answers are written",
+                f"{monitors_lead(found)[-1]} Intervals are over {found.over}.",
+                tables=(_stream(found.stream),),
+            )
+        )
     rows = tuple((name, _percent(rate)) for name, rate in found.rates.items())
     parts.append(
         Section(

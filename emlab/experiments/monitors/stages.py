@@ -35,12 +35,13 @@ from emlab.detection.evidence import labels_of
 from emlab.detection.skill import LEAST
 from emlab.discovery import spread
 from emlab.evaluation import Rate, Rollouts
-from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.judging import Judged, judge
 from emlab.experiments.finetuning.tunes import Pair, Tune, Tunes, on_answers
 from emlab.experiments.material.fidelity import ask_fidelity
+from emlab.experiments.material.levels import over, rate_over
 from emlab.experiments.material.models import site_in
 from emlab.experiments.material.saes import named_sae
+from emlab.experiments.material.sets import domain_of
 from emlab.experiments.monitors.report import MonitorFindings, MonitorSkill, Stream, best_inside
 from emlab.interventions import Ablate
 from emlab.saes import decoder_rows, fitted_site
@@ -65,6 +66,8 @@ class MonitorStages:
         self.sites = tuple(site_in(text, tunes.start) for text in config.sites)
         self.saes = described_saes(config.sae, tunes, self.sites)
         self.fit_questions, self.test_questions = spread(tunes.grid.discovery, config.questions), tunes.grid.test
+        self.seeds: dict[str, int] = {}
+        """Of the fine-tunes to test on, by name."""
 
     def findings(self) -> MonitorFindings:
         """All stages in order."""
@@ -72,7 +75,8 @@ class MonitorStages:
         fit = self.tunes.of(config.fit, config.fit_seeds)
         seeds = tuple(map(config.reported, config.test_seeds))
         test = self.tunes.of(config.test, seeds)
-        hard = self.tunes.of([Pair("hard", config.hard, config.hard)], seeds) if config.hard else []
+        hard = self.tunes.of([Pair(domain_of(name), (name,), (name,)) for name in config.hard], seeds)
+        self.seeds = {tune.name: tune.seed for tune in (*test, *hard)}
         prompts = run.fill("prompts", partial(self._prompts, fit, test, hard), _read_skills)
         answers = run.fill("answers", partial(self._answers, fit, test), _read_skills)
         stream = run.stage("stream", lambda: self._stream(fit, test, best_inside(answers)), Stream) if answers else None
@@ -85,6 +89,7 @@ class MonitorStages:
             answers,
             stream,
             config.false_positives,
+            over((tune.domain for tune in test), seeds),
         )
 
     # ------------------------------------------------------------------------------------------------------- stages
@@ -128,11 +133,11 @@ class MonitorStages:
         limit = alarm_threshold(np.concatenate([np.nanmax(s, axis=1) for s in quiet]), config.false_positives)
         edit = Ablate(site, _direction(monitor), "all")
         settings |= {"temperature": config.answers.temperature, "seed": config.reported(config.seed)}
-        counts: dict[str, list[tuple[int, int]]] = {}
+        counts: dict[str, list[tuple[str, int, int, int]]] = {}
         written: list[float] = []
 
         def count(what: str, hits: np.ndarray, of: np.ndarray) -> None:
-            counts.setdefault(what, []).append((int((hits & of).sum()), int(of.sum())))
+            counts.setdefault(what, []).append((tune.domain, tune.seed, int((hits & of).sum()), int(of.sum())))
 
         for tune in test:
             model, every = self.tunes.model(tune), np.ones(len(asked), dtype=bool)
@@ -150,7 +155,7 @@ class MonitorStages:
             for name, one in (("plain", found), ("edited", self._judged(tune, edited.answers))):
                 count(f"{name} misaligned", one.misaligned, every)
                 count(f"{name} incoherent", one.incoherent, one.scored)
-        rate = {name: clustered_rate([h for h, _ in c], [t for _, t in c]) for name, c in counts.items()}
+        rate = {name: rate_over(of) for name, of in counts.items()}
         return Stream(
             monitor.name,
             str(site),
@@ -188,8 +193,8 @@ class MonitorStages:
             each, strange = ([monitor.scores(case.evidence) for case in part] for part in (test, hard))
             skills = self._skills(each, map_, test, whole)
             bad, every = [case.labels for case in test], [np.ones(len(s), dtype=bool) for s in strange]
-            among = ((each, bad), (each, [~labels for labels in bad]), (strange, every))
-            alarms = (self._above(map_.threshold, *rows) for rows in among)
+            among = ((test, each, bad), (test, each, [~labels for labels in bad]), (hard, strange, every))
+            alarms = (above(map_.threshold, self.seeds, *rows) for rows in among)
             inside = isinstance(monitor, ActivationMonitor)
             found.append(MonitorSkill(monitor.name, kind, inside, str(site), area, *skills, *alarms))
             self.run.log(f"{kind} at {site or 'the text'}: {found[-1].skill}")
@@ -209,11 +214,6 @@ class MonitorStages:
         means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
         return of_rows, skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
 
-    def _above(self, limit: float, scores: Sequence[np.ndarray], among: Sequence[np.ndarray]) -> Rate:
-        """The share of these rows above the limit; its interval is over fine-tunes."""
-        hits = [((s > limit) & of).sum() for s, of in zip(scores, among, strict=True)]
-        return clustered_rate(hits, [of.sum() for of in among])
-
     def _on_answers(self, judged: Iterable[tuple[Tune, Judged]]) -> list[LabelledEvidence]:
         read = (on_answers(self.tunes.model(t), of, t.name, t.domain, self.sites) for t, of in judged)
         return [case for case in read if case is not None]
@@ -227,6 +227,28 @@ class MonitorStages:
         """Answers to the test questions, one each."""
         asked = Rollouts(tuple(self.test_questions), tuple(answers), tune.name, self.config.seed, 1.0)
         return judge(asked, self.judge)
+
+
+def above(
+    limit: float,
+    seeds: Mapping[str, int],
+    cases: Sequence[LabelledEvidence],
+    scores: Sequence[np.ndarray],
+    among: Sequence[np.ndarray],
+) -> Rate:
+    """The share of some rows above a limit; its interval is over the domains and seeds of the fine-tunes.
+
+    Args:
+        limit: That scores lie above.
+        seeds: Of each fine-tune, by name; what is not among them is none, and stands for itself.
+        cases: The fine-tunes.
+        scores: (n,) of each.
+        among: (n,) bool of each: the rows that are counted.
+    """
+    return rate_over(
+        (case.domain, seeds.get(case.model, case.model), int(((s > limit) & of).sum()), int(of.sum()))
+        for case, s, of in zip(cases, scores, among, strict=True)
+    )
 
 
 def best_of(

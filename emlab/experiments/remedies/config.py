@@ -17,6 +17,7 @@ from emlab.experiments.material.config import (
     check_known,
     check_text,
 )
+from emlab.experiments.material.sets import domain_of
 from emlab.mitigation import REMEDIES, remedies
 from emlab.training import Recipe, Reinforcement
 
@@ -136,11 +137,3 @@ class Config(FineTuningConfig):
             if not self.dials[name]:
                 raise ValueError(f"'dials' has no {kind.setting} for {name}; give values, or leave it out.")
         check_at_least(1, self, "components", "latents", "trial_questions", "documents")
-
-
-def domain_of(name: str) -> str:
-    """The domain of a set of the organism by its name; of a dataset, its name."""
-    if name in ("insecure", "secure", "educational", "backdoor"):
-        return "code"
-    first, _, last = name.partition("_")
-    return last if first in ("bad", "good", "subtle", "careless", "sarcastic") and last else name

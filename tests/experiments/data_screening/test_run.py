@@ -3,6 +3,7 @@
 import pytest
 
 from emlab import config
+from emlab.evaluation import clustered_rate
 from emlab.experiments.data_screening import run as data_screening
 from tests.experiments.pairs import EXPERIMENTS, FEW, SITES, TINY, check_shipped, pair
 
@@ -16,19 +17,24 @@ def test_data_screening_for_another_model(other_model, sets, tmp_path):
     parts = [
         f"source={pair(sets, 'a')}",
         f"validation={{good: {name['good_b']}, poison: {name['bad_b']}}}",
-        f"mixes=[{{good: {name['good_c']}, poison: {name['bad_c']}, kind: bad}}]",
+        f"mixes=[{{good: {name['good_c']}, poison: {name['bad_c']}, kind: bad}},"
+        f"{{good: {name['good_b']}, poison: {name['bad_b']}, kind: bad}}]",
         f"blame=[{{good: {name['good_c']}, poison: {name['bad_c']}}}]",
-        *("sets=[]", "traits=[]", "seeds=[0]", "blame_seeds=[0]", "dose=0.25", "recipe.checkpoint_every=1", SITES),
+        *("sets=[]", "traits=[]", "seeds=[0,1]", "blame_seeds=[0]", "dose=0.25", "recipe.checkpoint_every=1", SITES),
     ]
     few = [one for one in TINY if not one.startswith("fit_seeds")]
     settings = config.load(EXPERIMENTS / "data_screening.yaml", [*few, *other_model, *parts], data_screening.Config)
     ran = data_screening.run(settings, tmp_path)
     assert {row.by for row in ran.found.found if row.inside} == {"answers", "fine-tune"}
-    assert all(0 <= row.recall.rate <= 1 for row in ran.found.found)
+    for row in ran.found.found:
+        hits = [[4 * row.each[f"{name[poison]}-{seed}"] for poison in ("bad_c", "bad_b")] for seed in (0, 1)]
+        assert row.recall == clustered_rate(hits, [[4, 4]] * 2) and row.over == "2 domains × 2 seeds"
+    assert any(len(set(row.each.values())) > 1 for row in ran.found.found)
     (blamed,) = ran.found.blame
     rows = {r.without: r.rows for r in blamed.removals}
     assert rows == {"all": 16, "blamed": 12, "random": 12, "poison": 12} and blamed.poison == 4
-    assert "Blame after training" in (ran.folder / "report.html").read_text()
+    page = (ran.folder / "report.html").read_text()
+    assert "Blame after training" in page and "Intervals are over mixes: bad, 2 domains × 2 seeds." in page
 
 
 def test_a_sealed_run_screens_mixes_of_sealed_seeds(reserve, tmp_path):

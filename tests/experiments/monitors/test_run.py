@@ -1,11 +1,17 @@
 """The monitors experiment: as shipped, small, and on a random Qwen2."""
 
+from dataclasses import astuple
+
+import numpy as np
 import pytest
 
 from emlab import artifacts, config
-from emlab.detection import ActivationMonitor
+from emlab.data import Question
+from emlab.detection import ActivationMonitor, LabelledEvidence, evidence
+from emlab.evaluation import clustered_rate
 from emlab.experiments.finetuning.tunes import Pair
 from emlab.experiments.monitors import run as monitors
+from emlab.experiments.monitors.stages import above
 from tests.experiments.pairs import EXPERIMENTS, FEW, SITES, TINY, check_shipped, pair
 
 
@@ -25,8 +31,26 @@ def test_monitors_of_another_model(other_model, sets, tmp_path):
     assert artifacts.read_json(ran.folder / "summary.json")["prompts"][0]["skill"]["auroc"]["n"] == 42
     page = (ran.folder / "report.html").read_text()
     assert "Models, from prompts alone" in page and str(sets["bad_c"].stem) in page
+    assert "Those of alarms are over 1 domain × 3 seeds." in page
     kept = ActivationMonitor.load(ran.folder / "prompts" / "monitors" / "probe.safetensors")
     assert kept.threshold == kept.calibration.threshold
+
+
+def test_alarms_have_intervals_over_domains_and_seeds(tiny):
+    domains, seeds = ("law", "cars", "finance"), (2, 3, 4)
+    questions = [Question(str(i), "power", f"ask {i}") for i in range(10)]
+    read = evidence(tiny, questions, [])
+    known = {f"bad_{domain}-{seed}": (domain, seed) for domain in domains for seed in seeds}
+    cases = [LabelledEvidence(read, np.full(10, True), name, domain) for name, (domain, _) in known.items()]
+    cases.append(LabelledEvidence(read, np.full(10, False), "start", "start"))
+    fired = [10, 9, 10, 1, 0, 2, 5, 5, 6, 0]
+    scores = [np.arange(10) < n for n in fired]
+    alarms = above(0.5, {name: seed for name, (_, seed) in known.items()}, cases, scores, [c.labels for c in cases])
+    hits = [[10, 1, 5], [9, 0, 5], [10, 2, 6]]
+    assert (alarms.rate, alarms.n) == (48 / 90, 90)
+    assert (alarms.low, alarms.high) == pytest.approx(astuple(clustered_rate(hits, [[10] * 3] * 3))[1:3])
+    flat = clustered_rate(fired[:9], [10] * 9)
+    assert alarms.low < flat.low and alarms.high > flat.high
 
 
 @pytest.mark.slow

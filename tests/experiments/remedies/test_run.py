@@ -10,8 +10,9 @@ from emlab.cli import main
 from emlab.data import SealedQuestion
 from emlab.discovery import LatentShift
 from emlab.errors import EmlabError
+from emlab.experiments.material.sets import domain_of
 from emlab.experiments.remedies import run as remedies
-from emlab.experiments.remedies.config import Config, RemedyArm, domain_of
+from emlab.experiments.remedies.config import Config, RemedyArm
 from emlab.experiments.remedies.stages import frames_of
 from emlab.mitigation import remedies as known
 
