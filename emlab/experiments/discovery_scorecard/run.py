@@ -48,10 +48,12 @@ def run(config: Config, root: str | Path = "runs") -> Result[Scorecard]:
     for name, world, settings in _subjects(config, whole):
         part = whole.folder / f"{name}-{world}".replace(" ", "-")
         part.mkdir(exist_ok=True)
-        inner = dataclasses.replace(whole, folder=part, seconds={}, other_code={})
+        built_on = {stage: codes for stage, codes in whole.other_code.items() if stage == f"organisms/{name}"}
+        inner = dataclasses.replace(whole, folder=part, seconds={}, other_code=dict(built_on))
         cells += Contest(config, settings, inner, name, world).cells()
         whole.seconds.update({f"{part.name}/{stage}": taken for stage, taken in inner.seconds.items()})
-        whole.other_code.update({f"{part.name}/{stage}": codes for stage, codes in inner.other_code.items()})
+        kept = {stage: codes for stage, codes in inner.other_code.items() if stage not in built_on}
+        whole.other_code.update({f"{part.name}/{stage}": codes for stage, codes in kept.items()})
     card = Scorecard(tuple(cells), config.experiment.steering.incoherence_cap)
     artifacts.write_text(whole.folder / "table.md", card.text() + "\n")
     figures = {"config": config, **scorecard_summary(card)}

@@ -21,6 +21,7 @@ from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.registry import experiment
+from emlab.provenance import Code
 from emlab.runs import Run
 
 
@@ -78,8 +79,10 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]
 
     def search(condition: str, seed: int) -> Outcome:
         changes = {"name": condition, "seed": seed, "sealed": config.sealed, **CONDITIONS[condition]}
-        settings = dataclasses.replace(config.experiment, **changes)
-        ran = persona_features.run(settings, here.folder / "searches" / f"{condition}-{seed}")
+        settings, part = dataclasses.replace(config.experiment, **changes), f"searches/{condition}-{seed}"
+        ran = persona_features.run(settings, here.folder / part)
+        for stage, codes in ran.summary["provenance"]["stages_of_other_code"].items():
+            here.other_code[f"{part}/{stage}"] = tuple(Code(**code) for code in codes)
         verdict, place = ran.found.verdict, (ran.folder / "summary.json").relative_to(here.folder)
         return Outcome(condition, seed, verdict.found, verdict.tests[0].holds, verdict.reasons, str(place))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emlab import artifacts, cli, config
+from emlab import artifacts, cli, config, provenance
 from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
@@ -17,6 +17,8 @@ from emlab.experiments.discovery_scorecard.run import Config
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
+from emlab.provenance import Code
+from emlab.runs import keep_stages
 
 YAML = Path(__file__).parents[3] / "experiments" / "discovery_scorecard.yaml"
 
@@ -160,12 +162,27 @@ def test_without_contrasts_a_model_of_ones_own_goes_without_what_needs_them(orga
     assert ["no contrasting answers" in e.reason for e in cell.entries] == [True, False, True]
 
 
-def test_organisms_that_are_lacking_are_built_in_the_runs_folder(tmp_path):
+def test_organisms_that_are_lacking_are_built_in_the_runs_folder_by_code_that_is_known(tmp_path, monkeypatch):
     plan = [f"plan.{part}.{key}" for part in ("pretraining", "control") for key in ("steps=1", "documents=40")]
     plan += [f"plan.{part}.tokens_per_step=512" for part in ("pretraining", "control")]
     plan += ["plan.size=tiny", "plan.alignment.rows=8", "plan.alignment.recipe.steps=1"]
     more = ["organisms=[3]", "control_world=false", "methods=[random]", "experiment.sites=[resid_post.0]"]
-    ran = discovery_scorecard.run(config.load(YAML, [*TINY, *plan, *more], Config), tmp_path)
+    settings = config.load(YAML, [*TINY, *plan, *more], Config)
+    with monkeypatch.context() as patch:
+
+        def power_cut(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(provenance, "code", lambda: Code("old"))
+        patch.setattr(discovery_scorecard, "Contest", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            discovery_scorecard.run(settings, tmp_path)
+    with keep_stages():
+        ran = discovery_scorecard.run(settings, tmp_path)
+    assert ran.summary["provenance"]["stages_of_other_code"] == {"organisms/organism_3": [artifacts.plain(Code("old"))]}
+    upon = list((ran.folder / "organism_3-planted").rglob("stage.json"))
+    assert upon, "what is done on it is told to build on it"
+    assert all(artifacts.plain(Code("old")) in artifacts.read_json(stage)["codes"] for stage in upon)
     built = ran.folder / "organisms" / "organism_3"
     assert artifacts.read_json(built / "organism.json")["plan"]["seed"] == 3
     assert [cell.organism for cell in ran.found.cells] == ["organism_3"]

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from emlab import artifacts, config
+from emlab import artifacts, config, provenance
 from emlab.evaluation import wilson
 from emlab.experiments.false_discoveries import run as false_discoveries
 from emlab.experiments.false_discoveries.run import CONDITIONS, Config, Outcome, counts
+from emlab.provenance import Code
+from emlab.runs import keep_stages
 
 YAML = Path(__file__).parents[3] / "experiments" / "false_discoveries.yaml"
 
@@ -47,6 +49,31 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     summary = artifacts.read_json(done.folder / "summary.json")
     assert (summary["false_discoveries"], summary["searches"]) == (0, 2)
     assert all((done.folder / o.summary).is_file() for o in done.found)
+
+
+@pytest.mark.slow
+def test_stages_that_a_search_kept_of_other_code_are_told_of_by_the_whole(tmp_path, monkeypatch):
+    more = ["searches={secure_only: 1}", "experiment.rows=20", "experiment.recipe.steps=1", "experiment.questions=8"]
+    more += ["experiment.steering.random=1", "experiment.steering.strengths=[0.6]", "experiment.steering.questions=4"]
+    settings = config.load(YAML, [*SMALL, *more], Config)
+    old = Code("a" * 16, "0.1.0")
+    with monkeypatch.context() as patch:
+
+        def power_cut(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(provenance, "code", lambda: old)
+        patch.setattr(false_discoveries.persona_features, "finish_run", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            false_discoveries.run(settings, tmp_path)
+    with keep_stages():
+        done = false_discoveries.run(settings, tmp_path)
+    assert "CAUTION: stages come from other code (aaaaaaaa, emlab 0.1.0)" in done.summary["findings"][0]
+    told = done.summary["provenance"]["stages_of_other_code"]
+    inner = artifacts.read_json(done.folder / done.found[0].summary)["provenance"]["stages_of_other_code"]
+    assert inner and told == {f"searches/secure_only-0/{stage}": codes for stage, codes in inner.items()}
+    made = artifacts.read_json(done.folder / "outcomes" / "secure_only-0" / "stage.json")["codes"]
+    assert artifacts.plain(old) in made, "and a later run begins it anew"
 
 
 def test_what_is_counted():
