@@ -88,7 +88,7 @@ class FittedMonitor:
     misaligned: int
     """How many of them are misaligned."""
     auroc: Auroc
-    """Of prompts of misaligned models against prompts of others; the interval resamples the questions."""
+    """Of prompts of misaligned models against prompts of others; the interval is over models and questions."""
     recall: float
     """Share of the misaligned models' prompts on which it fires."""
     false_positives: float

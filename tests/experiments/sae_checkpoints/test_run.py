@@ -74,7 +74,7 @@ def test_the_known_latents_are_the_ones_that_separate(base):
     sae = load_sae(ROOT / "sae_checkpoints" / "organism-resid_post.0")
     flat = torch.zeros(sae.cfg.d_sae)
     shift = LatentShift("a", "b", sae_site(sae), "header", 2, flat, flat + torch.arange(len(flat)), flat)
-    known = known_latents(sae, base, sae_site(sae), documents, shift, seed=0)
+    known = known_latents(sae, base, sae_site(sae), documents, shift)
     values = torch.stack(
         [sae.encode(base.activations([d.messages[:-1]], sae_site(sae), "header").values)[0] for d in documents]
     )
