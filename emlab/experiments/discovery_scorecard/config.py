@@ -37,10 +37,9 @@ def _experiment() -> persona.Config:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ExperimentConfig):
-    """A contest of all methods of discovery."""
+    """A contest of all methods of discovery. None is sealed: methods search the fine-tunes that are reported on."""
 
     pipeline: ClassVar[str] = "discovery_scorecard"
-    seals: ClassVar[bool] = True
     title: str = "Discovery scorecard"
     """Of the report."""
     organisms: tuple[int | str | None, ...] = (None, 1, 2)

@@ -30,7 +30,6 @@ from emlab.experiments.material.inputs import files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import build
 from emlab.experiments.material.results import Result, finish_run
-from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features.config import Config as Experiment
 from emlab.experiments.registry import experiment
 from emlab.runs import Run, fingerprint
@@ -43,7 +42,6 @@ def run(config: Config, root: str | Path = "runs") -> Result[Scorecard]:
     Organisms that are to be built go into the run's folder; of a build that was stopped the next run goes on.
     """
     whole = Run.resume(config.name, config, root, _inputs(config))
-    open_seal(whole, config)
     cells: list[Cell] = []
     for name, world, settings in _subjects(config, whole):
         part = whole.folder / f"{name}-{world}".replace(" ", "-")
@@ -77,13 +75,8 @@ def compare_methods(root: str | Path = "runs", **settings: Any) -> Result[Scorec
 
 def _subjects(config: Config, here: Run) -> Iterator[tuple[str, str, Experiment]]:
     """What the contest is run on: name, world, and the experiment there. An organism is built when its turn comes."""
-    inner = dataclasses.replace(config.experiment, sealed=config.sealed)
     if config.model is not None:
-        yield (
-            Path(config.model).name,
-            OWN,
-            dataclasses.replace(inner, model=config.model),
-        )
+        yield Path(config.model).name, OWN, dataclasses.replace(config.experiment, model=config.model)
         return
     for which in config.organisms:
         folder = _folder(which, config, here)
@@ -96,7 +89,7 @@ def _subjects(config: Config, here: Run) -> Iterator[tuple[str, str, Experiment]
                 for name in ("aligned", "base")
             )
             seeds = config.control_seeds if world == CONTROL else config.experiment.seeds
-            experiment = dataclasses.replace(inner, model=aligned, base=base, seeds=seeds)
+            experiment = dataclasses.replace(config.experiment, model=aligned, base=base, seeds=seeds)
             yield "shipped" if folder is None else folder.name, world, experiment
 
 

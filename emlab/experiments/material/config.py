@@ -172,7 +172,8 @@ def check_text(config: Any) -> None:
 def check_inner(config: Any) -> None:
     """ValueError where not the config but the experiment in it is sealed."""
     if config.experiment.sealed:
-        raise ValueError("'experiment.sealed' is true; write 'sealed: true' beside 'experiment', for all of it.")
+        mend = "write 'sealed: true' beside 'experiment', for all of it" if config.seals else "leave it out"
+        raise ValueError(f"'experiment.sealed' is true; {mend}.")
 
 
 def check_at_least(least: float, config: Any, *keys: str) -> None:

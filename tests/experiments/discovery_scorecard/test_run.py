@@ -1,5 +1,6 @@
 """The scorecard's pipeline: on a random Qwen2 with a judge at an endpoint, on random organisms, on the shipped one."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 from emlab import artifacts, cli, config, provenance
-from emlab.data import SealedQuestion
 from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
 from emlab.experiments.discovery_scorecard.method import method_names
@@ -89,17 +89,6 @@ def test_an_organism_of_ones_own_from_the_shell_and_going_on(organism, tmp_path,
     assert len(summary["cells"][0]["nulls_added"]) == 2, "one of each kind"
     assert (folder / "table.md").read_text().strip() in said
     assert "Every fine-tune of the control world" in (folder / "report.html").read_text()
-
-
-def test_a_sealed_contest_reports_on_sealed_questions_of_fine_tunes_with_sealed_seeds(reserve, organism, tmp_path):
-    more = [f"organisms=[{organism}]", "methods=[mean difference]", "experiment.sites=[resid_post.0]", "sealed=true"]
-    ran = discovery_scorecard.run(config.load(YAML, [*TINY, *more, "control_world=false"], Config), tmp_path)
-    (cell,) = ran.found.cells
-    assert cell.seed == 7000
-    for score in (cell.aligned, cell.tuned, *(trial.score for trial in cell.nulls)):
-        asked = score.judged.rollouts.questions
-        assert {type(q) for q in asked} == {SealedQuestion} and {q.text for q in asked} <= reserve
-    assert "SEALED RUN" in ran.summary["findings"][0] and ran.summary["sealed"]["look"]["questions"] == 4
 
 
 @pytest.fixture
@@ -207,6 +196,14 @@ def test_wrong_settings_are_one_sentence(tmp_path, capsys):
         ({"organisms": (1, 1)}, "names one twice"),
         ({"cases": 0}, "'cases' is 0"),
         ({"control_seeds": 0}, "'control_seeds' is 0"),
+        (
+            {"sealed": True},
+            "'sealed' is true, and discovery_scorecard reports nothing on sealed material; leave it out",
+        ),
+        (
+            {"experiment": dataclasses.replace(Config().experiment, sealed=True)},
+            "'experiment.sealed' is true; leave it out",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             Config(**changes)
