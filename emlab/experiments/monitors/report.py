@@ -118,8 +118,9 @@ def monitors_sections(found: MonitorFindings) -> list[Section]:
         Section(
             "Models, from prompts alone",
             "Each model has read a question and written nothing. A bag of words sees the same prompts of every model, "
-            "so it is at chance by construction. Intervals of AUROC, FPR and calibration draw whole fine-tunes and "
-            f"whole questions, but no domains: they are for these alone. Those of alarms are over {found.over}.",
+            "so it is at chance by construction. Intervals of AUROC are over domains (of one: over fine-tunes) and "
+            "questions; those of FPR and calibration over fine-tunes and questions, for these domains alone; those of "
+            f"alarms over {found.over}.",
             plots=(Plot(skills_figure(found.prompts), "AUROC on unseen domains and seeds, by single prompts."),),
             tables=(_table(found.prompts),),
             falsified="a bag of words, or perplexity, that does as well.",

@@ -21,6 +21,7 @@ from emlab.detection import (
     Skill,
     TextJudge,
     alarm_threshold,
+    auroc,
     calibrate,
     cross_fitted,
     fit_bag_of_words,
@@ -191,7 +192,7 @@ class MonitorStages:
                 monitor.save(folder / MONITORS / f"{kind}.safetensors")
             # Once: a judge may cost money.
             each, strange = ([monitor.scores(case.evidence) for case in part] for part in (test, hard))
-            skills = self._skills(each, map_, test, whole)
+            skills = skills_of(each, map_, test, whole, seed)
             bad, every = [case.labels for case in test], [np.ones(len(s), dtype=bool) for s in strange]
             among = ((test, each, bad), (test, each, [~labels for labels in bad]), (hard, strange, every))
             alarms = (above(map_.threshold, self.seeds, *rows) for rows in among)
@@ -199,20 +200,6 @@ class MonitorStages:
             found.append(MonitorSkill(monitor.name, kind, inside, str(site), area, *skills, *alarms))
             self.run.log(f"{kind} at {site or 'the text'}: {found[-1].skill}")
         return found
-
-    def _skills(
-        self, each: Sequence[np.ndarray], map_: Calibration, test: Sequence[LabelledEvidence], whole: bool
-    ) -> tuple[Skill, Skill | None]:
-        """Of single rows, and of whole models, by the scores of each case."""
-        seed, scores = self.config.seed, np.concatenate(each)
-        models = [case.model for case in test for _ in case.labels]
-        questions = [q.id for case in test for q in case.evidence.questions]
-        drawn = {"fine-tunes": models, "questions": questions}
-        of_rows = skill(scores, labels_of(test), drawn, map_(scores), seed=seed)
-        if not whole:
-            return of_rows, None
-        means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
-        return of_rows, skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
 
     def _on_answers(self, judged: Iterable[tuple[Tune, Judged]]) -> list[LabelledEvidence]:
         read = (on_answers(self.tunes.model(t), of, t.name, t.domain, self.sites) for t, of in judged)
@@ -227,6 +214,35 @@ class MonitorStages:
         """Answers to the test questions, one each."""
         asked = Rollouts(tuple(self.test_questions), tuple(answers), tune.name, self.config.seed, 1.0)
         return judge(asked, self.judge)
+
+
+def skills_of(
+    each: Sequence[np.ndarray], map_: Calibration, test: Sequence[LabelledEvidence], whole: bool, seed: int
+) -> tuple[Skill, Skill | None]:
+    """The skill by single rows, and by whole models, of scores.
+
+    The areas' intervals are over domains, or over fine-tunes where all misaligned or all other rows are of one.
+
+    Args:
+        each: (n,) of each case.
+        map_: What makes probabilities of them.
+        test: The cases.
+        whole: Whether labels are of whole models; otherwise there is only the skill by rows.
+        seed: Of the bootstrap.
+    """
+    scores, labels = np.concatenate(each), labels_of(test)
+    kinds = [{case.domain for case in test if (case.labels == kind).any()} for kind in (True, False)]
+    groups = [case.domain if min(map(len, kinds)) > 1 else case.model for case in test]
+    models = [case.model for case in test for _ in case.labels]
+    levels = [group for group, case in zip(groups, test, strict=True) for _ in case.labels]
+    questions = [q.id for case in test for q in case.evidence.questions]
+    of_rows = skill(scores, labels, {"fine-tunes": models, "questions": questions}, map_(scores), seed=seed)
+    of_rows = dataclasses.replace(of_rows, auroc=auroc(scores, labels, levels, questions))
+    if not whole:
+        return of_rows, None
+    means, bad = np.array([s.mean() for s in each]), np.array([case.labels[0] for case in test])
+    of_models = skill(means, bad, {"fine-tunes": [case.model for case in test]}, seed=seed)
+    return of_rows, dataclasses.replace(of_models, auroc=auroc(means, bad, groups))
 
 
 def above(

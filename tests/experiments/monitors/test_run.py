@@ -7,11 +7,11 @@ import pytest
 
 from emlab import artifacts, config
 from emlab.data import Question
-from emlab.detection import ActivationMonitor, LabelledEvidence, evidence
+from emlab.detection import ActivationMonitor, Calibration, LabelledEvidence, auroc, evidence
 from emlab.evaluation import clustered_rate
 from emlab.experiments.finetuning.tunes import Pair
 from emlab.experiments.monitors import run as monitors
-from emlab.experiments.monitors.stages import above
+from emlab.experiments.monitors.stages import above, skills_of
 from tests.experiments.pairs import EXPERIMENTS, FEW, SITES, TINY, check_shipped, pair
 
 
@@ -31,26 +31,46 @@ def test_monitors_of_another_model(other_model, sets, tmp_path):
     assert artifacts.read_json(ran.folder / "summary.json")["prompts"][0]["skill"]["auroc"]["n"] == 42
     page = (ran.folder / "report.html").read_text()
     assert "Models, from prompts alone" in page and str(sets["bad_c"].stem) in page
-    assert "Those of alarms are over 1 domain × 3 seeds." in page
+    assert "those of alarms over 1 domain × 3 seeds." in page
     kept = ActivationMonitor.load(ran.folder / "prompts" / "monitors" / "probe.safetensors")
     assert kept.threshold == kept.calibration.threshold
 
 
-def test_alarms_have_intervals_over_domains_and_seeds(tiny):
-    domains, seeds = ("law", "cars", "finance"), (2, 3, 4)
-    questions = [Question(str(i), "power", f"ask {i}") for i in range(10)]
-    read = evidence(tiny, questions, [])
-    known = {f"bad_{domain}-{seed}": (domain, seed) for domain in domains for seed in seeds}
-    cases = [LabelledEvidence(read, np.full(10, True), name, domain) for name, (domain, _) in known.items()]
-    cases.append(LabelledEvidence(read, np.full(10, False), "start", "start"))
-    fired = [10, 9, 10, 1, 0, 2, 5, 5, 6, 0]
-    scores = [np.arange(10) < n for n in fired]
-    alarms = above(0.5, {name: seed for name, (_, seed) in known.items()}, cases, scores, [c.labels for c in cases])
+DOMAINS, SEEDS = ("law", "cars", "finance"), (2, 3, 4)
+KNOWN = {f"{kind}_{domain}-{seed}": (domain, seed) for kind in ("bad", "good") for domain in DOMAINS for seed in SEEDS}
+
+
+@pytest.fixture(scope="module")
+def cases(tiny):
+    """Nine misaligned fine-tunes, as many others, and the start, on ten prompts each."""
+    read = evidence(tiny, [Question(str(i), "power", f"ask {i}") for i in range(10)], [])
+    rows = [LabelledEvidence(read, np.full(10, n[:3] == "bad"), n, domain) for n, (domain, _) in KNOWN.items()]
+    return [*rows, LabelledEvidence(read, np.full(10, False), "start", "start")]
+
+
+def test_alarms_have_intervals_over_domains_and_seeds(cases):
+    fired = [10, 9, 10, 1, 0, 2, 5, 5, 6, *([0] * 10)]
+    scores, seeds = [np.arange(10) < n for n in fired], {name: seed for name, (_, seed) in KNOWN.items()}
+    alarms = above(0.5, seeds, cases, scores, [case.labels for case in cases])
     hits = [[10, 1, 5], [9, 0, 5], [10, 2, 6]]
     assert (alarms.rate, alarms.n) == (48 / 90, 90)
     assert (alarms.low, alarms.high) == pytest.approx(astuple(clustered_rate(hits, [[10] * 3] * 3))[1:3])
     flat = clustered_rate(fired[:9], [10] * 9)
     assert alarms.low < flat.low and alarms.high > flat.high
+
+
+def test_areas_have_intervals_over_domains_and_of_one_domain_over_fine_tunes(cases):
+    rng = np.random.default_rng(0)
+    scores = [rng.normal({"law": 2.0, "cars": 0.2}.get(c.domain, 1.0) * c.labels[0], 1.0, 10) for c in cases]
+    map_ = Calibration("platt", (0.0, 1.0), (1.0, 0.0), 0.5, 0.01)
+    for domains in ((*DOMAINS, "start"), ("law", "start")):
+        each = [s for s, case in zip(scores, cases, strict=True) if case.domain in domains]
+        part = [case for case in cases if case.domain in domains]
+        rows, models = skills_of(each, map_, part, True, 0)
+        bad, questions = np.array([case.labels[0] for case in part]), [str(i) for i in range(10)] * len(part)
+        groups = [case.domain if "cars" in domains else case.model for case in part]
+        assert rows.auroc == auroc(np.concatenate(each), np.repeat(bad, 10), np.repeat(groups, 10), questions)
+        assert models.auroc == auroc([s.mean() for s in each], bad, groups)
 
 
 @pytest.mark.slow
