@@ -219,13 +219,17 @@ def test_wrong_settings_are_one_sentence(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_on_the_shipped_organism_the_mean_difference_controls_both_ways_and_random_directions_do_not(tmp_path):
+def test_on_the_shipped_organism_the_mean_difference_misaligns_and_random_directions_do_not(tmp_path):
     small = ("seeds=1", "steering.random=2", "steering.questions=24", "sites=[resid_post.1]", "sae.tokens=20000")
     methods = "methods=[latent shift, mean difference, random, matched random]"
     more = ["organisms=[null]", methods, *(f"experiment.{setting}" for setting in small), "experiment.documents=100"]
     ran = discovery_scorecard.run(config.load(YAML, more, Config), tmp_path)
     rows = {row.method: row for row in ran.found.rows()}
-    assert rows["mean difference"].both == 1 and rows["mean difference"].removed.value > 0.3
+    assert rows["mean difference"].adds == 1 and rows["mean difference"].removed.value > 0.3
+    assert rows["random"].adds == rows["matched random"].adds == 0
+    # Subtracted it takes half of the misalignment and a random direction takes nothing; but of one fine-tune, over ten
+    # domains, the two intervals overlap, and the decision is that it does not realign.
+    assert rows["mean difference"].subtracted.value < 0.5 * rows["random"].subtracted.value
     assert rows["random"].both == rows["matched random"].both == 0
     assert all(row.false_both == 0 for row in rows.values())
     assert rows["mean difference"].auroc.value > 0.9 and rows["random"].removed.value < 0.3
