@@ -95,7 +95,7 @@ def finetuning_sections(found: FinetuneFindings) -> list[Section]:
 
 
 def finetuning_summary(found: FinetuneFindings) -> dict[str, Any]:
-    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over questions."""
+    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals as in the report."""
     arms = []
     for group in found.groups:
         first, by_seed = group.first, {}

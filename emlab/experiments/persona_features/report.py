@@ -150,7 +150,7 @@ def _behaviour(found: Findings) -> Section:
     )
     rows = tuple((s.model, str(s.n_scored), *_cells(s), str(s.failed)) for s in found.scores)
     each = f"{_asked(found.scores[0])} of each model"
-    both = f"How many answers are misaligned and how many make no sense, with 95% intervals over questions ({each})."
+    both = f"How many answers are misaligned and how many make no sense ({each}). {found.scores[0].interval}"
     domains = "Misaligned answers by the question's domain: broad misalignment is a row that is red all along."
     return Section(
         "Behaviour on broad questions",

@@ -82,6 +82,7 @@ def test_every_figure_names_its_sample_and_every_share_what_it_is_of(made):
     sections = {s.title: s for s in persona_sections(made.findings())}
     anew = "10 answers to the 10 test questions"
     assert f"no fine-tune saw, {anew} of each model" in sections["Behaviour on broad questions"].says
+    assert "Intervals are 95%, over 10 questions" in sections["Behaviour on broad questions"].plots[0].says
     steered = sections["Subtracting the latent from insecure"].says
     assert "before: the sample of 'Behaviour on broad questions'" in steered
     assert f"after: {anew}, sampled after the search" in steered
