@@ -95,7 +95,7 @@ def test_mediate_detect_and_realign(made):
     assert told["before"]["total"] == told["after"]["total"] == 160 and told["n"] == told["after"]["coherent"]
     found = stages.detect_models([str(made / "tuned")], ["aligned"], made / "sae", 3, out=made / "detected.json")
     assert found.models == (("tuned", True), ("aligned", False)) and found.prompts.n == 320
-    assert Detection.load(made / "detected.json").prompts == found.prompts
+    assert str(Detection.load(made / "detected.json").prompts) == str(found.prompts)
     assert artifacts.plain(stages.figures(found)) == artifacts.read_json(made / "detected.json")
     done = stages.realign_model(str(made / "tuned"), steps=2)
     assert [p.step for p in done.points] == [0, 1, 2] and stages.figures(done) is done
