@@ -42,7 +42,7 @@ class Auroc:
     def ends(self) -> str:
         """The interval, or why there is none."""
         if math.isnan(self.low):
-            return "(no interval: all of one kind are of one group)"
+            return "(no interval: one kind is of one group, or none was asked for)"
         return f"[{self.low:.3f}, {self.high:.3f}]"
 
     def __str__(self) -> str:
@@ -67,6 +67,8 @@ def auroc(scores: ArrayLike, labels: ArrayLike, *groups: Sequence[Hashable]) -> 
             are nan where the positive or the negative rows are all of one group.
     """
     values, positive = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
+    if len(groups) > 2:
+        raise EmlabError(f"An AUROC's interval is over two kinds of groups at most, not {len(groups)}; name fewer.")
     if np.isnan(values).any():
         raise EmlabError("A score is not a number, so rows cannot be ranked by it; leave the row out.")
     n, ones = len(values), int(positive.sum())

@@ -76,7 +76,7 @@ def test_whole_models_are_held_as_often_as_it_says_or_oftener(models, icc, truth
 
 def test_one_model_of_a_kind_gives_no_interval():
     found = auroc([2.0, 3.0, 0.0, 1.0], [True, True, False, False], ["a", "a", "b", "c"])
-    assert found.auroc == 1.0 and math.isnan(found.low) and "all of one kind are of one group" in str(found)
+    assert found.auroc == 1.0 and math.isnan(found.low) and "one kind is of one group" in str(found)
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))
@@ -90,6 +90,11 @@ def test_each_resample_has_scikit_learns_area(rows):
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(EmlabError, match="leave the row out"):
         auroc([math.nan, 1.0, 2.0], [True, False, True])
+
+
+def test_a_third_kind_of_groups_is_not_left_out_in_silence():
+    with pytest.raises(EmlabError, match="two kinds of groups at most, not 3"):
+        auroc([1.0, 2.0], [True, False], ["a", "b"], ["c", "d"], ["e", "f"])
 
 
 def test_it_comes_back_from_json():

@@ -229,6 +229,7 @@ def test_on_the_shipped_organism_the_mean_difference_misaligns_and_random_direct
     assert rows["random"].adds == rows["matched random"].adds == 0
     # Subtracted it takes half of the misalignment and a random direction takes nothing; but of one fine-tune, over ten
     # domains, the two intervals overlap, and the decision is that it does not realign.
+    assert rows["mean difference"].both == 0
     assert rows["mean difference"].subtracted.value < 0.5 * rows["random"].subtracted.value
     assert rows["random"].both == rows["matched random"].both == 0
     assert all(row.false_both == 0 for row in rows.values())
