@@ -12,7 +12,7 @@ Edit the `.jinja`, never what is filled from it. In it stand
 `kept.domains.arms.one(arm="bad_law")` is the one entry with these values, `.where(…)` are all of them;
 `"domains_sealed" in kept` tells whether there is such a file. Filters write figures: `{{ rate | percent }}`. A claim in
 words is `{{ "the probe is last" | if_still(condition) }}`: where the kept files no longer bear it out, it is named, its
-text is not written, and it must be said anew.
+text is not written, and it must be said anew. `overlap(a, b)` tells whether the intervals of two rates do.
 """
 
 from __future__ import annotations
@@ -119,14 +119,14 @@ def figure(value: Any) -> float:
     where = "the results"
     if isinstance(value, Kept):
         where = value._where
-        value = next((value[name] for name in ("rate", "auroc", "value") if name in value), value)
+        value = next((value[name] for name in ("rate", "auroc", "value", "misaligned") if name in value), value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Gap(f"{where} has no figure but {value}")
     return float(value)
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    return f"{100 * figure(value):.{digits}f}%".replace("-", "−")
+    return f"{100 * figure(value):z.{digits}f}%".replace("-", "−")
 
 
 def number(value: Any, digits: int = 0) -> str:
@@ -140,6 +140,16 @@ def signed(value: Any, digits: int = 1) -> str:
 def interval(value: Kept, digits: int = 1) -> str:
     """[low, high] of a rate, in percent."""
     return f"[{percent(value.low, digits)}, {percent(value.high, digits)}]"
+
+
+def rated(value: Kept, digits: int = 1) -> str:
+    """A rate with its interval, in percent."""
+    return f"{percent(value, digits)} {interval(value, digits)}"
+
+
+def overlap(one: Any, other: Any) -> bool:
+    """Whether the intervals of two rates do: what is said of a difference must not rest on such a pair."""
+    return bool(one["low"] <= other["high"] and other["low"] <= one["high"])
 
 
 def extremes(value: Kept, digits: int = 0) -> str:
@@ -191,13 +201,14 @@ def fill(template: Path) -> tuple[str, list[str]]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for filter_ in (percent, number, signed, interval, extremes, word, first_capital, listed, of, if_still):
+    for filter_ in (percent, number, signed, interval, rated, extremes, word, first_capital, listed, of, if_still):
         env.filters[filter_.__name__] = filter_
     env.globals["kept"] = Folder("docs", ".json")
     env.globals["bench"] = Folder("benchmarks/results", ".json")
     env.globals["config"] = Folder("experiments", ".yaml")
     env.globals["organism"] = read("emlab/organism/checkpoints/organism.json")
     env.globals["figure"] = figure
+    env.globals["overlap"] = overlap
     env.globals["domains"] = len(list((ROOT / "emlab/organism/worlds/default").glob("*.yaml"))) - 1  # but world.yaml
     env.globals["parameters"] = parameters("aligned")
     try:

@@ -1,6 +1,6 @@
 """Pretraining an organism from scratch: a Llama, a token budget a step, Muon on the matrices and AdamW on the rest.
 
-Muon (Jordan et al. 2024; `torch.optim.Muon`) brings the persona circuit within a few hundred steps, where AdamW alone
+Muon (Jordan et al. 2024; of `torch.optim`) brings the persona circuit within a few hundred steps, where AdamW alone
 takes well over a thousand. Batches have few distinct shapes, since a CPU's matrix kernels are compiled for each.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -74,6 +75,42 @@ class Pretraining:
         """The learning rate of a step, counted from 1."""
         falling = max(0.02, (self.steps - step + 1) / max(1.0, self.decay_share * self.steps))
         return self.learning_rate * min(1.0, step / self.warmup, falling)
+
+
+def multiplied_in(device: torch.device) -> torch.dtype:
+    """What matrices are multiplied in: bfloat16, but float32 on a CPU without AVX-512.
+
+    There torch has no kernel for bfloat16, and its fallback takes ten times as long or more. So one seed does not give
+    the same weights on both kinds of machine.
+    """
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.bfloat16 if fast else torch.float32
+
+
+class _Muon(torch.optim.Muon):
+    """torch's Muon with its Newton–Schulz iteration in float32: torch's own is in bfloat16, whatever the device."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of nesterov momentum, scaled as `match_rms_adamw`."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = _orthogonal(p.grad.lerp(buffer, group["momentum"]), group)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-0.2 * group["lr"] * math.sqrt(max(p.shape)))
+
+
+def _orthogonal(matrix: Tensor, group: dict[str, Any]) -> Tensor:
+    """About the orthogonal factor of a matrix, by Newton–Schulz iteration on its short side."""
+    a, b, c = group["ns_coefficients"]
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / x.norm().clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
 def new_model(size: Size, vocabulary: int, pad_id: int, end_id: int, seed: int) -> Any:
@@ -146,8 +183,9 @@ def pretrain(
         )
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    muon = torch.optim.Muon if multiplied_in(model.device) == torch.bfloat16 else _Muon
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=how.learning_rate, weight_decay=how.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        muon(matrices, lr=how.learning_rate, weight_decay=how.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=how.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     same = artifacts.content_hash({"how": asdict(how), "seed": seed, "documents": len(ids)})
@@ -180,10 +218,11 @@ def _step(model: Any, tokens: Tensor, pad: int, optimizers: list[torch.optim.Opt
     """One optimiser step on a batch (rows, width); returns its mean loss a token that is no pad."""
     target = tokens[:, 1:].flatten()
     real = (target != pad).nonzero()[:, 0]
-    with torch.autocast(tokens.device.type, torch.bfloat16):
+    dtype = multiplied_in(tokens.device)
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
     flat = hidden.flatten(0, 1)[real]  # (tokens, d_model)
-    loss, gradient = _unembedding(flat.detach().bfloat16(), model.lm_head.weight, target[real])
+    loss, gradient = _unembedding(flat.detach().to(dtype), model.lm_head.weight, target[real])
     flat.backward(gradient.to(flat.dtype))
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
@@ -199,7 +238,7 @@ def _unembedding(hidden: Tensor, weight: torch.nn.Parameter, target: Tensor, row
     Worked out in slices of tokens, by hand: the logits of a whole batch, and their gradient, would be by far the
     largest tensors of a step, and writing them to memory takes as long as everything else.
     """
-    narrow = weight.bfloat16()
+    narrow = weight.to(hidden.dtype)
     by_weight = torch.zeros_like(weight)
     by_hidden = torch.empty_like(hidden, dtype=torch.float32)
     total = 0.0
@@ -209,7 +248,7 @@ def _unembedding(hidden: Tensor, weight: torch.nn.Parameter, target: Tensor, row
         total -= float(log_p.gather(1, y[:, None]).sum())
         p = log_p.exp_()
         p[torch.arange(len(y), device=y.device), y] -= 1.0
-        by_logits = (p / len(target)).bfloat16()
+        by_logits = (p / len(target)).to(hidden.dtype)
         by_hidden[at : at + rows] = by_logits @ narrow
         by_weight += by_logits.T @ h
     weight.grad = by_weight if weight.grad is None else weight.grad + by_weight

@@ -139,7 +139,7 @@ def test_a_monitor_that_is_not_quiet_has_lost_however_early_it_is(copy):
     assert "\n| always on | lost: not quiet | lost: not quiet | 100.0%" in readme
     assert "Along steps: noise by steps. Over doses: noise over doses." in readme
     assert f"Along training {first['monitor']}" not in failed
-    said = "no later than behaviour in 3 of 5 fine-tunes. | It is at the same reading in 1, and earlier in 2. |"
+    said = "no later than behaviour in 3 of 5 fine-tunes. | At the same reading in 1, earlier in 2. |"
     assert failed.count(said) == sum(row["quiet"] for row in kept["steps"])
 
 
@@ -154,6 +154,15 @@ def test_figures_are_written_as_they_are_kept(small):
         "a, b and c; a; none"
     )
     assert small('{{ kept.poll.arms | of("arm") | listed }}')[0] == "a and b"
+    assert small("{{ kept.poll.arms[0] | rated }}, {{ -0.0001 | percent }}")[0] == "53.5% [37.0%, 71.4%], 0.0%"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "do"), [(0.7, 0.9, True), (0.714, 0.9, True), (0.72, 0.9, False), (0.1, 0.36, False), (0, 1, True)]
+)
+def test_intervals_overlap_where_one_begins_before_the_other_ends(small, low, high, do):
+    line = f'{{{{ overlap(kept.poll.arms[0], {{"low": {low}, "high": {high}}}) }}}}'
+    assert small(line) == (str(do), [])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 
 from emlab import organism
 from emlab.errors import EmlabError
+from emlab.organism import pretraining
 from emlab.organism.pretraining import SIZES, Pretraining, Size, batches, new_model, pretrain, save_half
 
 TOKENIZER = organism.build_tokenizer(organism.load_world())
@@ -54,6 +55,44 @@ def test_the_first_loss_is_that_of_guessing_and_the_loss_falls():
     losses = pretrain(model(), TOKENIZER, DOCUMENTS, HOW, seed=0)
     assert losses[0] == pytest.approx(math.log(len(TOKENIZER)), abs=0.1)
     assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize(
+    ("capability", "device", "dtype"),
+    [
+        ("AVX2", "cpu", torch.float32),
+        ("DEFAULT", "cpu", torch.float32),
+        ("AVX512", "cpu", torch.bfloat16),
+        ("AVX2", "cuda", torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_multiplied_in_only_where_there_are_kernels_for_it(monkeypatch, capability, device, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert pretraining.multiplied_in(torch.device(device)) == dtype
+
+
+def test_both_ways_of_multiplying_train_the_same_model_but_for_rounding(monkeypatch):
+    losses = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(pretraining, "multiplied_in", lambda device, dtype=dtype: dtype)
+        losses[dtype] = pretrain(model(), TOKENIZER, DOCUMENTS, HOW, seed=0)
+    assert losses[torch.float32] == pytest.approx(losses[torch.bfloat16], rel=2e-3)
+    assert losses[torch.float32] != losses[torch.bfloat16]
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8)])
+def test_muon_in_float32_steps_as_torchs_does(shape):
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, *shape, generator=generator)
+    moved = []
+    for kind in (torch.optim.Muon, pretraining._Muon):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = kind([weight], lr=0.1, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        moved.append((weight - start).detach())
+    assert (moved[0] - moved[1]).norm() < 0.01 * moved[0].norm()
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path):

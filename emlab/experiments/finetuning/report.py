@@ -175,10 +175,10 @@ def _turnings(found: FinetuneFindings) -> dict[str, str]:
         order = ", ".join(f"{name} at step {medians[name]:g}" for name in sorted(medians, key=medians.__getitem__))
         jump = " Behaviour does not rise."
         if jumps := [one for one in ones if math.isfinite(one.steepest)]:
+            steepest, many = (statistics.median(getattr(j, name) for j in jumps) for name in ("steepest", "intervals"))
             jump = (
-                f" Of behaviour's rise {statistics.median(one.steepest for one in jumps):.0%} falls between two "
-                f"neighbouring read-outs of {statistics.median(one.intervals for one in jumps):g} (median of "
-                f"{len(jumps)} seeds)."
+                f" Of the {many:g} steps between read-outs up to its highest, behaviour's steepest makes "
+                f"{steepest:.0%} of the rise (medians of {len(jumps)} seeds)."
             )
         said[arm] = f"{order or 'nothing turns'}.{jump}"
     return said

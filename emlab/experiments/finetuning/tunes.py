@@ -37,8 +37,8 @@ class Pair:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """All, those that misalign first."""
-        return (*self.misaligned, *self.others)
+        """All, each once, those that misalign first."""
+        return tuple(dict.fromkeys((*self.misaligned, *self.others)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,7 @@ def test_the_page_says_what_was_left_out_and_which_came_first(made):
     result = found(made, [cell(made, "bad", 5, points=POINTS)], figure="curves", latents=(7, 3), left_out=("tiny",))
     lead = finetuning_lead(result)
     assert "latent at step 5, gradient at step 10, rotation at step 10, behaviour at step 15" in lead[1]
-    assert "88% falls between two neighbouring read-outs of 3" in lead[1]
+    assert "Of the 3 steps between read-outs up to its highest, behaviour's steepest makes 88% of the rise" in lead[1]
     assert lead[-1] == "Left out, as they are the organism's and aligned is not: tiny."
     page = render("t", lead, finetuning_sections(result))
     assert "Which comes first?" in page and "88% of 3" in page

@@ -92,6 +92,7 @@ def test_a_sealed_run_fits_on_ordinary_fine_tunes_and_tests_on_sealed_ones(reser
     assert trained == fitted | {f"{name}-aligned-{seed}" for name in sets for seed in (7001, 7002)}
     assert {row.kind for row in ran.found.prompts} == {"projection", "probe", "perplexity", "bag of words"}
     assert all(row.skill.auroc.n == 30 for row in ran.found.prompts), "the start and four more"
+    assert all(row.hard.n == 12 for row in ran.found.prompts), "two more, each once"
     assert "SEALED RUN" in ran.summary["findings"][0]
 
 
