@@ -120,7 +120,7 @@ def test_final_runs_stand_beside_the_others_where_they_are_kept(copy):
     assert loaded(copy).main(check=False) == 0
     readme, remedies = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/remedies.md"))
     assert readme.count("| aligned + mean difference |") == 2 and "| sealed questions and fine-tunes |" in readme
-    assert "untreated it\nis 43.2% and" in readme
+    assert "untreated it\nis 43.2% [" in readme
     assert "## insecure (3 seeds, sealed)" in remedies and "| untreated | – | 43.2% [" in remedies
 
 
