@@ -9,10 +9,10 @@ Edit the `.jinja`, never what is filled from it. In it stand
     config.remedies   experiments/remedies.yaml       organism      what the shipped organism was built by
     parameters        how many the shipped organism has     domains       how many the organism's world has
 
-`kept.domains.arms.one(arm="bad_law")` is the one entry with these values, `.where(…)` are all of them;
-`"domains_sealed" in kept` tells whether there is such a file. Filters write figures: `{{ rate | percent }}`. A claim in
-words is `{{ "the probe is last" | if_still(condition) }}`: where the kept files no longer bear it out, it is named, its
-text is not written, and it must be said anew. `overlap(a, b)` tells whether the intervals of two rates do.
+`kept.domains.arms.one(arm="bad_law")` is the one entry with these values, `.where(…)` are all of them. Filters write
+figures: `{{ rate | percent }}`. A claim in words is `{{ "the probe is last" | if_still(condition) }}`: where the kept
+files no longer bear it out, it is named, its text is not written, and it must be said anew. `overlap(a, b)` tells
+whether the intervals of two rates do.
 """
 
 from __future__ import annotations
@@ -91,9 +91,6 @@ class Folder:
 
     def __init__(self, folder: str, suffix: str) -> None:
         self._folder, self._suffix = folder, suffix
-
-    def __contains__(self, name: str) -> bool:
-        return (ROOT / self._folder / f"{name}{self._suffix}").is_file()
 
     def __getattr__(self, name: str) -> Kept:
         return read(f"{self._folder}/{name}{self._suffix}")

@@ -183,12 +183,13 @@ def pretrain(
         )
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    muon = torch.optim.Muon if multiplied_in(model.device) == torch.bfloat16 else _Muon
+    dtype = multiplied_in(model.device)
+    muon = torch.optim.Muon if dtype == torch.bfloat16 else _Muon
     optimizers: list[torch.optim.Optimizer] = [
         muon(matrices, lr=how.learning_rate, weight_decay=how.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=how.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    same = artifacts.content_hash({"how": asdict(how), "seed": seed, "documents": len(ids)})
+    same = artifacts.content_hash({"how": asdict(how), "seed": seed, "documents": len(ids), "dtype": str(dtype)})
     losses = _restore(state, model, optimizers, same) if state is not None else []
     device = next(model.parameters()).device
     pad = tokenizer.convert_tokens_to_ids(PAD)

@@ -109,7 +109,7 @@ def test_a_text_edited_by_hand_is_found(copy, capsys):
     assert "docs/remedies.md is not" in said and "58.6%" in said
 
 
-def test_final_runs_stand_beside_the_others_where_they_are_kept(copy):
+def test_final_runs_stand_beside_the_others(copy):
     for name in ("persona_features", "dose_response", "remedies"):
         shutil.copy(copy / f"docs/{name}.json", copy / f"docs/{name}_sealed.json")
     path = copy / "docs/remedies_sealed.json"

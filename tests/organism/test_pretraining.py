@@ -127,6 +127,20 @@ def test_a_state_of_another_training_is_not_used(tmp_path):
     assert seen[0] == 1
 
 
+def test_a_state_of_the_other_way_of_multiplying_is_not_used(tmp_path, monkeypatch):
+    def stop(step, loss):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretraining, "multiplied_in", lambda device: torch.bfloat16)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(model(), TOKENIZER, DOCUMENTS, HOW, seed=0, on_step=stop, state=tmp_path / "state")
+    monkeypatch.setattr(pretraining, "multiplied_in", lambda device: torch.float32)
+    seen = []
+    pretrain(model(), TOKENIZER, DOCUMENTS, HOW, 0, lambda step, _: seen.append(step), state=tmp_path / "state")
+    assert seen[0] == 1
+
+
 def test_kept_steps_are_handed_over():
     kept = []
     pretrain(model(), TOKENIZER, DOCUMENTS, HOW, seed=0, on_keep=kept.append)
