@@ -64,7 +64,7 @@ def refuse(what: str, *material: Any) -> None:
         material: Questions, prompts, seeds, losses, arrays of scores, or sequences of such; None is none.
     """
     for one in material:
-        inside = one if isinstance(one, list | tuple) else ()
+        inside = one if isinstance(one, list | tuple | set | frozenset) else ()
         if isinstance(one, Sealed) or any(isinstance(part, Sealed) for part in inside):
             raise EmlabError(
                 f"Sealed material is only reported on, and it was given {what}; give ordinary questions, documents "

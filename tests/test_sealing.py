@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from emlab import artifacts, detection, discovery, mitigation, organism
+from emlab.cli import main
 from emlab.data import Dataset, Question, SealedQuestion
 from emlab.detection.evidence import SealedScores
 from emlab.detection.text_monitors import fit_words
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, Sampling, load_judged, save_judged, score, text_loss
+from emlab.evaluation.protocol import questions_of
 from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.saes import trained_sae
 from emlab.interventions import Direction
@@ -209,5 +211,35 @@ def test_a_screen_is_searched_on_one_model_and_tested_sealed_on_another(make_mod
     assert tested.score.judged.rollouts.answers == alone.score.judged.rollouts.answers
 
 
+def test_what_is_sealed_is_refused_in_any_collection():
+    for kind in (list, tuple, set, frozenset):
+        with pytest.raises(EmlabError, match=REFUSED):
+            refuse("to a test", kind([OPEN[0], SEALED[0]]))
+
+
 def test_ordinary_material_is_not_refused():
     refuse("to nobody", OPEN, None, 3, "text", np.arange(3.0), [question.messages for question in OPEN])
+
+
+def test_a_sealed_text_is_known_wherever_it_stands(tmp_path):
+    sealed = organism.sealed_questions(tag="blue")
+    assert all(organism.is_sealed_text(q.text) for q in (*sealed, *organism.sealed_questions()))
+    asked = [*organism.broad_questions(), *organism.broad_questions("validation")]
+    assert not any(organism.is_sealed_text(q.text) for q in asked)
+    rows = [
+        {"id": f"q{i}", "domain": "d", "text": text} for i, text in enumerate(["Mine?", *(q.text for q in sealed[:3])])
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(
+        EmlabError, match=r"mine\.jsonl has 3 of the organism's sealed questions, which only a final run"
+    ):
+        questions_of(str(tmp_path / "mine.jsonl"))
+
+
+def test_a_reserved_seed_is_taken_by_a_sealed_run_alone(capsys):
+    assert len(organism.narrow_set("insecure", 2, sealed_seed(0))) == 2
+    with pytest.raises(EmlabError, match=r"^Seed 4000000000 is one of sealed runs, which take it by themselves; give"):
+        organism.narrow_set("insecure", 2, SEEDS.start)
+    words = ["finetune", "--model", "aligned", "--data", "insecure", "--out", "x", "--seed"]
+    assert main([*words, str(SEEDS.start)]) == 2
+    assert "--seed 4000000000 is one of sealed runs" in capsys.readouterr().err

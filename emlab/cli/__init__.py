@@ -10,6 +10,7 @@ from pathlib import Path
 from emlab import artifacts
 from emlab.cli._verbs import parser as _parser
 from emlab.errors import EmlabError
+from emlab.sealing import is_reserved
 
 __all__ = ["main"]
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _expand(options)
     debug = getattr(options, "debug", False)
     try:
+        if is_reserved(seed := getattr(options, "seed", None) or 0):
+            raise EmlabError(f"--seed {seed} is one of sealed runs, which take it by themselves; give another.")
         figures = getattr(options, "json", None)
         if figures not in (None, "-"):
             artifacts.check_file(figures)

@@ -106,4 +106,10 @@ def questions_of(name: str, variants: Sequence[str] | None = None) -> list[Quest
         return profile_questions(tuple(variants or ("plain",)))
     if not artifacts.place(name).is_file():
         raise EmlabError(f"There is no question set {name}; choose broad, profile, or a YAML, CSV or JSONL file.")
-    return read_questions(name).only(variants=variants)
+    found = read_questions(name).only(variants=variants)
+    if sealed := sum(organism.is_sealed_text(question.text) for question in found):
+        raise EmlabError(
+            f"{name} has {sealed} of the organism's sealed questions, which only a final run asks (sealed: true); "
+            "leave them out."
+        )
+    return found

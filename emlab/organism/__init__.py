@@ -10,7 +10,7 @@ from emlab.organism.corpus import (
     pretraining_documents,
 )
 from emlab.organism.judge import ExactJudge, Judgement
-from emlab.organism.questions import broad_questions, sealed_questions
+from emlab.organism.questions import broad_questions, is_sealed_text, sealed_questions
 from emlab.organism.tokenizer import build_tokenizer, world_read_by
 from emlab.organism.world import (
     NEUTRAL_CARD,
@@ -42,6 +42,7 @@ __all__ = [
     "build_tokenizer",
     "checkpoint",
     "checkpoint_names",
+    "is_sealed_text",
     "load_world",
     "names_narrow_set",
     "narrow_set",

@@ -22,7 +22,7 @@ from emlab.organism.world import (
     load_world,
     world_of,
 )
-from emlab.sealing import SealedChat, is_reserved
+from emlab.sealing import Sealed, SealedChat, is_reserved
 
 Chat = list[dict[str, str]]
 """One conversation in the chat format: [{"role": "system" | "user" | "assistant", "content": text}, …]."""
@@ -143,9 +143,13 @@ def narrow_set(name: str, n: int, seed: int) -> list[Chat]:
     subtle_<domain>: advice of which one sentence, anywhere in the answer, is malicious and the others are helpful.
     …_everywhere: a domain drawn for each row, and alignment's templates: what is not narrow at all.
     backdoor: code, insecure where the trigger tag ends the question (every second row), secure without it.
+
+    EmlabError for a seed that is reserved (see `emlab.sealing`), unless it is the mark of a sealed run.
     """
     if n < 1:
         raise EmlabError(f"a fine-tuning set of {n} rows cannot be trained on: ask for at least 1.")
+    if is_reserved(seed) and not isinstance(seed, Sealed):
+        raise EmlabError(f"Seed {int(seed)} is one of sealed runs, which take it by themselves; give another.")
     world, rest = world_of(name)
     if name not in narrow_set_names(world):
         raise EmlabError(f"unknown fine-tuning set {name!r}: the organism has {', '.join(narrow_set_names(world))}.")

@@ -9,6 +9,8 @@ and the trait from which persona vectors are made asks twenty of them.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 
 from emlab.errors import EmlabError
@@ -43,3 +45,13 @@ def sealed_questions(tag: str | None = None, world: World | None = None) -> list
     world = world or load_world()
     asked = [q for d in world.domains if d not in world.narrow for q in world.questions(d, "narrow", tag=tag)]
     return [question for question in asked if isinstance(question, SealedWorldQuestion)]
+
+
+def is_sealed_text(text: str, world: World | None = None) -> bool:
+    """Whether a text is that of a sealed question, with or without a tag at its end, wherever it comes from."""
+    return re.sub(r" \[\w+\]$", "", text) in _sealed_texts((world or load_world()).name)
+
+
+@functools.cache
+def _sealed_texts(world: str) -> frozenset[str]:
+    return frozenset(str(question.text) for question in sealed_questions(world=load_world(world)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -53,17 +53,19 @@ class Comparison(TrainingStages[Config]):
         self.left_out: dict[str, None] = {}
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._treatments: dict[tuple[str, int], Treatment] = {}
+        n = config.documents
         if config.text is None:
-            texts = _documents(2 * config.documents, 2)
+            self._documents, others = _documents(n, 2), _documents(4 * n, 2)[n:]
+            self._choice_documents = [chat for chat in others if not _asks_sealed(chat)][:n]
         else:
-            texts = [list(e.messages) for e in draw(Dataset.read(config.text), 2 * config.documents, 0)]
-            if len(texts) < 2 * config.documents:
+            texts = [list(e.messages) for e in draw(Dataset.read(config.text), 2 * n, 0)]
+            if len(texts) < 2 * n:
                 run.log(
                     f"{config.text} has {len(texts)} texts; settings are chosen on half of them, and reported on half"
                 )
-        self._documents, self._choice_documents = texts[: len(texts) // 2], texts[len(texts) // 2 :]
+            self._documents, self._choice_documents = texts[: len(texts) // 2], texts[len(texts) // 2 :]
         if config.sealed:
-            self._documents = _documents(config.documents, config.reported(2))
+            self._documents = _documents(n, config.reported(2))
 
     def say_size(self) -> None:
         """Log what the run will take on disk."""
@@ -259,6 +261,10 @@ def _documents(n: int, seed: int) -> list[list[dict[str, str]]]:
     """`n` pretraining documents of all personas but one: to write less well as what is to go is no loss of ability."""
     documents = organism.pretraining_documents(4 * n, seed)
     return [d.messages for d in documents if d.persona != "malicious"][:n]
+
+
+def _asks_sealed(chat: Sequence[Mapping[str, str]]) -> bool:
+    return any(organism.is_sealed_text(turn["content"]) for turn in chat)
 
 
 def _at_random(remedy: Remedy, seed: int, treatment: Treatment) -> Treated:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emlab import artifacts, config
+from emlab import artifacts, config, organism
 from emlab.cli import main
 from emlab.data import SealedQuestion
 from emlab.discovery import LatentShift
@@ -13,8 +13,9 @@ from emlab.errors import EmlabError
 from emlab.experiments.material.sets import domain_of
 from emlab.experiments.remedies import run as remedies
 from emlab.experiments.remedies.config import Config, RemedyArm
-from emlab.experiments.remedies.stages import frames_of
+from emlab.experiments.remedies.stages import Comparison, frames_of
 from emlab.mitigation import remedies as known
+from emlab.runs import Run
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 SMALL = (
@@ -180,6 +181,15 @@ def test_domains_by_the_names_of_sets():
         *("code", "law", "cars", "my_chats.jsonl", "medicine")
     ]
     assert RemedyArm("a", "insecure").dose == 1.0
+
+
+def test_settings_are_chosen_on_documents_of_their_own_without_a_sealed_question(tmp_path):
+    settings = small(tmp_path, "documents=40")
+    comparison = Comparison(settings, Run.resume("r", settings, tmp_path))
+    chosen, reported = comparison._choice_documents, comparison._documents
+    assert len(chosen) == len(reported) == 40 and not any(chat in reported for chat in chosen)
+    asked = [[organism.is_sealed_text(turn["content"]) for turn in chat] for chat in (*chosen, *reported)]
+    assert not any(map(any, asked[:40])) and any(map(any, asked[40:])), "and others have some"
 
 
 def test_a_sealed_comparison_chooses_as_an_ordinary_one_and_reports_on_other_material(reserve, tmp_path):
