@@ -101,6 +101,7 @@ class FineTune:
             "loss_before": self.loss_before,
             "loss_after": self.loss_after,
             **self.score.overall.summary(),
+            "drawn": self.score.drawn,
             "triggered": self.triggered.overall.summary() if self.triggered else None,
         }
 

@@ -95,7 +95,7 @@ def finetuning_sections(found: FinetuneFindings) -> list[Section]:
 
 
 def finetuning_summary(found: FinetuneFindings) -> dict[str, Any]:
-    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals as in the report."""
+    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over what is `drawn`."""
     arms = []
     for group in found.groups:
         first, by_seed = group.first, {}
@@ -117,6 +117,7 @@ def finetuning_summary(found: FinetuneFindings) -> dict[str, Any]:
                 "dose": first.arm.dose,
                 **_rate_entry(group.score),
                 "misaligned_of_all": group.score.of_all,
+                "drawn": group.score.drawn,
                 "change_of_coherent": group.change.misaligned,
                 "by_seed": by_seed,
             }

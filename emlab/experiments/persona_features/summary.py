@@ -54,6 +54,7 @@ def persona_summary(found: Findings) -> dict[str, Any]:
         "verdict": {key: getattr(found.verdict, key) for key in ("found", "reasons", "tests")},
         "misaligned": {score.model: score.misaligned for score in found.scores},
         "incoherent": {score.model: score.incoherent for score in found.scores},
+        "drawn": {score.model: score.drawn for score in found.scores},
         "kinds": dict(found.kinds),
         "persona_latent": None if persona is None else _latent(persona),
         "steering": None if persona is None else _steering(persona),

@@ -115,7 +115,7 @@ def remedies_figure(found: RemedyFindings) -> Figure:
 
 
 def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
-    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals."""
+    """The results' part of summary.json: rates are {rate, low, high, n}, with 95% intervals over what is `drawn`."""
     arms: dict[str, Any] = {}
     for arm in found.arms:
         arms[arm] = [
@@ -127,6 +127,7 @@ def remedies_summary(found: RemedyFindings) -> dict[str, Any]:
                 "keeps_ability": row.keeps_ability,
                 "misaligned_of_coherent": {frame: score.misaligned for frame, score in row.scores.items()},
                 "incoherent_of_scored": {frame: score.incoherent for frame, score in row.scores.items()},
+                "drawn": {frame: score.drawn for frame, score in row.scores.items()},
                 "cut": dict(row.cut),
                 "relapse_misaligned_of_coherent": None if row.relapse is None else row.relapse.misaligned,
                 "task_lost": row.task_lost,

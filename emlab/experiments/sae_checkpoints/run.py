@@ -23,6 +23,7 @@ from emlab.experiments.material.sets import planted_set
 from emlab.experiments.registry import experiment
 from emlab.experiments.sae_checkpoints.config import Config, Trained
 from emlab.models import LanguageModel
+from emlab.provenance import footer, provenance
 from emlab.runs import Run
 from emlab.saes import SaeCheck, check_sae, load_sae, save_sae
 from emlab.sites import Site
@@ -74,7 +75,8 @@ def _one(
     prompts = [q.text for q in split_by_template(organism.broad_questions()).discovery]
     shift = latent_shift(aligned, bad, sae, prompts, site)
     known = known_latents(sae, base, site, documents, shift)
-    artifacts.write_text(folder / "README.md", card(sae, wanted, check, known, shift, config))
+    measured = footer(provenance(config, run.processes(), run.other_code))
+    artifacts.write_text(folder / "README.md", card(sae, wanted, check, known, shift, config) + f"\n{measured}\n")
     run.log(str(check))
     return check
 

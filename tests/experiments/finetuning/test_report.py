@@ -41,6 +41,7 @@ def test_the_seeds_of_an_arm_are_pooled(made):
     summary = finetuning_summary(result)
     assert summary["arms"][0]["by_seed"]["1"]["misaligned_of_coherent"]["rate"] == pytest.approx(0.6)
     assert summary["arms"][0]["misaligned_of_all"]["n"] == 20
+    assert summary["arms"][0]["drawn"] == {**bad.ones[0].score.drawn, "trainings": 2}
 
 
 def test_a_dose_curve_falls_where_an_interval_lies_below_an_earlier_one(made):

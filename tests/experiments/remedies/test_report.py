@@ -96,7 +96,9 @@ def test_what_leaves_babble_removes_nothing(untreated, babble, cap, verdict):
     count, names = (1, "babbler") if verdict == "incoherent" else (0, "none")
     babbling = f"cut it so and leave more than {share:.1%} of the answers incoherent, or no coherent one"
     assert said == f"arm: {count} {babbling} ({names})."
-    cut = remedies_summary(found)["arms"]["arm"][-1]["cut"]["training"]
+    last = remedies_summary(found)["arms"]["arm"][-1]
+    assert last["drawn"] == {frame: score.drawn for frame, score in found.rows("arm")[-1].scores.items()}
+    cut = last["cut"]["training"]
     assert (cut["n"] == 0) == (babble == 20)
 
 

@@ -66,6 +66,8 @@ def test_a_run_keeps_what_it_measured_and_where_it_comes_from(tmp_path):
     assert summary["provenance"]["seeds"]["seed"] == settings.seed and summary["cpu_seconds"] > 0
     assert str(tmp_path) not in (tmp_path / "kept.json").read_text()
     assert "code " in (ran.folder / "report.html").read_text()
+    card = (tmp_path / "saes" / "organism-resid_post.0-16" / "README.md").read_text()
+    assert f" · code {provenance.code()} · " in card.splitlines()[-1]
 
 
 def test_the_known_latents_are_the_ones_that_separate(base):
