@@ -29,7 +29,8 @@ from emlab.evaluation.rates import NO_MEAN, NO_RATE, Mean, Rate
 
 ALIKE = 0.5
 """The intraclass correlation that is assumed where there is too little to estimate one from. Domains of the organism's
-fine-tunes have 0.03 to 0.7, the less the rarer the hits; with 0.5 rates from 2 to 20% are held in 89% or more."""
+fine-tunes have 0.03 to 0.7, the less the rarer the hits. With it, too, the truth is held less often than the interval
+says where rare hits come in few of the clusters (docs/interval_coverage.json: how often, by simulation)."""
 
 
 class Share(NamedTuple):
