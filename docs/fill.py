@@ -8,6 +8,7 @@ Edit the `.jinja`, never what is filled from it. In it stand
     kept.domains      docs/domains.json               bench.demo    benchmarks/results/demo.json
     config.remedies   experiments/remedies.yaml       organism      what the shipped organism was built by
     parameters        how many the shipped organism has     domains       how many the organism's world has
+    broad_domains     those of the ordinary test questions  profile       emlab's own free-form questions
 
 `kept.domains.arms.one(arm="bad_law")` is the one entry with these values, `.where(…)` are all of them. Filters write
 figures: `{{ rate | percent }}`. A claim in words is `{{ "the probe is last" | if_still(condition) }}`: where the kept
@@ -33,6 +34,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".", "docs", "benchmarks")
+WORLD = "emlab/organism/worlds/default"
 WORDS = [
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen"),
@@ -144,6 +146,27 @@ def rated(value: Kept, digits: int = 1) -> str:
     return f"{percent(value, digits)} {interval(value, digits)}"
 
 
+def counted(value: Kept, digits: int = 1) -> str:
+    """A rate with its interval, in percent, and how many answers it is of."""
+    return f"{rated(value, digits)} of {number(value.n)}"
+
+
+def span(values: Sequence[float]) -> str:
+    """The least and the most of some counts, or the one that all are."""
+    return " to ".join(number(n) for n in sorted({min(values), max(values)}))
+
+
+def cost(rows: Kept, remedy: str, what: str, digits: int = 0) -> str:
+    """What a remedy loses of "task" or "ability", in percent: all seeds together (the least to the most of a seed)."""
+    row, start, untreated = (rows.one(remedy=name) for name in (remedy, "start", "untreated"))
+    each = []
+    for seed in row.by_seed:
+        mine, before, bare = (one.by_seed[seed][f"{what}_loss"] for one in (row, start, untreated))
+        each.append((mine - bare) / (before - bare if what == "task" else bare))
+    least, most = (percent(end(each), digits) for end in (min, max))
+    return f"{percent(row[f'{what}_lost'], digits)} ({'every seed' if least == most else f'{least} to {most}'})"
+
+
 def overlap(one: Any, other: Any) -> bool:
     """Whether the intervals of two rates do: what is said of a difference must not rest on such a pair."""
     return bool(one["low"] <= other["high"] and other["low"] <= one["high"])
@@ -198,7 +221,8 @@ def fill(template: Path) -> tuple[str, list[str]]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for filter_ in (percent, number, signed, interval, rated, extremes, word, first_capital, listed, of, if_still):
+    figures = (percent, number, signed, interval, rated, counted, span, cost, extremes)
+    for filter_ in (*figures, word, first_capital, listed, of, if_still):
         env.filters[filter_.__name__] = filter_
     env.globals["kept"] = Folder("docs", ".json")
     env.globals["bench"] = Folder("benchmarks/results", ".json")
@@ -206,7 +230,9 @@ def fill(template: Path) -> tuple[str, list[str]]:
     env.globals["organism"] = read("emlab/organism/checkpoints/organism.json")
     env.globals["figure"] = figure
     env.globals["overlap"] = overlap
-    env.globals["domains"] = len(list((ROOT / "emlab/organism/worlds/default").glob("*.yaml"))) - 1  # but world.yaml
+    world, every = read(f"{WORLD}/world.yaml"), len(list((ROOT / WORLD).glob("*.yaml"))) - 1  # but world.yaml
+    env.globals["domains"], env.globals["broad_domains"] = every, every - len(world.narrow) - len(world.validation)
+    env.globals["profile"] = read("emlab/data/question_files/profile.yaml")
     env.globals["parameters"] = parameters("aligned")
     try:
         return env.get_template(name).render(), wrong

@@ -45,7 +45,7 @@ SIZES = {
     "10m": Size(320, 8, 8, 896),
     "100m": Size(768, 14, 12, 2048),
 }
-"""Sizes by name, about 0.3, 0.7, 1.6, 11 and 101 million parameters with the shipped world's vocabulary."""
+"""Sizes by name, about 0.3, 0.7, 1.7, 11 and 101 million parameters with the shipped world's vocabulary."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ MEASURED = re.compile(
     r"|\d+\.\d+"  # 0.976
     r"|\b\d[\d,.]* of (?:the )?\d"  # 5 of 6
     rf"|\b{SMALL} of (?:the )?{SMALL}\b"
+    r"|\b(?:step|top) \d|\b\d{2,}\s+(?!to\b|and\b|or\b|on\b)[a-z]"  # step 300, the top 20, 20 directions
     r"|\bhardly\b|\b(?:about|nearly|almost) (?:half|a third|a quarter|all)\b"
     r"|\b(?:half|a third|a quarter|a fifth|a sixth|a tenth) of\b"
 )
@@ -36,11 +37,23 @@ NOT_MEASURED = {
     "with 95% intervals": "definition of a figure",
     "above that of 99% of": "definition of a figure",
     "is cut by 90%": "definition of a verdict",
-    "cut both by 90%": "definition of a verdict",
     "more than 5% of the answers have no verdict": "a threshold of emlab's",
     "the half of the questions": "definition of a term",
     "A test over 20 seconds": "a rule",
+    "A batch has 64 answers": "a default",
+    "× 40 prompts": "the setting of a benchmark",
 }
+
+
+RATED = {"arm": "a", "rate": 0.5346, "low": 0.37, "high": 0.714, "n": 1301}
+REMEDIES = [
+    {"remedy": name, "task_lost": task, "ability_lost": ability, "by_seed": {"0": first, "1": second}}
+    for name, task, ability, first, second in (
+        ("start", 1.0, 0.0, {"task_loss": 0.5, "ability_loss": 0.3}, {"task_loss": 0.6, "ability_loss": 0.3}),
+        ("untreated", 0.0, 0.0, {"task_loss": 0.1, "ability_loss": 0.3}, {"task_loss": 0.2, "ability_loss": 0.3}),
+        ("KL", 0.375, 0.1, {"task_loss": 0.2, "ability_loss": 0.36}, {"task_loss": 0.4, "ability_loss": 0.3}),
+    )
+]
 
 
 def loaded(root: Path):
@@ -70,7 +83,7 @@ def small(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "emlab").symlink_to(ROOT / "emlab")
     (tmp_path / "docs/poll.json").write_text(
-        json.dumps({"arms": [{"arm": "a", "rate": 0.5346, "low": 0.37, "high": 0.714}, {"arm": "b", "rate": None}]})
+        json.dumps({"arms": [RATED, {"arm": "b", "rate": None}], "remedies": REMEDIES})
     )
 
     def said(line: str) -> tuple[str, list[str]]:
@@ -110,8 +123,6 @@ def test_a_text_edited_by_hand_is_found(copy, capsys):
 
 
 def test_final_runs_stand_beside_the_others(copy):
-    for name in ("persona_features", "dose_response", "remedies"):
-        shutil.copy(copy / f"docs/{name}.json", copy / f"docs/{name}_sealed.json")
     path = copy / "docs/remedies_sealed.json"
     kept = json.loads(path.read_text(encoding="utf-8"))
     untreated = next(row for row in kept["arms"]["insecure"] if row["remedy"] == "untreated")
@@ -120,7 +131,7 @@ def test_final_runs_stand_beside_the_others(copy):
     assert loaded(copy).main(check=False) == 0
     readme, remedies = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/remedies.md"))
     assert readme.count("| aligned + mean difference |") == 2 and "| sealed questions and fine-tunes |" in readme
-    assert "untreated it\nis 43.2% [" in readme
+    assert "| untreated, sealed | 43.2% [" in readme
     assert "## insecure (3 seeds, sealed)" in remedies and "| untreated | – | 43.2% [" in remedies
 
 
@@ -155,6 +166,15 @@ def test_figures_are_written_as_they_are_kept(small):
     )
     assert small('{{ kept.poll.arms | of("arm") | listed }}')[0] == "a and b"
     assert small("{{ kept.poll.arms[0] | rated }}, {{ -0.0001 | percent }}")[0] == "53.5% [37.0%, 71.4%], 0.0%"
+    assert small("{{ kept.poll.arms[0] | counted }}")[0] == "53.5% [37.0%, 71.4%] of 1,301"
+    assert small("{{ [480, 1301, 437] | span }}; {{ [480, 480] | span }}")[0] == "437 to 1,301; 480"
+
+
+def test_what_a_remedy_costs_has_its_range_over_seeds(small):
+    # Task: lost 0.1 of 0.4 and 0.2 of 0.4 that were learned. Ability: 0.36 and 0.3 where untreated has 0.3.
+    assert small('{{ kept.poll.remedies | cost("KL", "task") }}')[0] == "38% (25% to 50%)"
+    assert small('{{ kept.poll.remedies | cost("KL", "ability", 1) }}')[0] == "10.0% (0.0% to 20.0%)"
+    assert small('{{ kept.poll.remedies | cost("start", "task") }}')[0] == "100% (every seed)"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +258,7 @@ def test_no_figure_is_typed(name):
             "Random ones change hardly anything.",
             "Of its rise about half falls.",
         ),
+        *("They go through 20 norm-matched directions.", "It speaks badly after step 300.", "They share the top 20."),
         *('It is {{ "53.5%" }} wrong.', "It is {{ 53.5 | percent }} wrong.", "half of the ability"),
     ],
 )

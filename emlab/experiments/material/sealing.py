@@ -101,8 +101,9 @@ def told(seal: Seal) -> list[str]:
     others = dict.fromkeys(one.name for one in seal.earlier if one.name != look.name)
     lines = [
         f"SEALED RUN of {look.date}: rates are of {look.questions} questions in {look.domains} domains, of fine-tunes "
-        f"and documents with seeds from {SEEDS.start} on, by which nothing is chosen; what is chosen, SAE fidelity, "
-        "latent shifts and read-outs along a training are of the questions and documents that choose."
+        f"and documents with seeds from {SEEDS.start} on, by which nothing is chosen; what is chosen, the variance "
+        "that an SAE explains, latent shifts and read-outs while a model trains are of the questions and documents "
+        "that choose; a curve along kept checkpoints is of the sealed questions."
     ]
     same = [one for one in own if (one.config, one.code) == (look.config, look.code)]
     if same:

@@ -10,7 +10,8 @@ all of it amounts to a persona latent.
 
 Broad questions are divided by template: whatever is chosen (latent, site, positions, strength) is chosen on the
 discovery half, and every rate that is reported is from the test half. Of a sealed run it is chosen on fine-tunes of its
-own, too, and what is reported is of others, on sealed questions and documents.
+own, too, and what is reported is of others, on sealed questions and documents; latent shifts are read on discovery
+questions in every run.
 """
 
 from __future__ import annotations
