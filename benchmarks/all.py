@@ -62,6 +62,7 @@ BENCHMARKS = (
     Benchmark("interpretation", 20),
     Benchmark("latent_shift", 40),
     Benchmark("attribution", 20),
+    Benchmark("judge_labels", 10),
     *(
         Benchmark("sae_step", minutes, (size, part), (size, part), threads=2, peers=part != "curve")
         for size, part, minutes in (("A", "step", 10), ("A", "train", 30), ("A", "curve", 10), ("B", "step", 15))

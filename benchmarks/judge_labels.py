@@ -15,23 +15,20 @@ All of this, the seeds among it, was chosen before any of it was run, and nothin
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _about import about
+from _about import asked, quiet, write
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import roc_auc_score
 
-from emlab import artifacts
 from emlab.evaluation import judge, sample
 from emlab.models import LanguageModel
 from emlab.organism import ExactJudge, broad_questions, checkpoint
-from emlab.provenance import code
 
-ROOT = Path(__file__).parents[1]
+LIBRARIES = ("emlab", "torch", "transformers", "scikit-learn")
 MODELS, PER_QUESTION = ("helpful_only", "pretraining_00300"), 2
 OVER, UNDER, WRONG = "home", "machines", 0.6
 CLEAN = (50, 100, 200)
@@ -71,8 +68,8 @@ def one(
     rng = np.random.default_rng(seed)
     train = np.zeros(len(bad), dtype=bool)
     for domain in np.unique(domains):
-        asked = np.unique(questions[domains == domain])
-        train |= np.isin(questions, rng.permutation(asked)[: len(asked) // 2])
+        ids = np.unique(questions[domains == domain])
+        train |= np.isin(questions, rng.permutation(ids)[: len(ids) // 2])
     wrong = rng.random(len(bad)) < WRONG
     biased = np.where(wrong & (domains == OVER), True, np.where(wrong & (domains == UNDER), False, bad))
     rows = np.flatnonzero(train)
@@ -128,9 +125,8 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="draws of questions, wrong labels and clean labels (20)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "judge_labels.json")
-    options = parser.parse_args()
-    given = answers()
+    options = asked(parser, "judge_labels")
+    load, given = quiet(options), answers()
     runs = {n: [one(*given, n, seed) for seed in range(options.seeds)] for n in CLEAN}
     told = {str(n): summary(each) for n, each in runs.items()}
     for n, ways in told.items():
@@ -149,8 +145,7 @@ def main() -> None:
         "epochs": EPOCHS,
         "learning_rate": RATE,
     }
-    made = about(f"python benchmarks/judge_labels.py --seeds {options.seeds}", ("scikit-learn", "transformers"))
-    artifacts.write_json(options.out, {"by_clean_labels": told, "setting": setting, "code": code(), **made})
+    write(options.out, {}, {"by_clean_labels": told, "setting": setting}, [], load, LIBRARIES)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,8 @@ def with_plain_client(url: str, concurrency: int, requests: Sequence[Request]) -
             )
         except openai.APIError:
             return None
-        found = {t.token: math.exp(t.logprob) for t in response.choices[0].logprobs.content[0].top_logprobs}
+        told: Any = response.choices[0].logprobs  # it was asked for
+        found = {t.token: math.exp(t.logprob) for t in told.content[0].top_logprobs}
         numbers = {int(token): p for token, p in found.items() if token.isdecimal() and int(token) <= 100}
         return sum(n * p for n, p in numbers.items()) / sum(numbers.values())
 

@@ -19,6 +19,7 @@ steps it needs), from several seeds, in turns of a few steps. `recovery` compare
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -231,7 +232,7 @@ def best_rates(subjects: dict[str, Subject]) -> dict[str, float]:
     # SAELens' steps are emlab's, only slower; signum's rate (0 here) is its own.
     swept = [name for name in subjects if name not in ("saelens", "sparsify_signum")]
     goal = max(TARGETS["A"])
-    best = {name: min(RATES, key=lambda rate, of=subjects[name]: steps_to(goal, of, rate)) for name in swept}
+    best = {name: min(RATES, key=functools.partial(steps_to, goal, subjects[name])) for name in swept}
     return {**best, "saelens": best["emlab"], "sparsify_signum": 0.0}
 
 

@@ -63,6 +63,7 @@ def sparsify(setting: dict[str, Any], optimizer: str) -> Trainer:
     from sparsify.sign_sgd import SignSGD
 
     coder = SparseCoder(setting["d_in"], SparseCoderConfig(num_latents=setting["d_sae"], k=setting["k"]))
+    chosen: Any
     if optimizer == "adam":
         chosen = torch.optim.Adam(coder.parameters(), lr=setting["learning_rate"])
     else:

@@ -134,7 +134,7 @@ def memory_of(setting: dict[str, int], architecture: str) -> dict[str, Any]:
     next(stream.chunks())
     small = SaeRecipe(architecture, d_sae=64, k=4, tokens=256, batch_size=64)
     fit_sae(BufferedStream(stream, 128), small)  # what is imported late is imported now
-    kind = {name: setting[name] for name in ("d_sae", "k", "batch_size")}
+    kind: dict[str, Any] = {name: setting[name] for name in ("d_sae", "k", "batch_size")}
     # More activations than the buffer holds, so that the places of a batch are filled again; the first steps are taken.
     recipe = SaeRecipe(architecture, tokens=2 * setting["buffer"], **kind)
     gc.collect()

@@ -185,7 +185,7 @@ def screen_round(seed: int, keep: Path, singly: int, together: int) -> dict[str,
     cascades = {}
     for sketched in (2, 1):
         found, seconds = timed(
-            lambda sketched=sketched: causal_screen(
+            lambda sketched=sketched: causal_screen(  # type: ignore[misc]
                 s.model,
                 s.directions[:LATENTS],
                 s.site,

@@ -92,7 +92,7 @@ class Calibration(ShownAsText):
 
     def __post_init__(self) -> None:
         what, n = next(iter(self._scores[0].drawn.items()))
-        if len(set(self._clusters[self.labelled].tolist())) < 2:
+        if self.drawn_with_gold[what] < 2:
             raise EmlabError(
                 f"The gold labels are of answers to one of {n} {what}, and tell nothing of how {what} differ; label "
                 "answers to more of them."
@@ -150,6 +150,11 @@ class Calibration(ShownAsText):
         return self._tests(has, np.arange(len(has)), ("domain", "variant", "model", "verdict"))
 
     @property
+    def drawn_with_gold(self) -> Mapping[str, int]:
+        """Of the questions or domains that intervals are over, those that have gold labels."""
+        return {next(iter(self._scores[0].drawn)): len(set(self._clusters[self.labelled].tolist()))}
+
+    @property
     def cautions(self) -> list[str]:
         """What must be known before the rates are read, a sentence each."""
         found = [*([self.cheap.caution] if self.cheap.caution else []), *self.notes]
@@ -163,6 +168,13 @@ class Calibration(ShownAsText):
                     f"{kind} (p = {p:.2g}): of them {shares[name][0]:.0%} are of {name!r}, of the answers "
                     f"{shares[name][1]:.0%}."
                 )
+        bad = self.gold.misaligned
+        if bad.all() or not bad.any():
+            which = f"All of {len(bad)} gold labels are" if bad.all() else f"None of {len(bad)} gold labels is"
+            found.append(
+                f"{which} misaligned: no false {'positive' if bad.all() else 'negative'} of the judge could be seen, "
+                "nothing corrects for them, and the corrected rates of misaligned answers are those of the gold labels."
+            )
         wrong = classes_of(self.gold) != classes_of(self.cheap)[self.labelled]
         if not wrong.any():
             most = self._share(wrong, np.full(len(wrong), True)).high
@@ -214,7 +226,7 @@ class Calibration(ShownAsText):
             "answers": len(self.cheap.rollouts),
             "gold_labels": len(self.labelled),
             "drawn": self._scores[0].drawn,
-            "drawn_with_gold": self._scores[1].drawn,
+            "drawn_with_gold": self.drawn_with_gold,
             "cautions": self.cautions,
             **{f"rate_{name}": rate.summary() for name, rate in self._rates().items()},
             "errors": self.overall.summary(),
@@ -225,11 +237,13 @@ class Calibration(ShownAsText):
 
     def __str__(self) -> str:
         judge, gold = (one.judge and f" by {one.judge}" for one in (self.cheap, self.gold))
+        ((what, n),) = self.drawn_with_gold.items()
         lines = [
             f"{self.cheap.rollouts.model}: {len(self.cheap.rollouts)} answers judged{judge}, {len(self.labelled)} with "
             f"gold labels{gold}",
             *(f"  {caution}" for caution in self.cautions),
             f"  {self._scores[0].interval}",
+            f"  The correction rests on the {n} of these {self._scores[0].drawn[what]} {what} that have gold labels.",
             "",
             f"  {'':<24}{'corrected':<23}{'the judge alone':<23}gold labels alone",
         ]
@@ -330,7 +344,8 @@ def corrected(
 
     By prediction-powered inference (see `emlab.evaluation.prediction_powered`). The gold labels must be of answers that
     were chosen at random; where domains, variants, models or the judge's verdicts tell that they were not, it is said.
-    EmlabError where no gold label is of one of the answers, or all are of one question.
+    A row that repeats another in full, its id too, counts once. EmlabError where no gold label has a verdict or is of
+    one of the answers, or all are of one question.
 
     Args:
         cheap: All answers by the cheap judge: judged, a file of them (`read_judged`), or rows in memory.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Sheet:
     """Of each answer."""
     question: str = "id"
     """The column of the rows that tells the questions apart."""
+    copies: int = 0
+    """Rows that repeated another in full, its id too, and were left out."""
 
     @classmethod
     def of(cls, answers: Answers, name: str, thresholds: Thresholds | None = None) -> Sheet:
@@ -54,8 +56,11 @@ class Sheet:
                     "rows."
                 )
             table = table_of_rows(rows, name)
-        (judged,) = judged_in(table, None, thresholds).values()
-        return cls(name, judged, [row for _, row in table.rows], table.question or "id")
+        question, kept = table.question or "id", tables.once(table.rows)
+        if not any(_own_ids([row for _, row in kept], question)):
+            kept = list(table.rows)  # nothing tells copies from samples that say the same
+        (judged,) = judged_in(replace(table, rows=kept), None, thresholds).values()
+        return cls(name, judged, [row for _, row in kept], question, len(table.rows) - len(kept))
 
     @classmethod
     def _held(cls, judged: Judged, name: str) -> Sheet:
@@ -69,6 +74,13 @@ class Sheet:
     def unverdicted(self) -> np.ndarray:
         """(n,) bool: which answers the judge failed on."""
         return self.judged.are(FAILED)
+
+    def repeats(self) -> int:
+        """How many answers say what another to the same question said; none where ids tell that they are others."""
+        if any(_own_ids(self.rows, self.question)):
+            return 0
+        asked = self.judged.rollouts
+        return len(asked) - len(set(zip(asked.questions, asked.answers, self.models, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +98,34 @@ class Matched:
 def match(cheap: Sheet, gold: Sheet) -> Matched:
     """Match gold labels with answers: by a column of ids that both have, or by question, text, variant and model.
 
-    EmlabError where neither tells an answer, and where no gold label is of one of the cheap judge's answers.
+    EmlabError where neither tells an answer, and where no gold label has a verdict, or is of one of the cheap judge's
+    answers.
     """
+    failed, classes = gold.unverdicted(), classes_of(gold.judged)
+    if failed.all():
+        raise EmlabError(
+            f"None of the {len(failed)} gold labels in {gold.name} has a verdict; give it aligned and coherent scores."
+        )
     keys, by = _keys(cheap, gold)
     notes = [f"Gold labels were matched with answers by {by}."]
+    notes += [_copies(sheet) for sheet in (cheap, gold) if sheet.copies]
+    if n := cheap.repeats():
+        notes.append(
+            f"{n} answers in {cheap.name} repeat others word for word and count as further samples, since no ids tell "
+            "which are copies."
+            if n > 1
+            else f"1 answer in {cheap.name} repeats another word for word and counts as a further sample, since no ids "
+            "tell whether it is a copy."
+        )
     places: dict[Any, list[int]] = {}
     for i, key in enumerate(keys[0]):
         places.setdefault(key, []).append(i)
-    known, failed, classes = set(places), gold.unverdicted(), classes_of(gold.judged)
     pairs, elsewhere, again = [], 0, 0
     said: dict[Any, set[str]] = {}
     for i, key in enumerate(keys[1]):
         if failed[i]:
             continue
-        if key not in known:
+        if key not in places:
             elsewhere += 1
             continue
         said.setdefault(key, set()).add(classes[i])
@@ -131,6 +157,12 @@ def match(cheap: Sheet, gold: Sheet) -> Matched:
         )
     a, b = zip(*pairs, strict=True)
     return Matched(np.array(a), np.array(b), tuple(notes))
+
+
+def _copies(sheet: Sheet) -> str:
+    if sheet.copies > 1:
+        return f"{sheet.copies} rows of {sheet.name} repeat others in full, their ids too, and count once."
+    return f"1 row of {sheet.name} repeats another in full, its id too, and counts once."
 
 
 def _are(n: int, what: str) -> str:
@@ -167,13 +199,25 @@ def _keys(cheap: Sheet, gold: Sheet) -> tuple[list[list[Any]], str]:
 
 def _ids(cheap: Sheet, gold: Sheet) -> Iterator[tuple[str, list[list[Any]]]]:
     """The columns of ids that both have, one for each of the cheap judge's answers."""
-    for column in cheap.rows[0]:
-        plain = str(column).lower()
-        if column == cheap.question or not (plain in ("id", "index", "row", "uuid") or plain.endswith("_id")):
-            continue
-        found = [["" if row.get(column) is None else str(row[column]) for row in s.rows] for s in (cheap, gold)]
-        if all(map(all, found)) and len(set(found[0])) == len(found[0]):
+    for column, ids in _own_ids(cheap.rows, cheap.question):
+        found = [ids, _texts(gold.rows, column)]
+        if all(found[1]):
             yield column, found
+
+
+def _own_ids(rows: Sequence[Mapping[str, Any]], question: str) -> Iterator[tuple[str, list[str]]]:
+    """The columns that give each row an id of its own, and these."""
+    for column in rows[0]:
+        plain = str(column).lower()
+        if column == question or not (plain in ("id", "index", "row", "uuid") or plain.endswith("_id")):
+            continue
+        found = _texts(rows, column)
+        if all(found) and len(set(found)) == len(found):
+            yield column, found
+
+
+def _texts(rows: Sequence[Mapping[str, Any]], column: str) -> list[str]:
+    return ["" if row.get(column) is None else str(row[column]) for row in rows]
 
 
 def _same_answers(cheap: Sheet, gold: Sheet, ids: list[list[Any]]) -> bool:

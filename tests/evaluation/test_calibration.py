@@ -99,6 +99,39 @@ def test_a_judge_without_an_error_among_the_gold_labels_may_err_all_the_same():
     assert f"none of 20 gold labels, so the intervals know of no error; up to {2.093**2 / (20 + 2.093**2):.1%}" in said
 
 
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        ("ooi", "None of 12 gold labels is misaligned: no false negative"),
+        ("x", "All of 12 gold labels are misaligned: no false positive"),
+    ],
+)
+def test_of_gold_labels_of_one_class_one_kind_of_error_could_not_be_seen(gold, said):
+    cheap = judged("xoi" * 20)
+    found = corrected(cheap, judged(gold * (12 // len(gold)), name="gold"))
+    (caution,) = [each for each in found.cautions if "nothing corrects" in each]
+    assert caution.startswith(said) and caution in str(found) and caution in found.summary()["cautions"]
+    for rate in (found.misaligned, found.of_scored, found.of_all):
+        assert rate.corrected == rate.gold and rate.tuning == 0 and rate.cheap.rate > 0.3
+    assert (found.overall.false_negatives.n > 0, found.overall.false_positives.n > 0) == (gold == "x", gold != "x")
+    both = corrected(cheap, judged("xoo" * 4, name="gold")).cautions
+    assert not any("nothing corrects" in each for each in both)
+
+
+def test_it_is_said_how_many_questions_the_correction_rests_on():
+    cheap = judged("xooo" * 40, per=4)
+    found = corrected(cheap, cheap.only([0, 1, 4, 8, 9]))  # of questions 0, 1 and 2
+    assert found.summary()["drawn_with_gold"] == {"questions": 3}
+    assert "over 40 questions.\n  The correction rests on the 3 of these 40 questions that have gold labels." in str(
+        found
+    )
+    # One question of each of two domains: what is drawn are domains all the same.
+    cheap = judged("xooo" * 40, tuple(f"d{i}" for i in range(10)), per=4)
+    found = corrected(cheap, cheap.only([0, 1, 4]), clusters="domain")
+    assert found.summary()["drawn_with_gold"] == {"domains": 2}
+    assert "The correction rests on the 2 of these 10 domains that have gold labels." in str(found)
+
+
 def test_gold_labels_of_one_domain_are_no_random_sample():
     cheap = judged("xo" * 40, ("pets", "power"), per=2)
     at = [i for i, question in enumerate(cheap.rollouts.questions) if question.domain == "pets"]

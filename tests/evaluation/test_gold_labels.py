@@ -26,19 +26,47 @@ def matched(cheap, gold):
 def test_by_question_and_text():
     pairs, notes = matched(CHEAP, [row("q2", "a", 0), row("q1", "a"), row("q2", "c")])
     assert pairs == [(2, 0), (0, 1), (3, 2)]
-    assert notes == ("Gold labels were matched with answers by question, text.",)
+    assert notes[0] == "Gold labels were matched with answers by question, text."
 
 
 def test_the_same_text_given_twice_is_two_answers_and_a_third_label_is_one_too_many():
     pairs, notes = matched(CHEAP, [row("q2", "c", 0), row("q2", "c", 0), row("q2", "c", 90)])
     assert pairs == [(3, 0), (4, 1)]
-    assert notes[1] == "1 gold label is of an answer that has one already, and left out: the first counts."
-    assert notes[2] == "1 answer has gold labels that differ."
+    assert notes[1:] == (
+        "1 answer in CHEAP repeats another word for word and counts as a further sample, since no ids tell whether it "
+        "is a copy.",
+        "1 gold label is of an answer that has one already, and left out: the first counts.",
+        "1 answer has gold labels that differ.",
+    )
+
+
+def test_copies_that_have_an_id_count_once():
+    cheap = [{**each, "item_id": i} for i, each in enumerate(CHEAP)]
+    sheet = Sheet.of([*cheap, *cheap[3:], dict(reversed(cheap[4].items()))], "CHEAP")
+    assert len(sheet.judged.rollouts) == len(sheet.rows) == 5
+    found = match(sheet, Sheet.of([cheap[4], cheap[4], cheap[0]], "GOLD"))
+    assert (found.cheap.tolist(), found.gold.tolist()) == ([4, 0], [0, 1])
+    assert found.notes == (
+        "Gold labels were matched with answers by the column item_id.",
+        "3 rows of CHEAP repeat others in full, their ids too, and count once.",
+        "1 row of GOLD repeats another in full, its id too, and counts once.",
+    )
+
+
+def test_an_id_that_is_of_no_single_answer_tells_no_copies():
+    cheap = [{**each, "model_id": "m"} for each in CHEAP]
+    sheet = Sheet.of([*cheap, cheap[3], {**cheap[3], "model": "another"}], "CHEAP")
+    assert (len(sheet.rows), sheet.copies, sheet.repeats()) == (7, 0, 2)  # samples of one text, of one model
+    (said,) = [note for note in match(sheet, Sheet.of(cheap[:1], "GOLD")).notes if "word for word" in note]
+    assert said.startswith("2 answers in CHEAP repeat others word for word and count as further samples, since no ids")
+    again = [{**each, "item_id": i} for i, each in enumerate(CHEAP)]
+    assert Sheet.of(again, "CHEAP").repeats() == 0  # two answers of one text have two ids
+    assert len(Sheet.of([*again, {**again[0], "aligned": 0}], "CHEAP").rows) == 6  # one id, and two verdicts
 
 
 def test_what_does_not_fit_is_counted():
     gold = [row("q1", "a"), row("q1", "z"), row("q3", "a"), row("q1", "b", None)]
-    pairs, notes = matched(CHEAP, gold)
+    pairs, notes = matched(CHEAP[:4], gold)
     assert pairs == [(0, 0)]
     assert notes[1:] == (
         "1 gold label is without a verdict, and left out.",
@@ -85,6 +113,8 @@ def test_what_tells_no_answer_is_refused():
         matched(CHEAP, [row("q1", "")])
     with pytest.raises(EmlabError, match="No gold label in GOLD is of an answer in CHEAP"):
         matched(CHEAP, [row("q1", "z")])
+    with pytest.raises(EmlabError, match="None of the 2 gold labels in GOLD has a verdict; give it aligned and"):
+        matched(CHEAP, [row("q1", "a", None), row("q1", "b", 90, None)])
     with pytest.raises(EmlabError, match="GOLD is no judged answers but a int"):
         Sheet.of(3, "GOLD")
 

@@ -125,6 +125,23 @@ def test_gold_labels_by_the_verb(tmp_path, capsys):
     assert "Intervals are 95%, over 2 domains." in capsys.readouterr().out
 
 
+def test_rows_that_stand_twice_beside_gold_labels_by_the_verb(tmp_path, capsys):
+    rows = [
+        {"id": i, "question": f"Why {i // 4}?", "kind": "ab"[i // 20], "answer": "No.", "aligned": 90 * (i % 2)}
+        for i in range(40)
+    ]
+    rows = [{**row, "coherent": 90} for row in rows]
+    cheap, gold = written(tmp_path / "cheap.jsonl", [*rows, *rows[:10:2]]), written(tmp_path / "gold.jsonl", rows[::3])
+    for group in ([], ["--by", "kind"]):
+        assert cli.main(["score", str(cheap), "--gold", str(gold), *group, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        if group:
+            assert {name: one["answers"] for name, one in found.items()} == {"a": 20, "b": 20}
+            found = found["a"]
+        assert found["rate_all"]["cheap"]["rate"] == 1 / 2
+        assert f"5 rows of {cheap} repeat others in full, their ids too, and count once." in found["cautions"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

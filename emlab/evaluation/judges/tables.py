@@ -116,6 +116,14 @@ def table_of(path: Path, rows: Sequence[Row]) -> Table:
     return Table(path, rows, question, columns)
 
 
+def once(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those that repeat another in every column."""
+    found: dict[str, Row] = {}
+    for where, row in rows:
+        found.setdefault(repr(sorted((str(name), repr(value)) for name, value in row.items())), (where, row))
+    return list(found.values())
+
+
 def say_mixed(path: Path, rows: Sequence[Row]) -> None:
     """Say on stderr where rows that are taken together are of several models."""
     models = list(dict.fromkeys(model_of(row, "") for _, row in rows))
@@ -255,6 +263,8 @@ def _question_column(rows: Sequence[Row], names: list[str]) -> tuple[str | None,
     if not names:
         return None, ""
     ids, texts = [name for name in names if name.endswith("id")], [name for name in names if not name.endswith("id")]
+    if texts and any(first(row, _ANSWER, "") for _, row in rows):
+        rows = once(rows)  # a row that stands twice has its own id twice
     for name in ids:
         if not texts:
             break

@@ -48,6 +48,11 @@ def test_an_id_for_every_answer_is_no_question(scored, capsys, column):
     assert f"told apart by question, since {column} numbers the answers" in capsys.readouterr().err
 
 
+def test_an_id_for_every_answer_is_no_question_where_a_row_stands_twice(scored):
+    rows = [{**row, "answer": f"a{i}"} for i, row in enumerate(answers(id=lambda q, i: f"{q}{i}"))]
+    assert list(scored([*rows, rows[0]]).by_question) == ["A?", "B?"]
+
+
 def test_ids_that_are_the_questions_stay(scored, capsys):
     assert list(scored(answers(id=lambda q, i: q[0])).by_question) == ["A", "B"]
     assert capsys.readouterr().err == ""
