@@ -237,7 +237,7 @@ def fill(template: Path) -> tuple[str, list[str]]:
     try:
         return env.get_template(name).render(), wrong
     except (Gap, jinja2.TemplateError, TypeError, ValueError, IndexError) as error:
-        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(template)]
+        lines = [at.lineno or 1 for at in traceback.extract_tb(error.__traceback__) if at.filename == str(template)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
         said = source[line - 1].strip()
         return "", [*wrong, f"{name}:{line}: {error}, which is asked for in “{said}”."]

@@ -119,7 +119,7 @@ def argument_left_out(node: cst.Call) -> Iterator[cst.Call]:
 
 OPERATIONS = (cst.BinaryOperation, cst.UnaryOperation, cst.BooleanOperation, cst.ComparisonTarget, cst.AugAssign)
 WORDS = (cst.Is, cst.IsNot, cst.In, cst.NotIn, cst.Break, cst.Continue)
-OPERATORS = (
+OPERATORS: tuple[tuple[str, Any, Any], ...] = (
     ("number", cst.BaseNumber, mutators.operator_number),
     ("true and false", cst.Name, mutators.operator_name),
     ("not left out", cst.UnaryOperation, mutators.operator_remove_unary_ops),
@@ -294,7 +294,7 @@ class Tests:
         ran = {test for at in statement(mutant) for test in lines.get(str(at), ())}
         ran = ran or {test for tests in lines.values() for test in tests}
         mirror = re.sub(r"^emlab/(.*/)?(\w+\.py)$", r"tests/\1test_\2", mutant.file)
-        chosen, whole = [], 0.0
+        chosen, whole = list[str](), 0.0
         for test in sorted(ran, key=lambda test: (not test.startswith(mirror), self.seconds[test], test)):
             whole += self.seconds[test]
             if chosen and whole > SECONDS:
@@ -366,8 +366,9 @@ def tried(mutant: Mutant, folder: Path, tests: Tests, processes: ForkServerConte
         except EOFError:
             fate, by = "killed", "the process dies"
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.join()
         (folder / mutant.file).write_bytes(whole)
     return {**row, "fate": fate, "by": by, "seconds": round(time.perf_counter() - begun, 1)}
@@ -419,7 +420,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs/mutants.json")
     options = parser.parse_args()
     from emlab import artifacts  # not above: each fault's process runs this file, and imports emlab with its fault
-    from emlab.runs import environment
+    from emlab.provenance import environment
 
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     equivalent = {(one["file"], one["diff"].strip("\n")): one["why"] for one in yaml.safe_load(EQUIVALENT.read_text())}
