@@ -36,6 +36,7 @@ def test_what_is_taken_for_another():
     ]
     assert "names exchanged" not in faults("width = rate.low"), "nothing there is called high"
     assert faults("screen(discovery, test)")["arguments exchanged"] == ["screen(test, discovery)"]
+    assert "arguments exchanged" not in faults("low = min(0.0, found)"), "that changes nothing"
 
 
 def test_arguments_left_out():

@@ -158,7 +158,7 @@ def _ratio(top: float, top_end: float, bottom: float, bottom_end: float, r: floa
 
 
 def _jackknife(*counts: tuple[ArrayLike, ArrayLike]) -> tuple[list[Share], float]:
-    """Each share of hits and totals; of two also the second less the first, and the correlation of the two."""
+    """Each share of hits and totals; of two also the second less the first, and the correlation of the two (else 0)."""
     tables = [(np.atleast_2d(np.asarray(h, float)), np.atleast_2d(np.asarray(n, float))) for h, n in counts]
     sides = [_left_out([(h.sum(1 - axis), n.sum(1 - axis)) for h, n in tables]) for axis in (0, 1)]
     cells, _ = _left_out([(h.ravel(), n.ravel()) for h, n in tables])
@@ -178,8 +178,8 @@ def _jackknife(*counts: tuple[ArrayLike, ArrayLike]) -> tuple[list[Share], float
         parts = sum(own[side, i] ** 2 / degrees[side, i] for side in (0, 1) if own[side, i])
         freedom = variance[i] ** 2 / parts if parts else degrees[:, i].max() or math.inf
         shares.append(Share(value, float(variance[i]), student(freedom), totals[i], sizes[min(i, len(sizes) - 1)]))
-    scale = math.sqrt(variance[0] * variance[min(1, len(values) - 1)])
-    return shares, float(np.clip(covariance[0, min(1, len(values) - 1)] / scale, -1, 1)) if scale > 0 else 0.0
+    scale = math.sqrt(variance[0] * variance[1]) if len(tables) == 2 else 0.0
+    return shares, float(np.clip(covariance[0, 1] / scale, -1, 1)) if scale > 0 else 0.0
 
 
 def _sizes(totals: np.ndarray) -> np.ndarray:

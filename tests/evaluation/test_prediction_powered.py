@@ -109,3 +109,10 @@ def test_a_difference_between_groups_is_found_and_none_between_places_that_canno
     values = (groups == 2).astype(float)
     assert beyond_chance(values, groups, np.arange(120), 0 * groups) == 1 / 2001
     assert beyond_chance(values, groups, np.arange(120), groups) == 1.0  # all of a block are in one group
+
+
+def test_the_variance_between_groups_of_one_and_of_three_by_hand():
+    # About their mean of 4.2 they are 1.8, 0.8 and, together in the third, -2.6: 3.24 + 0.64 + 6.76 / 3 = 6.13. The
+    # other pairs alone have 8.13, 10.8 and 16.13, so that no placing is below what is found.
+    values, groups = np.array([6, 5, 2, 2, 6.0]), np.array([0, 1, 2, 2, 2])
+    assert beyond_chance(values, groups, np.arange(5), np.zeros(5, int)) == 1.0
