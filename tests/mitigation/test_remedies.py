@@ -432,3 +432,27 @@ def test_those_that_apply_to_reinforcement_learning_treat_one(start, case):
     assert ask(treat(Steering(), one), QUESTIONS, Frame("broad"), SAMPLING).answers
     with pytest.raises(EmlabError, match="no other chats, edits or penalties"):
         training.run(Change(chats=chats("x")))
+
+
+def test_which_train_anew_which_are_tried_at_random_too_and_at_what():
+    """By the remedy: these two, the setting that it has by default, and those it is tried at, from the weakest on."""
+    shipped = {
+        "Steering": (False, True, 0.6, (0.15, 0.3, 0.6, 0.9)),
+        "Ablation": (False, False, 1, (1, 2)),
+        "MeanAblation": (False, False, 1, (1, 2)),
+        "BakedAblation": (False, False, 1, (1, 2)),
+        "RealignmentInDomain": (False, False, 40, (10, 40)),
+        "RealignmentOutOfDomain": (False, False, 40, (10, 40)),
+        "ConceptAblation": (True, True, 1, (1, 2)),
+        "PreventativeSteering": (True, False, 0.6, (0.3, 0.45, 0.6, 0.9)),
+        "LatentPenalty": (True, False, 1.0, (0.01, 0.03, 0.1, 0.3, 1.0)),
+        "Inoculation": (True, False, None, ()),
+        "Interleaving": (True, False, 0.5, (0.25, 0.5, 0.75)),
+        "Divergence": (True, False, 1.0, (0.3, 1.0, 3.0)),
+        "EarlyStopping": (True, False, 0.3, (0.5, 0.2)),
+        "Filtering": (True, False, None, ()),
+    }
+    for kind in remedies():
+        default = {field.name: field.default for field in dataclasses.fields(kind)}.get(kind.setting)
+        assert (kind.anew, kind.randomised, default, kind.values) == shipped.pop(kind.__name__)
+    assert not shipped
