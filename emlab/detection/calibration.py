@@ -79,7 +79,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_
     if how == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 
-        fitted = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1).fit(values, positive)
+        fitted = IsotonicRegression().fit(values, positive)
         knots = tuple(map(float, fitted.X_thresholds_)), tuple(map(float, fitted.y_thresholds_))
         return Calibration(how, *knots, limit, false_positives)
     if how != "platt":

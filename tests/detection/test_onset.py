@@ -30,6 +30,14 @@ def test_a_curve_that_never_rises_has_no_half():
     assert flat.latent_step is None and flat.behaviour_step is None
 
 
+
+def test_a_checkpoint_without_a_coherent_answer_shows_no_misalignment():
+    none = Rate(math.nan, math.nan, math.nan, 0)
+    mad = [Point(step=step, latent=1.0, misaligned=none, incoherent=Rate(1.0, 1.0, 1.0, 10)) for step in (0, 10)]
+    curve = Onset("insecure", 3, (mad[0], point(5, 1.0, 0.2), mad[1], point(15, 1.0, 0.6)))
+    assert curve.behaviour_step == 15  # half of 0.6, from nothing
+
+
 def test_it_comes_back_from_disk(tmp_path):
     silent = Point(
         step=5, latent=2.0, misaligned=Rate(math.nan, math.nan, math.nan, 0), incoherent=Rate(1.0, 1.0, 1.0, 10)

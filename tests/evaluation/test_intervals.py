@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, norm, ttest_1samp, ttest_rel
 
-from emlab.evaluation.intervals import clustered_mean, clustered_rate, paired_difference, share_removed
+from emlab.evaluation.intervals import _jackknife, clustered_mean, clustered_rate, paired_difference, share_removed
 from emlab.evaluation.rates import wilson
 
 
@@ -99,6 +99,14 @@ def test_the_share_removed():
     assert half.rate == pytest.approx(0.5) and half.high - half.low < 0.25
     assert share_removed([1], [4], [1], [2]).rate == -1, "negative where there is more"
     assert share_removed([1, 0], [4, 4], [0, 0], [4, 4]).high == 1, "no more than all of it"
+
+
+def test_a_correlation_is_one_at_most():
+    # Of two fine-tunes and two domains the covariance less that of the cells may be more than the variances bear.
+    first, second = [[2, 0], [0, 3]], [[2, 4], [3, 2]]
+    fours = np.full((2, 2), 4)
+    assert _jackknife((first, fours), (second, fours))[1] == 1
+    assert _jackknife((first, fours), (fours - second, fours))[1] == -1
 
 
 @pytest.mark.parametrize("of", [paired_difference, share_removed])
