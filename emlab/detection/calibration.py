@@ -103,7 +103,7 @@ def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> flo
     """The smallest of the scores of negatives above which at most this share of them lies; inf where there are none."""
     check_share(false_positives)
     refuse("to set a threshold on", negatives)
-    ordered = np.sort(np.asarray(negatives, dtype=float))[::-1]
+    ordered = np.sort(negatives)[::-1]
     if not len(ordered):
         return math.inf
     return float(ordered[math.floor(false_positives * len(ordered) + 1e-9)])

@@ -36,6 +36,7 @@ def test_probabilities_are_those_of_the_draw(how):
 
 def test_a_probability_by_hand():
     map_ = Calibration("platt", (10.0, 2.0), (3.0, -1.0), 0.0, 0.01)  # log-odds 3 (score - 10) / 2 - 1
+    assert map_(np.array([-60], dtype=np.float32)) > 0, "log-odds of -106, which single precision cannot raise e to"
     assert map_([10, 14]) == pytest.approx([1 / (1 + math.e), 1 / (1 + math.exp(-5))])
     steps = Calibration("isotonic", (10.0, 14.0), (0.2, 0.6), 0.0, 0.01)
     assert steps([9, 10, 11, 15]) == pytest.approx([0.2, 0.2, 0.3, 0.6])
@@ -51,9 +52,19 @@ def test_the_unit_of_the_scores_does_not_matter(how):
     assert plain.threshold == alarm_threshold(scores[~labels], 0.1)
 
 
-def test_sealed_labels_are_not_calibrated_on():
-    with pytest.raises(EmlabError, match="to calibrate on"):
-        calibrate(np.arange(2.0), np.array([True, False]).view(SealedScores))
+def test_scores_in_half_precision_are_calculated_with_as_others():
+    scores, labels = drawn(50)
+    half, at = scores.astype(np.float16), np.array([-1.0, 1.0])
+    assert calibrate(half, labels)(at) == pytest.approx(calibrate(half.astype(float), labels)(at), rel=1e-9)
+
+
+def test_sealed_scores_and_labels_are_not_calibrated_on():
+    scores, labels = np.arange(2.0), np.array([True, False])
+    for sealed in ((scores.view(SealedScores), labels), (scores, labels.view(SealedScores))):
+        with pytest.raises(EmlabError, match="it was given to calibrate on"):
+            calibrate(*sealed)
+    with pytest.raises(EmlabError, match="it was given to set a threshold on"):
+        alarm_threshold(scores.view(SealedScores))
 
 
 def test_scores_that_separate_give_no_certainty():

@@ -9,16 +9,13 @@ import torch
 from emlab.detection import evidence
 from emlab.evaluation.loss import row_losses
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, passes
 
 
 def test_no_more_rows_go_through_the_model_at_a_time_than_it_is_told(tiny):
-    seen, whole = [], evidence(tiny, QUESTIONS, [SITE])
-    hook = tiny.model.get_input_embeddings().register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
-    try:
+    whole = evidence(tiny, QUESTIONS, [SITE])
+    with passes(tiny) as seen:
         parts = evidence(tiny, QUESTIONS, [SITE], batch_size=5)
-    finally:
-        hook.remove()
     assert seen == [5, 5, 2, 5, 5, 2], "for the site, and for the losses"
     assert parts.losses == pytest.approx(whole.losses, abs=1e-4)
     assert parts.losses == pytest.approx(row_losses(tiny, [q.messages for q in QUESTIONS]).numpy(), abs=1e-4)

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from emlab.models.activations import Activations
 from emlab.saes import latent_values
 from emlab.sites import Site
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, Coordinates
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +76,6 @@ def test_the_penalty_of_a_probe_is_scikit_learns_usual_one(cases):
     usual, same, other = (fit_probe(cases, SITE, **how) for how in ({}, {"strength": 1.0}, {"strength": 0.1}))
     assert torch.equal(usual.reads.weights, same.reads.weights)
     assert not torch.equal(usual.reads.weights, other.reads.weights)
-
-
-class Coordinates:
-    """An SAE whose latents are the coordinates, where positive."""
-
-    def __init__(self, d_in):
-        self.cfg, self.W_dec = SimpleNamespace(d_in=d_in, d_sae=d_in, metadata={}), torch.eye(d_in)
-
-    def encode(self, x):
-        return x.relu()
 
 
 def by_hand(case, rows, labels):

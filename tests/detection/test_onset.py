@@ -3,13 +3,12 @@
 import math
 
 import pytest
-import torch
 
 from emlab.detection import Onset, Point, onset
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate, sample, score
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, Coordinates
 
 
 def point(step, latent, bad, mad=0.0):
@@ -28,7 +27,6 @@ def test_half_of_the_way():
 def test_a_curve_that_never_rises_has_no_half():
     flat = Onset("secure", 3, (point(0, 1.0, 0.0), point(5, 0.5, 0.0)))
     assert flat.latent_step is None and flat.behaviour_step is None
-
 
 
 def test_a_checkpoint_without_a_coherent_answer_shows_no_misalignment():
@@ -52,16 +50,6 @@ def test_it_comes_back_from_disk(tmp_path):
 def test_it_refuses_no_checkpoints():
     with pytest.raises(EmlabError, match="no checkpoint"):
         onset([], None, 0, None, [], None)
-
-
-class Coordinates:
-    """An SAE whose latents are the coordinates, where positive."""
-
-    def __init__(self, d_in):
-        self.cfg, self.W_dec = type("Config", (), {"d_in": d_in, "d_sae": d_in})(), torch.eye(d_in)
-
-    def encode(self, x):
-        return x.relu()
 
 
 class LetterJudge:

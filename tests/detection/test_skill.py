@@ -53,7 +53,6 @@ def test_a_whole_fine_tune_is_drawn_at_once():
     assert both.auroc.low <= by_model.auroc.low + 0.02 and both.auroc.auroc == by_model.auroc.auroc
 
 
-
 @pytest.mark.parametrize("kinds", [("fine-tunes",), ("fine-tunes", "questions"), ("questions", "fine-tunes")])
 def test_the_interval_by_hand(kinds):
     # 24 fine-tunes are asked the same five questions, and all is said to be misaligned: 16 of them are not. The error
