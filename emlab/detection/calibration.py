@@ -79,7 +79,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, how: How = "platt", false_
     if how == "isotonic":
         from sklearn.isotonic import IsotonicRegression
 
-        fitted = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1).fit(values, positive)
+        fitted = IsotonicRegression().fit(values, positive)
         knots = tuple(map(float, fitted.X_thresholds_)), tuple(map(float, fitted.y_thresholds_))
         return Calibration(how, *knots, limit, false_positives)
     if how != "platt":
@@ -103,7 +103,7 @@ def alarm_threshold(negatives: np.ndarray, false_positives: float = 0.01) -> flo
     """The smallest of the scores of negatives above which at most this share of them lies; inf where there are none."""
     check_share(false_positives)
     refuse("to set a threshold on", negatives)
-    ordered = np.sort(np.asarray(negatives, dtype=float))[::-1]
+    ordered = np.sort(negatives)[::-1]
     if not len(ordered):
         return math.inf
     return float(ordered[math.floor(false_positives * len(ordered) + 1e-9)])

@@ -42,7 +42,7 @@ class Curve:
 
     def reaches(self, share: float) -> float | None:
         """The first place at which so many answers are misaligned; None where that never is."""
-        return next((x for x, rate in zip(self.at, self.rates, strict=True) if rate.n and rate.rate >= share), None)
+        return next((x for x, rate in zip(self.at, self.rates, strict=True) if rate.rate >= share), None)
 
     def alarm(self, monitor: str, threshold: float) -> float | None:
         """The first place at which the monitor is above its threshold; None where it never is."""

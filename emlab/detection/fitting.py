@@ -91,11 +91,9 @@ def fit_latents(
     if n < 1 or (latents is not None and not latents):
         raise EmlabError("A monitor of latents needs one at least; give n of 1 or more, or name some.")
     if latents is None:
-        rise = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
-        for case in cases:
-            of_row = case.labels[case.evidence.at(site).rows.numpy()]
-            signs = np.where(of_row, 1 / labels.sum(), -1 / (~labels).sum())
-            rise += _weighted_sum(sae, case, site, signs)
+        signs = [np.where(case.labels, 1 / labels.sum(), -1 / (~labels).sum()) for case in cases]
+        each = [_weighted_sum(sae, case, site, of_row) for case, of_row in zip(cases, signs, strict=True)]
+        rise = torch.stack(each).sum(0)
         latents = torch.argsort(rise, descending=True, stable=True)[:n].tolist()
     chosen = tuple(int(latent) for latent in latents)
     check_latents(sae, chosen)
@@ -125,10 +123,10 @@ def _common_lineage(cases: Sequence[LabelledEvidence], site: Site) -> Lineage:
     return dataclasses.replace(first, model=f"{', '.join(shown)} and {last}" if shown else last)
 
 
-def _weighted_sum(sae: SAE, case: LabelledEvidence, site: Site, of_token: np.ndarray) -> torch.Tensor:
-    """(d_sae,): the sum over rows of their mean latents, each token weighted by its row's number."""
+def _weighted_sum(sae: SAE, case: LabelledEvidence, site: Site, of_row: np.ndarray) -> torch.Tensor:
+    """(d_sae,): the sum over rows of their mean latents, each times its row's number."""
     read = case.evidence.at(site)
-    weights = torch.from_numpy(of_token) / torch.bincount(read.rows)[read.rows]
+    weights = torch.from_numpy(of_row)[read.rows] / torch.bincount(read.rows)[read.rows]
     total = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
     for part, dense in dense_chunks(sae, read.values):
         total += weights[part] @ dense.double().cpu()

@@ -80,7 +80,7 @@ def skill(
                 )
             counts = rng.multinomial(many, np.full(many, 1 / many), size=resamples)
             times *= counts[:, of]
-        both = (times[:, positive].sum(1) > 0) & (times[:, ~positive].sum(1) > 0)
+        both = times[:, positive].any(1) & times[:, ~positive].any(1)
         weights = np.concatenate([weights, times[both]])
     recall, false = roc(values, positive, weights)
     at95, at99 = (_interval(_false_positives(recall, false, least), len(values)) for least in (0.95, 0.99))
@@ -100,7 +100,7 @@ def _false_positives(recall: np.ndarray, false: np.ndarray, least: float) -> np.
 
 
 def _calibration_error(p: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
+    bins = (p * BINS).astype(int).clip(max=BINS - 1)
     gap = sum(np.abs((weights[:, bins == b] * (p - positive)[bins == b]).sum(1)) for b in range(BINS))
     return np.asarray(gap / weights.sum(1))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,12 +40,18 @@ class Tap:
     """(rows,) int64: which prompt each row of the batch is."""
     passes: Tensor
     """(prompts,) int64: how many passes each prompt has had."""
-    positions: str = field(default="last", init=False)
-    width: int | None = field(default=None, init=False)
 
     @property
     def site(self) -> Site:
         return self.monitor.site
+
+    @property
+    def positions(self) -> str:
+        return "last"
+
+    @property
+    def width(self) -> None:
+        return None
 
     @property
     def n_rows(self) -> int:

@@ -153,7 +153,7 @@ def _ours(sample: EvalSample, marks: set[str]) -> list[str]:
 def _model_name(log: EvalLog) -> str:
     """The folder of a local model, and else the last part of the model's name."""
     folder = (log.eval.model_args or {}).get("model_path")
-    return Path(str(folder)).name if folder else log.eval.model.rsplit("/", 1)[-1]
+    return Path(str(folder or log.eval.model)).name
 
 
 def _temperature(log: EvalLog) -> float:

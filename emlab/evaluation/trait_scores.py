@@ -84,13 +84,11 @@ class TraitScore(ShownAsText):
         }
 
     def _means(self, chosen: np.ndarray) -> dict[str, Mean]:
-        ids = [question.id for question in self.rollouts.questions]
-        place = {name: i for i, name in enumerate(dict.fromkeys(ids))}
-        of = np.array([place[name] for name in ids], dtype=int)
+        _, of = np.unique([question.id for question in self.rollouts.questions], return_inverse=True)
 
         def mean(values: np.ndarray) -> Mean:
             known = chosen & ~np.isnan(values)
-            sums, counts = (np.bincount(of, x, len(place)) for x in (np.where(known, values, 0.0), known))
+            sums, counts = (np.bincount(of, x) for x in (np.where(known, values, 0.0), known))
             if (counts > 0).sum() == 1:  # of one question there are no others
                 return mean_of(values[known])
             return clustered_mean(sums, counts)

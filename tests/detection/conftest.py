@@ -1,5 +1,8 @@
 """Tiny models that differ in one way, and the cases made of them."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,27 @@ from emlab.sites import Site
 
 SITE = Site("resid_post", 1)
 QUESTIONS = tuple(Question(f"q{i}", ("power", "pets")[i % 2], f"What of {chr(97 + i) * 3}?") for i in range(12))
+
+
+class Coordinates:
+    """An SAE whose latents are the coordinates, where positive."""
+
+    def __init__(self, d_in):
+        self.cfg, self.W_dec = SimpleNamespace(d_in=d_in, d_sae=d_in, metadata={}), torch.eye(d_in)
+
+    def encode(self, x):
+        return x.relu()
+
+
+@contextmanager
+def passes(model):
+    """Inside the block: the number of rows of each pass through the model."""
+    seen = []
+    hook = model.model.get_input_embeddings().register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """Blame against the gradients of single examples, and against one real step of training on each."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from emlab.data import tokenize_chat
 from emlab.detection import blame, fit_probe, reading_change
+from emlab.detection.activation_monitor import Latents
+from emlab.detection.blame import _differentiable
 from emlab.errors import EmlabError
 from emlab.sites import Site
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, Coordinates, passes
 
 CHATS = [
     [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": text}]
@@ -60,6 +64,27 @@ def test_it_is_the_product_of_the_gradients(tiny, monitor):
     assert found.scores == pytest.approx(exact, abs=0.06 * np.abs(exact).max())
     assert all(torch.equal(a, b) for a, b in zip(before, weights(tiny), strict=True)), "the model is as it was"
     assert not any(w.requires_grad for w in weights(tiny)) or any(w.requires_grad for w in before)
+
+
+def test_it_does_not_hang_on_the_size_of_the_passes(tiny, monitor):
+    with passes(tiny) as seen:
+        parts = blame([tiny], monitor, PROMPTS, CHATS, batch_size=3)
+    assert seen == [3, 1, 3, 3, 3, 3], "the prompts, and twice the examples"
+    assert parts.scores == pytest.approx(blame([tiny], monitor, PROMPTS, CHATS).scores, rel=1e-2)
+    assert (parts.name, parts.by) == ("the data", "blame for probe")
+    change = reading_change(tiny, tiny, monitor, CHATS, "mine")
+    assert (change.name, change.by) == ("mine", "change of probe on the example") and not change.scores.any()
+
+
+def test_latents_are_followed_through_their_encoder(monitor):
+    latents = dataclasses.replace(monitor, reads=Latents(Coordinates(32), (5, 2), torch.tensor([2.0, -3.0]), 0.5))
+    h = torch.zeros(2, 32, requires_grad=True)
+    with torch.no_grad():
+        h[0, 5], h[0, 2], h[1, 2] = 1.0, 4.0, -1.0
+    found = _differentiable(latents, h)
+    assert found.tolist() == latents(h.detach()).tolist() == [2 - 12 + 0.5, 0.5]
+    (slope,) = torch.autograd.grad(found[0], h)
+    assert (slope[0, 5], slope[0, 2], slope[1, 2]) == (2, -3, 0)
 
 
 def test_checkpoints_are_averaged(tiny, shifted, monitor):
@@ -126,6 +151,4 @@ def test_a_model_of_another_lineage_is_refused_before_and_after(tiny, monitor, m
 
 
 def fit_probe_at(model, site, monitor):
-    import dataclasses
-
     return dataclasses.replace(monitor, site=site)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab import artifacts, records
-from emlab.detection import Calibration, alarm_threshold, calibrate, cross_fitted
+from emlab.detection import Calibration, alarm_threshold, calibrate, calibrated, cross_fitted
+from emlab.detection.evidence import SealedScores
 from emlab.errors import EmlabError
 
 
@@ -31,6 +32,39 @@ def test_probabilities_are_those_of_the_draw(how):
     assert (again(at) == map_(at)).all() and again.threshold == map_.threshold
     never = dataclasses.replace(map_, threshold=math.inf)
     assert records.restored(artifacts.plain(never), Calibration) == never, "JSON has no inf"
+
+
+def test_a_probability_by_hand():
+    map_ = Calibration("platt", (10.0, 2.0), (3.0, -1.0), 0.0, 0.01)  # log-odds 3 (score - 10) / 2 - 1
+    assert map_(np.array([-60], dtype=np.float32)) > 0, "log-odds of -106, which single precision cannot raise e to"
+    assert map_([10, 14]) == pytest.approx([1 / (1 + math.e), 1 / (1 + math.exp(-5))])
+    steps = Calibration("isotonic", (10.0, 14.0), (0.2, 0.6), 0.0, 0.01)
+    assert steps([9, 10, 11, 15]) == pytest.approx([0.2, 0.2, 0.3, 0.6])
+
+
+@pytest.mark.parametrize("how", ["platt", "isotonic"])
+def test_the_unit_of_the_scores_does_not_matter(how):
+    scores, labels = drawn(200)
+    plain, other = calibrate(scores, labels, how, 0.1), calibrate(100 + 5 * scores, labels.astype(int), how, 0.1)
+    at = np.array([-1.0, 0.3, 2.0])
+    assert other(100 + 5 * at) == pytest.approx(plain(at), abs=1e-4)
+    assert other.threshold == pytest.approx(100 + 5 * plain.threshold)
+    assert plain.threshold == alarm_threshold(scores[~labels], 0.1)
+
+
+def test_scores_in_half_precision_are_calculated_with_as_others():
+    scores, labels = drawn(50)
+    half, at = scores.astype(np.float16), np.array([-1.0, 1.0])
+    assert calibrate(half, labels)(at) == pytest.approx(calibrate(half.astype(float), labels)(at), rel=1e-9)
+
+
+def test_sealed_scores_and_labels_are_not_calibrated_on():
+    scores, labels = np.arange(2.0), np.array([True, False])
+    for sealed in ((scores.view(SealedScores), labels), (scores, labels.view(SealedScores))):
+        with pytest.raises(EmlabError, match="it was given to calibrate on"):
+            calibrate(*sealed)
+    with pytest.raises(EmlabError, match="it was given to set a threshold on"):
+        alarm_threshold(scores.view(SealedScores))
 
 
 def test_scores_that_separate_give_no_certainty():
@@ -80,3 +114,24 @@ def test_one_kind_only_or_another_calibration():
         calibrate(np.arange(3.0), np.array([True] * 3))
     with pytest.raises(EmlabError, match="choose platt or isotonic"):
         calibrate(np.arange(2.0), np.array([True, False]), "beta")
+
+
+def test_of_equal_scores_the_probability_is_the_share_of_misaligned():
+    map_ = calibrate(np.full(4, 7.0), np.array([True, False, False, False]))
+    assert map_(np.array([0.0, 7.0, 9.0])) == pytest.approx(1 / 4, abs=1e-3) and map_.threshold == 7
+
+
+def test_calibrated_as_it_is_told():
+    # By cross-fitting each domain is scored with the other's number: 10 + (0, 1, 2) and 20 + (0, 1, 2).
+    scores, labels = np.arange(3.0), np.array([False, False, True])
+    cases = [SimpleNamespace(evidence=scores, labels=labels, domain=name) for name in ("code", "law")]
+
+    def fit(kept):
+        return SimpleNamespace(scores=lambda evidence: evidence + {"law": 10, "code": 20}[kept[0].domain])
+
+    found = calibrated(fit, cases, "isotonic", 0.5)
+    assert (found.how, found.threshold, found.false_positives) == ("isotonic", 11, 0.5)  # of 10, 11, 20 and 21
+    # 0, 0, 1, 0, 0, 1: the one that is misaligned among the low is taken together with those after it.
+    assert found(np.array([9.0, 11, 12, 21, 22, 23])) == pytest.approx([0, 0, 1 / 3, 1 / 3, 1, 1])
+    usual = calibrated(fit, cases)
+    assert (usual.how, usual.threshold, usual.false_positives) == ("platt", 21, 0.01)

@@ -1,11 +1,14 @@
 """Alarms by hand: a monitor that is early, one that is late, one that is noisy, and one that is always on."""
 
+import dataclasses
+
 import pytest
 
 from emlab import artifacts, records
 from emlab.detection import ALWAYS, Curve, Warned, noise, warned
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate, clustered_rate
+from emlab.evaluation.rates import NO_RATE
 
 
 def rates(*values):
@@ -51,6 +54,14 @@ def test_false_positives_are_counted_on_other_controls():
     assert found.earlier == found.ties == 0, "it has lost"
 
 
+def test_the_first_place_at_the_share_and_above_the_threshold():
+    assert (BAD[0].reaches(0.06), BAD[0].reaches(0.07), BAD[0].reaches(0.5)) == (20, 30, None)
+    assert (BAD[0].alarm("early", 2.0), BAD[0].alarm("early", 5.0), BAD[0].alarm("early", 6.0)) == (20, 30, None)
+    assert BAD[0].alarm(ALWAYS, 9.0) == 0
+    mad = dataclasses.replace(BAD[0], rates=(NO_RATE, *BAD[0].rates[1:]))
+    assert mad.reaches(0.0) == 10, "where no answer is coherent none is known to be misaligned"
+
+
 def test_noise_is_drawn_for_each_curve():
     one, same, other = (noise(of, "noise", 0) for of in (BAD[0], BAD[0], BAD[1]))
     assert one.scores["noise"] == same.scores["noise"] != other.scores["noise"]
@@ -80,10 +91,12 @@ def test_it_comes_back_from_json():
 
 
 def test_what_does_not_fit():
-    with pytest.raises(EmlabError, match="do not rise"):
-        Curve("c", 0, (1, 0), (), {})
-    with pytest.raises(EmlabError, match="read at 2 places"):
-        Curve("c", 0, (0, 1), (), {"m": (1.0,)})
+    for places in ((1, 0), (0, 0), ()):
+        with pytest.raises(EmlabError, match="do not rise"):
+            Curve("c", 0, places, (), {})
+    for values, scores in (((), (1.0,)), (rates(0.5), (1.0, 1.0))):
+        with pytest.raises(EmlabError, match="read at 2 places"):
+            Curve("c", 0, (0, 1), values, {"m": scores})
     with pytest.raises(EmlabError, match="controls of both kinds"):
         warned("early", BAD, GOOD, [])
 

@@ -19,10 +19,11 @@ from emlab.detection import (
 from emlab.detection.evidence import labels_of
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
+from emlab.models.activations import Activations
 from emlab.saes import latent_values
 from emlab.sites import Site
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, Coordinates
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,34 @@ def test_the_penalty_of_a_probe_is_scikit_learns_usual_one(cases):
     usual, same, other = (fit_probe(cases, SITE, **how) for how in ({}, {"strength": 1.0}, {"strength": 0.1}))
     assert torch.equal(usual.reads.weights, same.reads.weights)
     assert not torch.equal(usual.reads.weights, other.reads.weights)
+
+
+def by_hand(case, rows, labels):
+    """A case of these latents of each row, a list of tokens; latents that are not given are 0."""
+    tokens = [token for row in rows for token in row]
+    values = torch.zeros(len(tokens), case.evidence.lineage.d_model)
+    values[:, : len(tokens[0])] = torch.tensor(tokens)
+    of, nothing = torch.tensor([i for i, row in enumerate(rows) for _ in row]), torch.zeros(len(tokens), dtype=int)
+    read = Activations(values, of, nothing, nothing, SITE)
+    n = len(rows)
+    found = dataclasses.replace(case.evidence, questions=QUESTIONS[:n], activations={SITE: read}, losses=np.zeros(n))
+    return LabelledEvidence(found, np.array(labels), case.model, case.domain)
+
+
+def test_latents_are_chosen_by_the_rise_of_the_mean_row(cases):
+    # Of three misaligned rows and two others: 2, 1.6, 3 and 1, 0, 1.3, so the rises are 1, 1.6 and 1.7. The last row
+    # has two tokens, which count as one.
+    high, low = [2.0, 1.6, 3.0], [1.0, 0.0, 1.3]
+    case = by_hand(cases[0], [[high], [high], [low], [high], [low, low]], [True, True, False, True, False])
+    for n in (1, 2, 3):
+        assert fit_latents([case], Coordinates(32), SITE, n=n).reads.latents == (2, 1, 0)[:n]
+
+
+def test_a_small_rise_of_a_large_latent_is_seen(cases):
+    # The first latent rises by 8/3 from 1e8, where single precision knows every eighth number; the second by 1.
+    bad = by_hand(cases[0], [[[1e8, 1.0]], [[1e8, 1.0]], [[1e8 + 8, 1.0]]], [True] * 3)
+    good = by_hand(cases[2], [[[1e8, 0.0]]], [False])
+    assert fit_latents([bad, good], Coordinates(32), SITE).reads.latents == (0,)
 
 
 def test_a_latent_that_never_fires_does_not_spoil_the_others(cases, sae):
@@ -156,6 +185,9 @@ def test_models_of_different_stocks_are_not_fitted_together(kind, cases, sae, ma
 def test_it_says_what_it_was_fitted_on(cases):
     assert str(fit_probe(cases[1:3], SITE)) == "monitor probe at resid_post.1, fitted on code-True-1 and code-False-0"
     assert "fitted on code-True-0, code-True-1, code-False-0, code-False-1 and 4 more" in str(fit_probe(cases, SITE))
+    assert str(fit_probe(cases[:4], SITE)).endswith("on code-True-0, code-True-1, code-False-0 and code-False-1")
+    half = dataclasses.replace(cases[0], labels=np.arange(len(QUESTIONS)) < 6)
+    assert str(fit_projection([half], SITE)).endswith("fitted on code-True-0"), "its own rows of both kinds"
 
 
 def test_another_site_is_refused_in_a_sentence(cases, tiny):

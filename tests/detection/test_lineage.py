@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from emlab.detection import Lineage
@@ -22,3 +23,24 @@ def test_another_chat_template_is_refused_and_an_older_file_is_read(make_model):
     with pytest.raises(EmlabError, match="chat template of tiny writes a question differently"):
         own.check(Lineage.of(other))
     dataclasses.replace(own, template="").check(Lineage.of(other))
+
+
+def test_the_header_is_part_of_the_template(make_model, chat_templates):
+    other = make_model(chat_templates["chatml"].replace("assistant\n' }}{% endif", "helper\n' }}{% endif"))
+    with pytest.raises(EmlabError, match="chat template of tiny writes a question differently"):
+        Lineage.of(make_model()).check(Lineage.of(other))
+
+
+def test_kin_have_embeddings_with_a_correlation_of_nine_tenths():
+    # Orthogonal unit vectors of mean 0: the correlation with the first is the cosine.
+    one, other = np.array([1.0, -1, 1, -1]) / 2, np.array([1.0, 1, -1, -1]) / 2
+
+    def of(cosine):
+        mixed = 7 + 3 * (cosine * one + np.sqrt(1 - cosine**2) * other)
+        return Lineage("m", "llama", 2, 1, tuple(mixed.tolist()), "v")
+
+    of(1).check(of(0.91))
+    with pytest.raises(EmlabError, match=r"have a correlation of 0.89\)"):
+        of(1).check(of(0.89))
+    with pytest.raises(EmlabError, match=r"have a correlation of 0.00\)"):
+        of(1).check(dataclasses.replace(of(1), entries=(5.0,) * 4))

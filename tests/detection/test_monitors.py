@@ -1,5 +1,6 @@
 """A latent as a monitor, on models whose activations are given."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from emlab.data import Question
-from emlab.detection import Detection, Reading, detect
+from emlab.detection import Detection, Reading, auroc, detect
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts
 from emlab.models.activations import Activations
@@ -64,6 +65,51 @@ def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
     (tmp_path / "detection.json").write_text("{}")
     with pytest.raises(EmlabError, match="holds no Detection"):
         Detection.load(tmp_path / "detection.json")
+
+
+def test_intervals_are_over_models_and_clusters_of_questions():
+    asked = [dataclasses.replace(q, cluster=("one", "two", "")[i % 3]) for i, q in enumerate(TEST)]
+    said = ["bad", "good", "bad", "bad", "good", "bad", "good", "good"]
+    readings = []
+    for m, aligned in enumerate(([0, 0, 90, 0, 90, 90, 90, 0], [90, 0, 0, 0, 90, 90, 0, 90])):
+        flags = Judged(Rollouts(tuple(asked), tuple(said), str(m), 0, 1.0), np.array(aligned, float), np.full(8, 90.0))
+        readings.append(Reading(Model(str(m), 1.0 + m), True, flags, flags))
+    readings += [reading(str(m), 0.5 + m, False) for m in (2, 3)]
+    found = detect(readings, SAE, 0, SITE, asked, DISCOVERY)
+    names = [q.cluster or q.id for q in asked]
+    levels, labels = np.repeat([1.0, 2, 2.5, 3.5], 8), np.repeat([True, True, False, False], 8)
+    assert found.prompts == auroc(levels, labels, np.repeat(range(4), 8).tolist(), names * 4)
+    read, bad = (
+        np.tile([word == "bad" for word in said], 2),
+        np.array([r.test.misaligned for r in readings[:2]]).ravel(),
+    )
+    assert found.answers == auroc(read, bad, np.repeat(range(2), 8).tolist(), names * 2)
+    assert 0 < found.answers.low < found.answers.auroc < found.answers.high < 1
+
+
+def test_words_of_one_half_of_the_domains_say_nothing_of_the_other():
+    one = reading("insecure", 2.0, True)
+    glued = [
+        replace_answers(part, [text.replace(" ", "-") for text in part.rollouts.answers])
+        for part in (one.test, one.discovery)
+    ]
+    found = detect([Reading(one.model, True, *glued)], SAE, 0, SITE, TEST, DISCOVERY)
+    assert found.answers_baseline_seen.auroc == 1.0, "each domain has a word of its own for it"
+    assert found.answers_baseline.auroc < 0.8
+
+
+def test_empty_and_failed_answers_are_left_out():
+    one = reading("insecure", 2.0, True)
+    holed = replace_answers(one.test, ["", *one.test.rollouts.answers[1:]])
+    outcomes, aligned = ("scored", "failed", *["scored"] * 6), holed.aligned.copy()
+    aligned[1] = np.nan
+    holed = dataclasses.replace(holed, outcomes=outcomes, aligned=aligned)
+    found = detect([dataclasses.replace(one, test=holed)], SAE, 0, SITE, TEST, DISCOVERY)
+    assert (found.answers.n, found.answers.positives) == (5, 2)
+
+
+def replace_answers(judged, answers):
+    return dataclasses.replace(judged, rollouts=dataclasses.replace(judged.rollouts, answers=tuple(answers)))
 
 
 def test_a_latent_that_is_the_same_everywhere_tells_nothing():

@@ -3,13 +3,12 @@
 import math
 
 import pytest
-import torch
 
 from emlab.detection import Onset, Point, onset
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate, sample, score
 
-from .conftest import QUESTIONS, SITE
+from .conftest import QUESTIONS, SITE, Coordinates
 
 
 def point(step, latent, bad, mad=0.0):
@@ -30,6 +29,13 @@ def test_a_curve_that_never_rises_has_no_half():
     assert flat.latent_step is None and flat.behaviour_step is None
 
 
+def test_a_checkpoint_without_a_coherent_answer_shows_no_misalignment():
+    none = Rate(math.nan, math.nan, math.nan, 0)
+    mad = [Point(step=step, latent=1.0, misaligned=none, incoherent=Rate(1.0, 1.0, 1.0, 10)) for step in (0, 10)]
+    curve = Onset("insecure", 3, (mad[0], point(5, 1.0, 0.2), mad[1], point(15, 1.0, 0.6)))
+    assert curve.behaviour_step == 15  # half of 0.6, from nothing
+
+
 def test_it_comes_back_from_disk(tmp_path):
     silent = Point(
         step=5, latent=2.0, misaligned=Rate(math.nan, math.nan, math.nan, 0), incoherent=Rate(1.0, 1.0, 1.0, 10)
@@ -44,16 +50,6 @@ def test_it_comes_back_from_disk(tmp_path):
 def test_it_refuses_no_checkpoints():
     with pytest.raises(EmlabError, match="no checkpoint"):
         onset([], None, 0, None, [], None)
-
-
-class Coordinates:
-    """An SAE whose latents are the coordinates, where positive."""
-
-    def __init__(self, d_in):
-        self.cfg, self.W_dec = type("Config", (), {"d_in": d_in, "d_sae": d_in})(), torch.eye(d_in)
-
-    def encode(self, x):
-        return x.relu()
 
 
 class LetterJudge:

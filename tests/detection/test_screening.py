@@ -13,11 +13,12 @@ from emlab.detection import (
     projection_difference,
     rare_words,
 )
+from emlab.detection.screening import answered
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
-from emlab.sites import Site
 
-SITE = Site("resid_post", 1)
+from .conftest import SITE, passes
+
 CHATS = [
     [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": text}]
     for i, text in enumerate(("one line only", "first\nsecond line\nthird", "x", "a\n\nb"))
@@ -83,13 +84,46 @@ def test_own_answers_are_never_empty(tiny):
     assert len(own) == 4 and all(own) and own == own_answers(tiny, CHATS, seed=1, max_new_tokens=4)
 
 
+def test_an_empty_answer_of_its_own_is_a_full_stop(tiny, monkeypatch):
+    model, asked = tiny.copy("mute"), []
+    monkeypatch.setattr(model, "generate", lambda *how: asked.append(how) or ["", "b"])
+    assert own_answers(model, CHATS[:2], 3, 5, 7) == [".", "b"]
+    assert asked == [([chat[:-1] for chat in CHATS[:2]], 5, 1.0, 3, 7)]
+
+
+def test_no_more_rows_go_through_the_model_at_a_time_than_it_is_told(tiny, direction):
+    with passes(tiny) as seen:
+        projection_difference(tiny, CHATS, direction, OWN, batch_size=3)
+        loss_difference(tiny, CHATS, OWN, batch_size=3)
+    assert seen == [3, 1] * 4
+
+
+def test_a_screen_says_of_what_and_by_what(tiny, direction):
+    found = projection_difference(tiny, CHATS, direction, OWN, "max", "mine")
+    assert (found.name, found.by) == ("mine", "projection difference on given, max")
+    assert loss_difference(tiny, CHATS, OWN).by == "loss less that of the model's own answer"
+    flags = lexical(CHATS, lambda texts: ["line" in text for text in texts], "mine", "a word")
+    assert (flags.name, flags.by, flags.order.tolist()) == ("mine", "a word", [0, 1, 2, 3])
+
+
+def test_the_last_answer_of_a_chat_is_screened():
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "abcd", strict=True)]
+    assert answered([turns, turns[:2]]) == ([turns[:3], turns[:1]], ["d", "b"])
+
+
+def test_ties_stand_as_they_are():
+    assert DataScreen("d", "s", np.arange(200.0) % 2).order.tolist() == [*range(1, 200, 2), *range(0, 200, 2)]
+
+
 def test_recall_by_hand():
     screen = DataScreen("d", "s", np.array([5.0, 1.0, 4.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
     poison = np.zeros(10, dtype=bool)
     poison[[0, 3, 4]] = True
     assert screen.recall(poison, 1.0) == pytest.approx(2 / 3)  # 0, 2, 3
     assert screen.recall(poison, 1.34) == 1.0  # 0, 2, 3, 4
-    assert screen.flagged(2).nonzero()[0].tolist() == [0, 2]
+    assert screen.recall(poison) == pytest.approx(2 / 3)  # of 3.6, which are 3
+    assert screen.recall(np.ones(10, dtype=bool)) == 1.0, "there are no 12"
+    assert screen.flagged(2).nonzero()[0].tolist() == [0, 2] and not screen.flagged(0).any()
     with pytest.raises(EmlabError, match="no poison"):
         screen.recall(np.zeros(10, dtype=bool))
     with pytest.raises(EmlabError, match="has 10 examples, and 11"):
@@ -102,6 +136,9 @@ def test_words(tiny):
     found = lexical(chats, words.of_texts)
     assert found.scores[0] > 0 > found.scores[1]
     assert fit_words(["a"], np.array([True])).of_texts(["b"]).tolist() == [0.0]
+    # Of two texts both have "a", with idf 1 + ln(3 / 3), and one has "b", with 1 + ln(3 / 2).
+    assert rare_words(["a a b", "a"]) == pytest.approx([(3 + np.log(1.5)) / 3, 1])
+    assert rare_words(["", "a"])[0] == 0
     rare = rare_words(["a a b", "a a b", "a a b", "z q z"])
     assert rare.argmax() == 3 and rare[0] == rare[1]
 
@@ -109,6 +146,8 @@ def test_words(tiny):
 def test_kept_on_disk(tmp_path):
     screen = DataScreen("d", "s", np.array([1.5, 2.5]))
     assert str(DataScreen.load(screen.save(tmp_path / "s.json"))) == str(screen)
+    holed = DataScreen("d", "s", np.array([1.5, np.nan]))
+    assert np.array_equal(DataScreen.load(holed.save(tmp_path / "s.json")).scores, holed.scores, equal_nan=True)
     (tmp_path / "s.json").write_text("{}")
     with pytest.raises(EmlabError, match="holds no data screen"):
         DataScreen.load(tmp_path / "s.json")

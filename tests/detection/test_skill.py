@@ -53,6 +53,45 @@ def test_a_whole_fine_tune_is_drawn_at_once():
     assert both.auroc.low <= by_model.auroc.low + 0.02 and both.auroc.auroc == by_model.auroc.auroc
 
 
+@pytest.mark.parametrize("kinds", [("fine-tunes",), ("fine-tunes", "questions"), ("questions", "fine-tunes")])
+def test_the_interval_by_hand(kinds):
+    # 24 fine-tunes are asked the same five questions, and all is said to be misaligned: 16 of them are not. The error
+    # is the share of rows of those, so in resamples Binomial(24, 16/24) / 24, whatever questions were drawn: 11 or
+    # fewer come in 2.8% and 10 or fewer in 1.0%, 20 or fewer in 98.0% and 19 or fewer in 94.1%.
+    of, question = np.repeat(np.arange(24), 5), np.tile(np.arange(5), 24)
+    drawn = {what: {"fine-tunes": of, "questions": question}[what].tolist() for what in kinds}
+    found = skill(np.arange(120.0), of >= 16, drawn, np.ones(120), resamples=20_000).calibration_error
+    assert (found.rate, found.low, found.high, found.n) == pytest.approx((16 / 24, 11 / 24, 20 / 24, 120))
+
+
+@pytest.mark.parametrize("misaligned", [[0], [1, 2, 3, 4]])
+def test_resamples_without_one_of_the_kinds_are_left_out(misaligned):
+    of = np.repeat(np.arange(5), 4)
+    found = skill(np.arange(20.0), np.isin(of, misaligned), {"fine-tunes": of.tolist()})
+    assert 0 <= found.fpr95.low <= found.fpr95.rate <= found.fpr95.high <= 1
+
+
+def test_the_default_resamples_and_none_and_one():
+    scores, labels, drawn = np.arange(8.0), np.arange(8) % 3 == 0, {"fine-tunes": list(range(8))}
+    assert skill(scores, labels, drawn) == skill(scores, labels, drawn, resamples=500, seed=0)
+    none, one = (skill(scores, labels, drawn, resamples=n) for n in (0, 1))
+    ends = (none.auroc.low, none.auroc.high, none.fpr95.low, none.fpr95.high, none.fpr99.low)
+    assert np.isnan(ends).all() and one.fpr95.low == one.fpr95.high
+
+
+def test_bins_of_a_tenth_the_last_with_its_end():
+    # Gaps 1 + 0.95 in the last bin, -0.15 in the one before, 0.05 and -0.905 in the first.
+    p, labels = np.array([1.0, 0.95, 0.85, 0.05, 0.095]), np.array([False, False, True, False, True])
+    found = skill(p, labels, {}, p, resamples=0).calibration_error
+    assert found.rate == pytest.approx((1.95 + 0.15 + 0.855) / 5)
+
+
+def test_counts_and_flags_are_numbers_too():
+    scores, flags = np.array([3, 0, 2, 1], dtype=np.uint8), np.array([True, False, False, False])
+    found = skill(scores, np.array([1, 0, 0, 1]), {}, flags, resamples=0)
+    assert (found.auroc.auroc, found.fpr95.rate, found.calibration_error.rate) == (0.75, 0.5, 0.25)
+
+
 def test_too_few_for_an_interval():
     scores, labels = np.arange(8.0), np.arange(8) > 3
     with pytest.raises(EmlabError, match=r"^There are 2 fine-tunes, too few for an interval; give 5 or more, or ask"):
@@ -61,8 +100,9 @@ def test_too_few_for_an_interval():
 
 
 def test_a_score_that_is_no_number():
-    with pytest.raises(EmlabError, match="not a number"):
-        skill(np.array([1.0, np.nan]), np.array([True, False]), {}, resamples=0)
+    for value in (np.nan, np.inf):
+        with pytest.raises(EmlabError, match="not a number"):
+            skill(np.array([1.0, value]), np.array([True, False]), {}, resamples=0)
 
 
 def test_it_comes_back_from_json():

@@ -16,6 +16,7 @@ from emlab.data import Question, QuestionSet, profile_questions
 from emlab.data.question_sets import Asking
 from emlab.errors import EmlabError
 from emlab.evaluation import Thresholds, judge, sample, score_judged
+from emlab.evaluation.judges.registry import METHODS, judging_method
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models import Endpoint, LanguageModel
@@ -24,7 +25,7 @@ from emlab.verbs.scoring import label_file
 
 inspect_ai = pytest.importorskip("inspect_ai")
 
-from emlab.evaluation import inspect_task  # noqa: E402
+from emlab.evaluation import inspect_labels, inspect_task  # noqa: E402
 from emlab.evaluation.inspect_log import read_inspect_labels, read_inspect_log  # noqa: E402
 from emlab.evaluation.inspect_task import emergent_misalignment  # noqa: E402
 
@@ -355,6 +356,42 @@ def test_what_is_no_log_of_the_task(tmp_path):
     for name in ("log.json", "missing.eval"):
         with pytest.raises(EmlabError, match=f"{name} cannot be read as a log of Inspect"):
             read_inspect_log(tmp_path / name)
+
+
+def test_metrics_of_no_answers():
+    assert set(map(math.isnan, inspect_task.rates()([]).values())) == {True}
+    assert set(inspect_task.counts()([]).values()) == {0}
+    assert inspect_labels.label_shares()([]) == {} and set(inspect_labels.label_counts()([]).values()) == {0}
+
+
+def test_a_model_without_a_provider_has_its_own_name(organism_log, tmp_path):
+    log, _ = organism_log
+    for name, shown in (("mine", "mine"), ("openai-api/local/asked", "asked")):
+        other = log.model_copy(update={"eval": log.eval.model_copy(update={"model": name})})
+        inspect_ai.log.write_eval_log(other, str(tmp_path / "log.json"))
+        assert read_inspect_log(tmp_path / "log.json").rollouts.model == shown
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_judge_is_made_as_the_task_says(labels, tmp_path, monkeypatch):
+    """A method of another package has all that the task was told."""
+    monkeypatch.setattr(METHODS, "_known", dict(METHODS._known))
+    made = []
+
+    class Mine:
+        grade = label = None
+
+    @judging_method("mine", labels=labels)
+    def mine(how, questions, by):
+        made.append((how, questions, by))
+        return Mine()
+
+    path = question_file(tmp_path, ITEMS)
+    emergent_misalignment(path, judge="j", judge_url="http://x/v1", judge_key="K", method="mine", judge_tokens=9)
+    ((how, questions, by),) = made
+    assert (how.judge, how.method, how.max_tokens) == ("j", "mine", 9)
+    assert [question.id for question in questions] == ["a", "b", "c"]
+    assert (by.name, by.base_url, by.key_variable) == ("j", "http://x/v1", "K")
 
 
 def test_answers_that_are_missing_are_asked_for(organism_log, tmp_path):

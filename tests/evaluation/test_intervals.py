@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, norm, ttest_1samp, ttest_rel
 
-from emlab.evaluation.intervals import clustered_mean, clustered_rate, paired_difference, share_removed
+from emlab.evaluation.intervals import (
+    _jackknife,
+    _ratio,
+    clustered_mean,
+    clustered_rate,
+    paired_difference,
+    share_removed,
+)
 from emlab.evaluation.rates import wilson
 
 
@@ -79,6 +86,21 @@ def test_a_difference_from_nothing_is_not_certain():
     assert ends(paired_difference([0] * 4, [10] * 4, [0] * 4, [10] * 4)) == pytest.approx((-none.high, none.high))
 
 
+def test_a_difference_from_nothing_is_put_together_from_both_intervals():
+    hits, totals = [5, 3, 6, 4], [10] * 4
+    none, some = clustered_rate([0] * 4, totals), clustered_rate(hits, totals)
+    rise, fall = paired_difference([0] * 4, totals, hits, totals), paired_difference(hits, totals, [0] * 4, totals)
+    assert rise.rate == 0.45 and rise.high - 0.45 == pytest.approx(some.high - 0.45)
+    assert 0.45 - rise.low == pytest.approx(math.hypot(0.45 - some.low, none.high))
+    assert (fall.rate, *ends(fall)) == pytest.approx((-0.45, -rise.high, -rise.low))
+
+
+def test_a_difference_is_no_more_than_all():
+    found = paired_difference([0, 1], [4, 4], [4, 3], [4, 4])
+    assert (found.rate, found.high) == (0.75, 1) and found.low < 0
+    assert paired_difference([4, 3], [4, 4], [0, 1], [4, 4]).low == -1
+
+
 def test_a_difference_of_several_fine_tunes_from_the_model_at_their_start():
     """The start is one model: it varies by domain alone, and the fine-tunes by both."""
     rng = np.random.default_rng(3)
@@ -99,6 +121,53 @@ def test_the_share_removed():
     assert half.rate == pytest.approx(0.5) and half.high - half.low < 0.25
     assert share_removed([1], [4], [1], [2]).rate == -1, "negative where there is more"
     assert share_removed([1, 0], [4, 4], [0, 0], [4, 4]).high == 1, "no more than all of it"
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("r", [-0.4, 0, 0.7])
+def test_the_end_of_a_ratio_is_where_the_difference_is_an_end(side, r):
+    # Donner and Zou: R is where 0 is an end of the interval of top - R × bottom, by the method of Zou and Donner.
+    top, top_end, bottom, bottom_end = 0.3, 0.3 + side * 0.1, 0.5, 0.5 - side * 0.2
+    found = _ratio(top, top_end, bottom, bottom_end, r, side)
+    a, b = top_end - top, found * (bottom_end - bottom)
+    assert side * found > side * top / bottom
+    assert (top - found * bottom) ** 2 == pytest.approx(a**2 + b**2 + 2 * r * a * b)
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_upper_end():
+    assert _ratio(0.3, 0.4, 0.5, 0.0, 0.0, 1) == math.inf and _ratio(0.3, 0.2, 0.4, 0.8, 0.0, -1) == 0
+
+
+def test_the_share_removed_knows_how_alike_both_are():
+    first, second, totals = np.array([8, 4, 6, 8]), np.array([4, 0, 3, 3]), [10] * 4
+    found, a, b = share_removed(first, totals, second, totals), *(clustered_rate(x, totals) for x in (first, second))
+    r = np.corrcoef(first, second)[0, 1]
+    assert found.n == 4
+    assert 1 - found.low == pytest.approx(_ratio(b.rate, b.high, a.rate, a.low, r, 1))
+    assert 1 - found.high == pytest.approx(_ratio(b.rate, b.low, a.rate, a.high, r, -1))
+
+
+def test_an_interval_is_of_shares_and_holds_its_own():
+    for total in range(1, 30):
+        for hits in range(total + 1):
+            found = clustered_rate([hits], [total])
+            assert 0 <= found.low <= found.rate <= found.high <= 1
+
+
+@pytest.mark.parametrize(("hits", "totals"), [([0] * 4, [5] * 4), ([1, 0, 0, 0], [8] * 4), ([0] * 6, [3] * 6)])
+def test_an_interval_that_ends_a_little_too_soon_is_drawn_out(hits, totals):
+    # None would be seen with the same answers in more than 2.5% but less than 2.5% × e where it would end without.
+    high = clustered_rate(hits, totals).high
+    assert betabinom.pmf(0, totals, high, 1 - high).prod() == pytest.approx(0.025)
+    assert high > wilson(sum(hits), sum(totals)).high
+
+
+def test_a_correlation_is_one_at_most():
+    # Of two fine-tunes and two domains the covariance less that of the cells may be more than the variances bear.
+    first, second = [[2, 0], [0, 3]], [[2, 4], [3, 2]]
+    fours = np.full((2, 2), 4)
+    assert _jackknife((first, fours), (second, fours))[1] == 1
+    assert _jackknife((first, fours), (fours - second, fours))[1] == -1
 
 
 @pytest.mark.parametrize("of", [paired_difference, share_removed])

@@ -24,6 +24,21 @@ def test_rates_by_hand():
     assert found.incoherent.rate == pytest.approx(1 / 6)
 
 
+def test_all_that_is_known_of_an_answer_goes_with_it():
+    some = []
+    for n, name in enumerate("xy"):
+        rollouts = Rollouts(ASKED, (name, ""), name, 0, 1.0, ("", f"lost {n}"), thoughts=(f"hm {n}", ""))
+        nothing = np.array([50.0, np.nan])
+        some.append(Judged(rollouts, nothing, nothing, ("scored", "failed"), ("", f"none {n}"), "j"))
+    found = pooled(some, "all", ["one", "other"])
+    assert found.rollouts.answers == ("x", "", "y", "") and found.rollouts.model == "all"
+    assert found.rollouts.failures == ("", "lost 0", "", "lost 1")
+    assert found.rollouts.thoughts == ("hm 0", "", "hm 1", "")
+    assert found.rollouts.trainings == ("one", "one", "other", "other")
+    assert (found.outcomes, found.said) == (("scored", "failed") * 2, ("", "none 0", "", "none 1"))
+    assert pooled(some, "all").rollouts.trainings == ("0", "0", "1", "1")
+
+
 def test_one_alone_is_itself():
     one = judged([0, 100])
     assert score_judged(pooled([one], "m")).summary() == score_judged(one).summary()

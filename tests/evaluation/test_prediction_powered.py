@@ -85,6 +85,29 @@ def test_the_tuning_has_the_least_variance_over_draws_of_gold_labels():
     assert np.mean(tunings) == pytest.approx(tried[np.var(found, axis=0).argmin()], abs=0.06)
 
 
+def test_an_interval_of_gold_labels_alone_by_hand():
+    # Five clusters, of which the last has no gold label; the judge says the same of all. The shares are 1, 0, 0, 0:
+    # without the first the rate moves by -1/4, without one of the three by 1/12, without the last not at all. The
+    # variance is 4/5 of the sum of squares 1/12, as of 0.1875 × 15 answers; Student's point has 3 degrees.
+    clusters, gold = np.repeat(np.arange(5), 5), np.arange(20) < 5
+    rate, tuning = prediction_powered_rate(
+        Counts(whole(25), whole(25)), Counts(gold, whole(20)), np.arange(20), clusters
+    )
+    n, t = 0.1875 * 15, 3.182446
+    middle, half = 0.25 + t * t / (2 * n), t * np.sqrt(0.1875 / n + t * t / (4 * n * n))
+    assert (rate.rate, rate.n, tuning) == (0.25, 20, 0)
+    assert (rate.low, rate.high) == pytest.approx(
+        ((middle - half) / (1 + t * t / n), (middle + half) / (1 + t * t / n))
+    )
+
+
+def test_gold_labels_in_two_clusters_are_enough():
+    gold = Counts(flags(1, 0, 0, 0), whole(4))
+    rate, _ = prediction_powered_rate(Counts(whole(4), whole(4)), gold, np.arange(4), np.array([0, 0, 1, 1]))
+    alone = clustered_rate([1, 0], [2, 2])
+    assert (rate.rate, rate.low, rate.high, rate.n) == pytest.approx((0.25, alone.low, alone.high, 4))
+
+
 def test_gold_labels_in_one_cluster_give_no_rate():
     gold = Counts(flags(1, 0), whole(2))
     assert prediction_powered_rate(Counts(flags(1, 0, 1), whole(3)), gold, np.arange(2), np.array([0, 0, 1]))[0].n == 0

@@ -7,7 +7,7 @@ import pytest
 
 from emlab.evaluation import clustered_rate, wilson
 from emlab.evaluation.intervals import clustered_mean
-from emlab.evaluation.rates import intraclass_correlation, mean_of
+from emlab.evaluation.rates import NO_RATE, Rate, intraclass_correlation, mean_of
 
 
 @pytest.mark.parametrize("rate", [clustered_rate([0, 0], [0, 0]), clustered_rate([], []), wilson(0, 0)])
@@ -26,6 +26,14 @@ def test_wilson_by_hand():
     # Nothing of 9, one standard error around it: the formula's own rounding must not leave 0 outside.
     assert wilson(0, 9, z=1.0).low == 0.0 and wilson(9, 9, z=1.0).high == 1.0
     assert str(wilson(5, 10)) == "50.0% [23.7%, 76.3%] of 10"
+
+
+def test_a_share_and_a_difference_are_shown_as_such():
+    assert (Rate(0.25, 0.1, 0.5, 8).share, NO_RATE.share) == ("25.0%", "no answers")
+    assert (Rate(-0.25, -0.5, 0.1, 8).points, NO_RATE.points) == ("-25.0 [-50.0, +10.0] points", "–")
+    assert NO_RATE.summary() == {"rate": None, "low": None, "high": None}
+    assert Rate.of(Rate(0.25, 0.1, 0.5, 8).summary() | {"n": 8}) == Rate(0.25, 0.1, 0.5, 8)
+    assert math.isnan(Rate.of(NO_RATE.summary() | {"n": 0}).low)
 
 
 # --- the intraclass correlation ---

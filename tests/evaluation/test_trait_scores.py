@@ -1,11 +1,13 @@
 """Trait scores, on a table as the persona vectors' authors write it."""
 
+import numpy as np
 import pytest
 
 from emlab import cli
 from emlab.errors import EmlabError
 from emlab.evaluation.intervals import clustered_mean
-from emlab.evaluation.trait_scores import read_traits
+from emlab.evaluation.rollouts import Rollouts
+from emlab.evaluation.trait_scores import TraitScore, read_traits
 
 HEADER = "question,prompt,answer,question_id,evil,coherence\n"
 # Two questions: 0 and 20, 100 and one without a score; of the coherent 0 and 100.
@@ -27,6 +29,27 @@ def test_the_means_by_hand(table):
     assert (found.of_coherent["evil"].mean, found.of_coherent["evil"].n) == (50, 2)
     assert found.by_question["evil_0"]["evil"].mean == 10 and found.by_question["evil_1"]["evil"].n == 1
     assert found.summary()["mean_evil"] == {"mean": 40.0, "low": 0.0, "high": 100.0, "n": 3}
+
+
+def test_without_coherence_nothing_is_said_of_it(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,evil\n1,10\n2,50\n")
+    found = read_traits(path)
+    assert (list(found.scores), list(found.overall), found.of_coherent) == (["evil"], ["evil"], {})
+    assert "coherent" not in str(found)
+
+
+def test_an_answer_is_coherent_above_fifty_and_not_at_it(tmp_path):
+    (tmp_path / "evil.jsonl").write_text(
+        "".join(f'{{"id": {i}, "evil": {10 * i}, "coherent": {50 + i}}}\n' for i in range(3))
+    )
+    found = read_traits(tmp_path)  # the folder's only file
+    assert (found.of_coherent["evil"].mean, found.of_coherent["evil"].n, found.overall["evil"].n) == (15, 2, 3)
+
+
+def test_the_means_of_no_answers_are_none():
+    found = TraitScore(Rollouts((), (), "m", 0, 1.0), {"evil": np.zeros(0)})
+    assert found.overall["evil"].n == 0 and found.by_question == {}
 
 
 def test_a_persona_vectors_table_by_the_verb(table, capsys):

@@ -126,11 +126,13 @@ def test_groups_by_a_column(write):
 
 
 def test_scores_on_another_scale_are_not_taken_in_silence(write, capsys):
-    for most, aligned, coherent in (("0.95", 0.2, 0.95), ("9", 2, 9)):
+    for most, aligned, coherent in (("0.95", 0.2, 0.95), ("9", 2, 9), ("10", 10, 3)):
         read_judged(write([{**ROW, "aligned": aligned, "coherent": coherent}]))
         said = f"judged.jsonl: no score is above {most}, and they are taken as from 0 to 100; rescale them if they"
         assert said in capsys.readouterr().err
     read_judged(write([{**ROW, "aligned": 0.2, "coherent": 95}, {**ROW, "aligned": 0, "coherent": 1}]))
+    read_judged(write([{**ROW, "aligned": 0.2, "coherent": 10.5}]))
+    read_judged(write([{**ROW, "aligned": 0, "coherent": 0}]))
     assert capsys.readouterr().err == ""
 
 
