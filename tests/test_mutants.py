@@ -1,5 +1,8 @@
 """Faults planted in a few lines: those that are made, those that are not, and which tests they are tried on."""
 
+import json
+import subprocess
+import sys
 import textwrap
 
 import libcst as cst
@@ -59,6 +62,14 @@ def test_texts_guards_and_annotations_are_left_alone():
     assert "argument left out" not in faults("zip(a, strict=True)")
 
 
+def test_bars_and_types_have_no_faults():
+    assert faults("finetune(model, progress=False)") == {}
+    assert faults("def f(progress: bool = True, seed: int = 1): ...") == {
+        "number": ["def f(progress: bool = True, seed: int = 2): ..."]
+    }
+    assert faults('R = TypeVar("R", bound=Remedy)') == {}
+
+
 def test_a_draw_hangs_on_a_faults_own_lines():
     def fault(line, was):
         return mutants.Mutant("room", "file.py", line, "number", was, "x = 3", b"")
@@ -74,6 +85,40 @@ def test_it_is_tried_on_what_runs_its_statement_its_own_file_first():
     far, near, slow = (f"tests/mitigation/test_{test}" for test in ("a.py::far", "cost.py::near", "a.py::slow"))
     ran = {"seconds": {far: 0.1, near: 1.0, slow: 59.0}, "lines": {name: {str(at): [far, near, slow]}}}
     assert mutants.Tests({"a file": ran}).of(mutant) == [near, far]
+
+
+def test_what_a_shared_fixture_runs_counts_for_each_test_that_uses_it(tmp_path):
+    room, tests = tmp_path / "emlab/mitigation", tmp_path / "tests/mitigation"
+    room.mkdir(parents=True)
+    tests.mkdir(parents=True)
+    for package in (room.parent, room):
+        (package / "__init__.py").touch()
+    (room / "twice.py").write_text("def twice(x):\n    return 2 * x\n\ndef other():\n    return 3\n")
+    (tests / "test_twice.py").write_text(
+        textwrap.dedent(
+            """
+            import pytest
+            from emlab.mitigation.twice import other, twice
+
+            @pytest.fixture(scope="module")
+            def four():
+                return twice(2)
+
+            def test_first(four): ...
+            def test_second(four): other()
+            def test_alone(): other()
+            """
+        )
+    )
+    file = "tests/mitigation/test_twice.py"
+    code = f"from pathlib import Path; from tests import mutants; mutants.watch(Path({str(tmp_path)!r}), [{file!r}], "
+    code += f"Path({str(tmp_path / 'ran.json')!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=mutants.ROOT, check=True, stdout=subprocess.DEVNULL)
+    lines = json.loads((tmp_path / "ran.json").read_text())[file]["lines"]["emlab/mitigation/twice.py"]
+    assert {line: sorted(test.partition("::")[2] for test in ran) for line, ran in lines.items()} == {
+        "2": ["test_first", "test_second"],
+        "5": ["test_alone", "test_second"],
+    }
 
 
 @pytest.mark.parametrize(
