@@ -329,13 +329,16 @@ class Tests:
                     self.lines[file][line] += tests
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Those that ran the fault's statement, or anything of its file where that runs at import; `SECONDS` of them.
+        """Those that ran the fault's statement; `SECONDS` of them.
 
+        What runs at import, such as a default, may matter to any test of the files that run anything of its file.
         Those of the file that mirrors it come first, then the shortest.
         """
         lines = self.lines[mutant.file]
         ran = {test for at in statement(mutant) for test in lines.get(str(at), ())}
-        ran = ran or {test for tests in lines.values() for test in tests}
+        if not ran:
+            files = {test.partition("::")[0] for tests in lines.values() for test in tests}
+            ran = {test for test in self.seconds if test.partition("::")[0] in files}
         mirror = re.sub(r"^emlab/(.*/)?(\w+\.py)$", r"tests/\1test_\2", mutant.file)
         chosen, whole = list[str](), 0.0
         for test in sorted(ran, key=lambda test: (not test.startswith(mirror), self.seconds[test], test)):

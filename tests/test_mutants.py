@@ -87,6 +87,15 @@ def test_it_is_tried_on_what_runs_its_statement_its_own_file_first():
     assert mutants.Tests({"a file": ran}).of(mutant) == [near, far]
 
 
+def test_a_default_is_tried_on_all_tests_of_the_files_that_run_its_file():
+    name = "emlab/mitigation/cost.py"
+    at = next(i for i, line in enumerate((mutants.ROOT / name).read_text().splitlines(), 1) if "read: int = 0" in line)
+    uses, reads, other = (f"tests/mitigation/test_{test}" for test in ("a.py::uses", "a.py::reads", "b.py::other"))
+    ran = {"seconds": {uses: 2.0, reads: 1.0, other: 1.0}, "lines": {name: {"1": [uses]}}}
+    mutant = mutants.Mutant("mitigation", name, at, "number", "", "", b"")
+    assert mutants.Tests({"a file": ran}).of(mutant) == [reads, uses]
+
+
 def test_what_a_shared_fixture_runs_counts_for_each_test_that_uses_it(tmp_path):
     room, tests = tmp_path / "emlab/mitigation", tmp_path / "tests/mitigation"
     room.mkdir(parents=True)
