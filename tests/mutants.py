@@ -147,7 +147,7 @@ OPERATORS: tuple[tuple[str, Any, Any], ...] = (
     ("names exchanged", (cst.Name, cst.Attribute), exchanged_names),
 )
 TEXTS = ("__str__", "__repr__", "_repr_html_")
-NOT_MUTATED = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.FormattedString)
+NOT_MUTATED = (cst.Annotation, cst.Assert, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.FormattedString)
 
 
 @dataclass(frozen=True)

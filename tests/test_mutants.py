@@ -54,6 +54,7 @@ def test_texts_guards_and_annotations_are_left_alone():
     code = """
     def f(x: tuple[int, 2]) -> Literal[3]:
         \"\"\"It is 1 + 1.\"\"\"
+        assert x is not None and n > 1
         if len(x) > n:
             raise EmlabError(f"{x + 1} is too much", 4)
         return f"{n + 1}"
