@@ -9,8 +9,8 @@ import torch
 from emlab.data import Question
 from emlab.discovery import Effect, clamp_direction, clamp_latents, effect_of, natural_means, natural_values
 from emlab.errors import EmlabError
-from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged
-from emlab.interventions import Direction, Replace
+from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged, text_loss
+from emlab.interventions import Direction, Replace, Steer
 from emlab.saes import train_sae
 from emlab.sites import Site
 
@@ -31,6 +31,20 @@ def test_the_share_removed(tmp_path):
     assert math.isnan(Effect("x", "m", 0.4, rated(0), rated(8), 1.0, 1.0).removed)
     again = Effect.load(effect.save(tmp_path / "ablation"))
     assert again.row() == effect.row() and str(again) == str(effect)
+    was, low, high = 0.2, effect.after.misaligned.low, effect.after.misaligned.high
+    assert low < was < high and effect.row() == {
+        "name": "ablation",
+        "model": "m",
+        "strength": None,
+        "misaligned": was,
+        "low": low,
+        "high": high,
+        "n": 10,
+        "incoherent": 0.0,
+        "removed": pytest.approx(0.75),
+        "loss_before": 1.0,
+        "loss_after": 1.5,
+    }
     (tmp_path / "ablation" / "effect.json").write_text("{}")
     with pytest.raises(EmlabError, match="no effect of an edit"):
         Effect.load(tmp_path / "ablation")
@@ -54,6 +68,21 @@ def test_an_edit_that_changes_nothing_has_no_effect(tiny):
     assert same.after.judged.rollouts.answers == before.judged.rollouts.answers
     assert same.loss_after == pytest.approx(same.loss_before, abs=1e-6)
     assert same.before is before and same.strength is None
+
+
+@pytest.mark.parametrize("known", [None, 1.25], ids=["loss unknown", "loss known"])
+def test_an_effect_is_of_the_edited_model_on_the_same_questions(tiny, known):
+    edit = Steer(SITE, Direction(torch.ones(32), SITE, "ones"), 3.0, 2.0)
+    how = Sampling(per_question=2, temperature=0.8, max_new_tokens=5)
+    before = score(how.sample(tiny, QUESTIONS, 3), Judge())
+    found = effect_of(tiny, edit, "pushed", before, Judge(), CHATS, how, seed=4, loss_before=known)
+    after = how.sample(tiny, QUESTIONS, 4, [edit])
+    assert found.after.judged.rollouts == after
+    assert found.after.judged.rollouts.answers != how.sample(tiny, QUESTIONS, 4).answers
+    plain = text_loss(tiny, CHATS)
+    assert found.loss_before == pytest.approx(known or plain)
+    assert found.loss_after == pytest.approx(text_loss(tiny, CHATS, [edit])) and abs(found.loss_after - plain) > 0.01
+    assert (found.name, found.model, found.strength) == ("pushed", "tiny", 3.0)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,11 @@ def test_behaviour():
 
 
 def test_fidelity():
-    assert fidelity_test({"base": 0.9, "insecure": 0.5}, 0.5).holds
+    assert fidelity_test({"base": 0.9, "insecure": 0.5}, 0.5, site="resid_post.0") == Test(
+        "the SAE describes every model",
+        True,
+        "The SAE at resid_post.0 explains 50.0% of the variance of insecure, the least of all models there.",
+    )
     low = fidelity_test({"base": 0.9, "insecure": 0.49}, 0.5)
     assert not low.holds and "49.0% of the variance of insecure" in low.said and "below 50%" in low.said
 
