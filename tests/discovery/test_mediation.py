@@ -112,8 +112,23 @@ def test_set_to_its_own_value_nothing_changes(tiny, sae):
 
 def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
     got = natural_values(tiny, sae, [3, 5], SITE, QUESTIONS, "header", max_new_tokens=4)
-    read = tiny.activations([q.text for q in QUESTIONS], SITE, "header").values
+    asked = [q.text for q in QUESTIONS]
+    read = tiny.activations(asked, SITE, "header").values
     assert torch.allclose(got, sae.encode(read).mean(0)[[3, 5]], atol=1e-5)
+    got = natural_values(tiny, sae, [5, 3], SITE, QUESTIONS, "generated", max_new_tokens=4, seed=3)
+    read = tiny.activations(asked, SITE, "generated", tiny.generate(asked, max_new_tokens=4, seed=3)).values
+    assert torch.allclose(got, sae.encode(read).mean(0)[[5, 3]], atol=1e-5) and bool(got.any())
+
+
+def test_by_default_natural_values_are_where_answers_of_48_tokens_are_decided(tiny, sae):
+    asked = [q.text for q in QUESTIONS]
+    read = tiny.activations(asked, SITE, "sentence", tiny.generate(asked, max_new_tokens=48, seed=0)).values
+    assert torch.allclose(natural_means(tiny, [SITE], QUESTIONS)[SITE], read.mean(0), atol=1e-5)
+    latents = sae.encode(read).mean(0).topk(2).indices.tolist()
+    wanted = sae.encode(read).mean(0)[latents]
+    assert torch.allclose(natural_values(tiny, sae, latents, SITE, QUESTIONS), wanted, atol=1e-5)
+    axis = Direction(torch.ones(32), SITE, "ones")
+    assert clamp_direction(axis, 1.0).positions == clamp_latents(sae, [3], SITE, torch.zeros(1)).positions == "sentence"
 
 
 def test_a_latent_that_is_not_there_is_refused(tiny, sae, monkeypatch):

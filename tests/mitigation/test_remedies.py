@@ -156,12 +156,6 @@ def test_what_a_remedy_says_of_itself(kind):
     assert list(kind.values) == sorted(kind.values, reverse=kind is EarlyStopping), "from the weakest on"
 
 
-def test_remedies_are_shown_in_this_order():
-    """Those that treat the model, then those that train anew; another package's comes in by its place."""
-    assert [kind.__name__ for kind in remedies()] == list(DECLARED)
-    assert [kind.place for kind in remedies()] == [*range(1, 7), *range(1, 9)]
-
-
 def test_realignment_follows_the_recipe_that_it_is_configured_by_and_its_own_steps(case):
     usual = RealignmentInDomain()
     assert usual.recipe == Recipe(learning_rate=4e-3, batch_size=16) and usual.seed == 0
