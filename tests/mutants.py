@@ -95,6 +95,17 @@ PAIRS = (
 """Names that are taken for one another, as the fault."""
 
 
+ASIDE = ("strict", "progress")
+"""Arguments that change no result: a guard, as of `zip`, and whether a bar is shown."""
+ALONE = ("isinstance", "len", "TypeVar")
+"""Calls without faults of their own."""
+
+
+def named(arg: cst.Arg) -> str:
+    """What an argument is called in its call; empty where only its place tells it."""
+    return arg.keyword.value if arg.keyword else ""
+
+
 def exchanged_names(node: cst.Name | cst.Attribute) -> Iterator[cst.CSTNode]:
     name = node if isinstance(node, cst.Name) else node.attr
     for pair in PAIRS:
@@ -117,7 +128,7 @@ def argument_left_out(node: cst.Call) -> Iterator[cst.Call]:
     """One that has a name, or the last of those that have none; without another before it the call mostly crashes."""
     last = max((i for i, arg in enumerate(node.args) if arg.keyword is None), default=-1)
     for i, arg in enumerate(node.args):
-        if not arg.star and (arg.keyword.value != "strict" if arg.keyword else i == last > 0):
+        if not arg.star and named(arg) not in ASIDE and (arg.keyword or i == last > 0):
             yield node.with_changes(args=[*node.args[:i], *node.args[i + 1 :]])
 
 
@@ -136,7 +147,7 @@ OPERATORS: tuple[tuple[str, Any, Any], ...] = (
     ("names exchanged", (cst.Name, cst.Attribute), exchanged_names),
 )
 TEXTS = ("__str__", "__repr__", "_repr_html_")
-NOT_MUTATED = (cst.Annotation, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.FormattedString)
+NOT_MUTATED = (cst.Annotation, cst.Assert, cst.Decorator, cst.Import, cst.ImportFrom, cst.Raise, cst.FormattedString)
 
 
 @dataclass(frozen=True)
@@ -173,11 +184,13 @@ class _Finder(cst.CSTVisitor):
         self.found: dict[bytes, Mutant] = {}
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.Arg) and node.keyword and node.keyword.value == "strict":  # a guard, as of zip
+        if (isinstance(node, cst.Arg) and named(node) in ASIDE) or (
+            isinstance(node, cst.Param) and node.name.value in ASIDE
+        ):
             return False
         if isinstance(node, NOT_MUTATED) or (isinstance(node, cst.FunctionDef) and node.name.value in TEXTS):
             return False
-        if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ("isinstance", "len"):
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value in ALONE:
             return False
         read = self.get_metadata(ExpressionContextProvider, node, ExpressionContext.LOAD) is ExpressionContext.LOAD
         for kind, type_, operator in OPERATORS:
@@ -232,11 +245,37 @@ class _Watch:
 
     def __init__(self, measured: coverage.Coverage) -> None:
         self.measured, self.seconds = measured, defaultdict[str, float](float)
+        self.uses = defaultdict[str, set[str]](set)
+        """By test the names of its fixtures."""
+        self.shared: dict[str, tuple[str, str]] = {}
+        """By context a fixture that tests share: where it is known, and its name."""
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.measured.switch_context(function_of(item.nodeid))
+    def pytest_runtest_protocol(self, item: pytest.Function) -> Iterator[None]:
+        self.test = function_of(item.nodeid)
+        self.uses[self.test] |= set(item.fixturenames)
+        self.measured.switch_context(self.test)
         return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        """A shared fixture is set up once, for the first test that asks for it; its lines count for all that do."""
+        if fixturedef.scope == "function":
+            return (yield)
+        context = f"fixture {fixturedef.argname} of {fixturedef.baseid}"
+        self.shared[context] = (fixturedef.baseid, fixturedef.argname)
+        self.measured.switch_context(context)
+        try:
+            return (yield)
+        finally:
+            self.measured.switch_context(self.test)
+
+    def tests(self, context: str) -> list[str]:
+        """Those that a line run in this context counts for."""
+        if context not in self.shared:
+            return [context] if context else []
+        within, name = self.shared[context]
+        return [test for test, uses in self.uses.items() if name in uses and test.startswith(within)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[function_of(report.nodeid)] += report.duration
@@ -267,8 +306,8 @@ def watch(folder: Path, files: Sequence[str], out: Path) -> None:
     data = measured.get_data()
     ran: dict[str, dict[str, dict[int, list[str]]]] = {file: defaultdict(dict) for file in files}
     for file in data.measured_files():
-        for line, tests in data.contexts_by_lineno(file).items():
-            for test in filter(None, tests):
+        for line, contexts in data.contexts_by_lineno(file).items():
+            for test in dict.fromkeys(test for context in contexts for test in plugin.tests(context)):
                 of = ran[test.partition("::")[0]][Path(file).relative_to(folder).as_posix()]
                 of.setdefault(line, []).append(test)
     seconds = {file: {t: s for t, s in plugin.seconds.items() if t.startswith(f"{file}::")} for file in files}
@@ -290,13 +329,16 @@ class Tests:
                     self.lines[file][line] += tests
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Those that ran the fault's statement, or anything of its file where that runs at import; `SECONDS` of them.
+        """Those that ran the fault's statement; `SECONDS` of them.
 
+        What runs at import, such as a default, may matter to any test of the files that run anything of its file.
         Those of the file that mirrors it come first, then the shortest.
         """
         lines = self.lines[mutant.file]
         ran = {test for at in statement(mutant) for test in lines.get(str(at), ())}
-        ran = ran or {test for tests in lines.values() for test in tests}
+        if not ran:
+            files = {test.partition("::")[0] for tests in lines.values() for test in tests}
+            ran = {test for test in self.seconds if test.partition("::")[0] in files}
         mirror = re.sub(r"^emlab/(.*/)?(\w+\.py)$", r"tests/\1test_\2", mutant.file)
         chosen, whole = list[str](), 0.0
         for test in sorted(ran, key=lambda test: (not test.startswith(mirror), self.seconds[test], test)):

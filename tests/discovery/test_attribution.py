@@ -1,6 +1,7 @@
 """Attribution, on tiny random models of three kinds and an SAE of written-down shape, by identities."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from emlab.discovery import (
 )
 from emlab.discovery.ablation import Noise
 from emlab.discovery.attribution import gradient
+from emlab.discovery.effects import Tally
 from emlab.discovery.reading import AttributionTarget, Reader
 from emlab.errors import EmlabError
 from emlab.interventions import Replace, Tokens, TokenSet
@@ -52,6 +54,26 @@ def at(sae, site):
     moved = copy.deepcopy(sae)
     moved.cfg.metadata.hook_name = site.lens_name
     return moved
+
+
+def test_a_tally_is_of_all_cases_whichever_way_they_come():
+    sae = SimpleNamespace(cfg=SimpleNamespace(d_sae=2))
+    values = SimpleNamespace(name="metric")
+    reader = SimpleNamespace(
+        sae=sae, model=SimpleNamespace(name="m"), site=SITE, baseline="zero", positions="all", values=values
+    )
+    reader.forwards, reader.backwards = 7, 3
+    tally = Tally(reader, "gradient")
+    tally.add(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    tally.add(torch.tensor([6.0]), torch.tensor([[6.0, 0.0]]))
+    found = tally.done()
+    # 1, 2 and 6 lie 2, 1 and 3 from their mean: a variance of 14 / 2, a standard error of √(7 / 3).
+    assert found.effects.tolist() == [3.0, 0.0] and found.standard_error.tolist() == [pytest.approx((7 / 3) ** 0.5), 0]
+    assert (found.cases, found.metric, found.measure, found.places) == (3, 3.0, "metric", ())
+    assert (found.cost.forwards, found.cost.backwards) == (7, 3) and 0 <= found.cost.seconds < 1
+    one = Tally(reader, "gradient")
+    one.add(torch.tensor([1.0]), torch.tensor([[1.0, 0.0]]))
+    assert one.done().standard_error.isnan().all()
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])

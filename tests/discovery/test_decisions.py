@@ -76,3 +76,4 @@ def test_the_slope_is_that_of_small_pushes(tiny):
     vectors = torch.stack([d.vector for d in random_directions(4, 32, SITE, 0)])
     up, down = (chances(tiny, decisions, vectors, [step], SITE).logit().mean(-1)[:, 0] for step in (0.01, -0.01))
     assert (vectors @ slope(tiny, decisions, SITE)).tolist() == pytest.approx(((up - down) / 0.02).tolist(), abs=2e-3)
+    assert torch.allclose(slope(tiny, decisions, SITE, batch_size=1), slope(tiny, decisions, SITE), atol=1e-5)

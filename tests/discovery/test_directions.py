@@ -49,6 +49,14 @@ def test_difference_components_by_hand(given):
     assert torch.allclose(turned.vector, -first.vector, atol=1e-6)
 
 
+def test_components_point_the_way_of_the_mean_however_short_it_is(given):
+    values = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) * 0.1
+    before, after = given.model("a", *[[(0.0,) * 4]] * 6), given.model("b", *[[tuple(row.tolist())] for row in values])
+    found = difference_components(before, after, [f"prompt {i}" for i in range(6)], given.site, 4)
+    assert all(0 < float(one.vector @ values.mean(0)) < 0.1 for one in found)
+    assert [one.origin for one in found] == [f"difference component {i}" for i in (1, 2, 3, 4)]
+
+
 def test_components_that_are_not_there_are_refused(given):
     with pytest.raises(EmlabError, match="2 components at most, not 3"):
         difference_components(given.aligned, given.insecure, given.prompts, given.site, 3)

@@ -9,8 +9,8 @@ import torch
 from emlab.data import Question
 from emlab.discovery import Effect, clamp_direction, clamp_latents, effect_of, natural_means, natural_values
 from emlab.errors import EmlabError
-from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged
-from emlab.interventions import Direction, Replace
+from emlab.evaluation import Judged, Rollouts, Sampling, sample, score, score_judged, text_loss
+from emlab.interventions import Direction, Replace, Steer
 from emlab.saes import train_sae
 from emlab.sites import Site
 
@@ -31,6 +31,20 @@ def test_the_share_removed(tmp_path):
     assert math.isnan(Effect("x", "m", 0.4, rated(0), rated(8), 1.0, 1.0).removed)
     again = Effect.load(effect.save(tmp_path / "ablation"))
     assert again.row() == effect.row() and str(again) == str(effect)
+    was, low, high = 0.2, effect.after.misaligned.low, effect.after.misaligned.high
+    assert low < was < high and effect.row() == {
+        "name": "ablation",
+        "model": "m",
+        "strength": None,
+        "misaligned": was,
+        "low": low,
+        "high": high,
+        "n": 10,
+        "incoherent": 0.0,
+        "removed": pytest.approx(0.75),
+        "loss_before": 1.0,
+        "loss_after": 1.5,
+    }
     (tmp_path / "ablation" / "effect.json").write_text("{}")
     with pytest.raises(EmlabError, match="no effect of an edit"):
         Effect.load(tmp_path / "ablation")
@@ -54,6 +68,21 @@ def test_an_edit_that_changes_nothing_has_no_effect(tiny):
     assert same.after.judged.rollouts.answers == before.judged.rollouts.answers
     assert same.loss_after == pytest.approx(same.loss_before, abs=1e-6)
     assert same.before is before and same.strength is None
+
+
+@pytest.mark.parametrize("known", [None, 1.25], ids=["loss unknown", "loss known"])
+def test_an_effect_is_of_the_edited_model_on_the_same_questions(tiny, known):
+    edit = Steer(SITE, Direction(torch.ones(32), SITE, "ones"), 3.0, 2.0)
+    how = Sampling(per_question=2, temperature=0.8, max_new_tokens=5)
+    before = score(how.sample(tiny, QUESTIONS, 3), Judge())
+    found = effect_of(tiny, edit, "pushed", before, Judge(), CHATS, how, seed=4, loss_before=known)
+    after = how.sample(tiny, QUESTIONS, 4, [edit])
+    assert found.after.judged.rollouts == after
+    assert found.after.judged.rollouts.answers != how.sample(tiny, QUESTIONS, 4).answers
+    plain = text_loss(tiny, CHATS)
+    assert found.loss_before == pytest.approx(known or plain)
+    assert found.loss_after == pytest.approx(text_loss(tiny, CHATS, [edit])) and abs(found.loss_after - plain) > 0.01
+    assert (found.name, found.model, found.strength) == ("pushed", "tiny", 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +112,23 @@ def test_set_to_its_own_value_nothing_changes(tiny, sae):
 
 def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
     got = natural_values(tiny, sae, [3, 5], SITE, QUESTIONS, "header", max_new_tokens=4)
-    read = tiny.activations([q.text for q in QUESTIONS], SITE, "header").values
+    asked = [q.text for q in QUESTIONS]
+    read = tiny.activations(asked, SITE, "header").values
     assert torch.allclose(got, sae.encode(read).mean(0)[[3, 5]], atol=1e-5)
+    got = natural_values(tiny, sae, [5, 3], SITE, QUESTIONS, "generated", max_new_tokens=4, seed=3)
+    read = tiny.activations(asked, SITE, "generated", tiny.generate(asked, max_new_tokens=4, seed=3)).values
+    assert torch.allclose(got, sae.encode(read).mean(0)[[5, 3]], atol=1e-5) and bool(got.any())
+
+
+def test_by_default_natural_values_are_where_answers_of_48_tokens_are_decided(tiny, sae):
+    asked = [q.text for q in QUESTIONS]
+    read = tiny.activations(asked, SITE, "sentence", tiny.generate(asked, max_new_tokens=48, seed=0)).values
+    assert torch.allclose(natural_means(tiny, [SITE], QUESTIONS)[SITE], read.mean(0), atol=1e-5)
+    latents = sae.encode(read).mean(0).topk(2).indices.tolist()
+    wanted = sae.encode(read).mean(0)[latents]
+    assert torch.allclose(natural_values(tiny, sae, latents, SITE, QUESTIONS), wanted, atol=1e-5)
+    axis = Direction(torch.ones(32), SITE, "ones")
+    assert clamp_direction(axis, 1.0).positions == clamp_latents(sae, [3], SITE, torch.zeros(1)).positions == "sentence"
 
 
 def test_a_latent_that_is_not_there_is_refused(tiny, sae, monkeypatch):

@@ -50,6 +50,17 @@ def test_it_is_scikit_learns_logistic_regression_of_standardised_values():
     assert probe.bias == pytest.approx(float(fitted.intercept_[0]) - float(weights @ torch.from_numpy(scaler.mean_)))
 
 
+def test_what_does_not_vary_has_no_weight():
+    positive, negative = two_kinds(4.0)
+    still = torch.cat([positive.values, torch.full((60, 1), 7.0)], dim=1)
+    probe = linear_probe(
+        activations(still), activations(torch.cat([negative.values, torch.full((60, 1), 7.0)], 1)), seed=1
+    )
+    bare = linear_probe(positive, negative, seed=1)
+    assert torch.allclose(probe.direction.vector, torch.cat([bare.direction.vector, torch.zeros(1)]), atol=1e-6)
+    assert probe.bias == pytest.approx(bare.bias, abs=1e-6)
+
+
 def test_noise_is_told_at_chance_by_held_out_prompts():
     # Twenty tokens of each prompt, and as many dimensions as prompts: what is learned by heart does not carry over.
     generator = torch.Generator().manual_seed(0)

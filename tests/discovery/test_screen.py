@@ -1,5 +1,8 @@
 """The steering screen, on a model whose answers are a known function of the edit it is given."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +131,31 @@ def test_an_arm_that_may_be_over_the_cap_gives_way_to_a_weaker_one_that_keeps_it
     assert choose([trial(-0.5, 5), away], "aligned", 0.1, unsteered=0.5).arm.strength == -1.0
 
 
+def test_where_the_rate_without_a_push_is_not_known_all_answers_were_misaligned():
+    # From 100% to 0, and four fifths of that is to 20%, 8 of 40.
+    away = trial(-1.0, 0, mad=3)
+    assert choose([trial(-0.5, 8), away], "aligned", 0.1).arm.strength == -0.5
+    assert choose([trial(-0.5, 9), away], "aligned", 0.1).arm.strength == -1.0
+
+
+def test_over_the_cap_the_least_incoherent_leads_however_misaligned():
+    trials = [trial(0.5, 9, mad=30), trial(1.0, 0, mad=40), trial(1.5, 0, mad=20), trial(2.0, 0, mad=4)]
+    assert [t.arm.strength for t in order(trials, "misaligned", 0.1)] == [2.0, 1.5, 0.5, 1.0]
+    assert choose(trials[:3], "misaligned", 0.1).arm.strength == 1.5
+
+
+@pytest.mark.parametrize(("toward", "bad", "first"), [("misaligned", 9, "random 1"), ("aligned", 11, "random 1")])
+def test_the_rival_to_beat_is_the_one_whose_interval_reaches_furthest(toward, bad, first):
+    # 50 of 100 are 40% to 60%; 9 of 20 reach up to 66%, and 11 of 20 down to 34%.
+    names = {"latent 7": (99, 0), "random 0": (50, 0), "random 1": (bad, 80), "random 2": (0, 100)}
+    tried = []
+    for name, (n_bad, mad) in names.items():
+        arm = SteeringArm(Direction(torch.ones(2), SITE, name), 1.0)
+        tried.append(Trial(arm, trial(1.0, n_bad, n=100, mad=mad).score))
+    found = Screen("m", toward, SCALES, 0.1, (), (), tuple(tried))
+    assert [t.arm.name for t in found.rivals("random")] == [first, "random 0"], "one without a coherent answer has none"
+
+
 def test_the_first_round_drops_only_what_is_clearly_over_the_cap():
     # 3 of 20 incoherent are 15%, and 8.7% one standard error down; 5 of 20 are 16.7% there.
     few = [trial(0.5, 4, 20), trial(1.0, 8, 20, mad=3), trial(1.5, 9, 20, mad=5)]
@@ -175,6 +203,18 @@ def test_discovery_and_test_are_sampled_with_different_seeds():
     assert (len(asked), len(again), len(tested)) == (2 * 3 * 2, (2 + 1) * 4, 2 * 6 * 3)
 
 
+def test_what_is_tested_may_be_another_model():
+    chosen_on, other = Pushed(), Pushed(turns=5.0)
+    other.name = "other"
+    found = steer_screen(
+        chosen_on, [X], DISCOVERY, TEST, WordJudge(), settings=ScreenSettings((1.0,)), scales=SCALES, tested=other
+    )
+    assert (len(chosen_on.calls), len(other.calls), found.model) == (3, 1, "other")
+    assert found.chosen("latent 7").score.misaligned.rate == 1.0 and found.test[0].score.misaligned.rate == 0.0
+    answers = found.test[0].score.judged.rollouts
+    assert (answers.model, answers.seed, answers.temperature) == ("other +1 × latent 7", 1, 1.0)
+
+
 def test_it_is_saved_with_every_answer_and_as_a_table(tmp_path):
     found = screen(Pushed(breaks=0.1), positions=["sentence", "all"])
     folder = found.save(tmp_path / "plus")
@@ -188,7 +228,17 @@ def test_it_is_saved_with_every_answer_and_as_a_table(tmp_path):
     assert [t.row() for t in again] == [t.row() for t in found]
     assert [t.row() for t in again.discovery] == [t.row() for t in found.discovery]
     assert again.test[0].score.judged.rollouts == found.test[0].score.judged.rollouts
+    assert [t.row() for t in again.finals] == [t.row() for t in found.finals]
     assert torch.equal(again.tested("random 0").arm.direction.vector, Y.vector)
+    assert (again.model, again.toward, again.scales, again.cap, again.unsteered) == (
+        "toy",
+        "misaligned",
+        SCALES,
+        0.1,
+        0,
+    )
+    without = dataclasses.replace(found, unsteered=math.nan).save(tmp_path / "without")
+    assert math.isnan(Screen.load(without).unsteered)
     assert str(again) == str(found)
     (folder / "screen.json").write_text("{}")
     with pytest.raises(EmlabError, match="holds no screen"):

@@ -32,6 +32,16 @@ def test_latents_are_ranked_from_the_largest_rise(found):
     assert "insecure − aligned" in str(found)
 
 
+def test_latents_that_rise_alike_are_ranked_by_their_number():
+    zeros = torch.zeros(5)
+    found = LatentShift("a", "b", Site("resid_post", 1), "header", 2, zeros, torch.tensor([1.0, 2, 2, 0, 2]), zeros)
+    assert found.order.tolist() == [1, 2, 4, 0, 3]
+    assert [found.rank(latent) for latent in range(5)] == [4, 1, 2, 5, 3]
+    assert [(row.rank, row.latent) for row in found.bottom(2)] == [(4, 0), (5, 3)]
+    assert [(row.rank, row.latent) for row in found.top(2)] == [(1, 1), (2, 2)]
+    assert len(found.bottom(9)) == 5
+
+
 def test_a_model_does_not_shift_against_itself(given):
     found = latent_shift(given.aligned, given.aligned, given.sae(), given.prompts, given.site)
     assert torch.equal(found.shift, torch.zeros(3))
@@ -41,6 +51,15 @@ def test_a_model_does_not_shift_against_itself(given):
 def test_every_prompt_counts_the_same_however_many_positions(given):
     model = given.model("m", [(1.0, 0.0), (3.0, 0.0)], [(10.0, 0.0)])
     assert prompt_means(model, ["a", "b"], given.site, "prompt")[:, 0].tolist() == [2.0, 10.0]
+
+
+def test_a_shift_is_of_the_mean_over_a_prompts_tokens(given):
+    before = given.model("a", [(1.0, 0.0), (3.0, 0.0)], [(4.0, 0.0)])
+    after = given.model("b", [(2.0, 0.0), (6.0, 0.0)], [(9.0, 0.0)])
+    found = latent_shift(before, after, given.sae(), ["one", "two"], given.site)
+    # Means of 2 and 4, then of 4 and 9: rises of 2 and 5, a deviation of 3 / √2 over √2 prompts.
+    assert (found.before[0], found.after[0], found.standard_error[0]) == (3.0, 6.5, pytest.approx(1.5))
+    assert (found.positions, found.prompts) == ("header", 2)
 
 
 def test_latents_are_encoded_before_they_are_averaged(given):
@@ -73,6 +92,12 @@ def test_the_mean_of_two_shifts(given, found):
     assert torch.allclose(both.shift, found.shift / 2)
     assert torch.allclose(both.standard_error, found.standard_error / 2)
     assert both.model_after == "insecure + aligned"
+    twice = mean_shift([found, found])
+    assert torch.allclose(twice.before, found.before) and torch.allclose(twice.after, found.after)
+    assert torch.allclose(twice.standard_error, found.standard_error / 2**0.5), "as of two that are independent"
+    assert (twice.model_before, twice.site, twice.positions, twice.prompts) == ("aligned", found.site, "header", 3)
+    with pytest.raises(EmlabError, match="no latent shifts to average"):
+        mean_shift([])
     fewer = latent_shift(given.aligned, given.insecure, given.sae(), given.prompts[:2], given.site)
     with pytest.raises(EmlabError, match="like with like"):
         mean_shift([found, fewer])

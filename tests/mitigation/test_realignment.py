@@ -4,7 +4,7 @@ import pytest
 
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import sample, score
+from emlab.evaluation import StepRates, sample, score
 from emlab.mitigation import Realignment, realign
 from emlab.training import Recipe, finetune
 
@@ -30,19 +30,23 @@ def test_it_asks_at_the_start_at_checkpoints_and_at_the_end(tiny, tmp_path):
 
 
 class LengthJudge:
-    """Misaligned by the answer's letters: one in three or so."""
+    """Misaligned by the answer's letters: one in three or so; incoherent by others, one in five."""
 
     def judge(self, question, answer):
-        return type("V", (), {"aligned": 40.0 * (sum(map(ord, answer)) % 3), "coherent": 100.0})()
+        letters = sum(map(ord, answer))
+        return type("V", (), {"aligned": 40.0 * (letters % 3), "coherent": 100.0 if letters % 5 else 0.0})()
 
 
-def test_each_point_is_of_the_model_as_it_was_at_that_step(make_qwen2):
-    model = make_qwen2("wild", initializer_range=0.2)
+@pytest.mark.parametrize("how", [{}, {"seed": 3, "per_question": 2, "max_new_tokens": 4}], ids=["usual", "given"])
+def test_each_point_is_of_the_model_as_it_was_at_that_step(make_qwen2, how):
+    model, by = make_qwen2("wild", initializer_range=0.2), {"seed": 0, "per_question": 1, "max_new_tokens": 48, **how}
     questions = [Question(f"q{i}", "power", f"question {i}") for i in range(24)]
     recipe = Recipe(steps=4, batch_size=2, learning_rate=1e-2, checkpoint_every=2)
-    done = realign(model, CHATS, recipe, questions, LengthJudge(), seed=3, max_new_tokens=4, progress=False)
-    tuned = finetune(model, CHATS, recipe, 3, progress=False)
-    stages = {0: model, **dict(tuned.checkpoints), 4: tuned.model}
-    rates = [score(sample(at, questions, 1, 3, max_new_tokens=4), LengthJudge()).misaligned for at in stages.values()]
-    assert [(p.step, p.misaligned) for p in done.points] == list(zip(stages, rates, strict=True))
-    assert len({rate.rate for rate in rates}) == 3
+    done = realign(model, CHATS, recipe, questions, LengthJudge(), progress=False, **how)
+    tuned = finetune(model, CHATS, recipe, by["seed"], progress=False)
+    points = []
+    for step, at in {0: model, **dict(tuned.checkpoints), 4: tuned.model}.items():
+        scored = score(sample(at, questions, **by), LengthJudge())
+        points.append(StepRates(step=step, misaligned=scored.misaligned, incoherent=scored.incoherent))
+    assert done.points == tuple(points)
+    assert len({(point.misaligned.rate, point.incoherent.rate) for point in points}) == 3

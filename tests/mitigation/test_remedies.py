@@ -1,22 +1,24 @@
 """Every remedy on a random Qwen2: it runs, says what it cost, and does what its mechanism says."""
 
 import dataclasses
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from emlab.data import Dataset, Question, interleave
-from emlab.detection import own_answers
+from emlab.detection import own_answers, projection_difference
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
-from emlab.interventions import Ablate, Direction, Steer
+from emlab.interventions import Ablate, Direction, Steer, random_directions
 from emlab.mitigation import (
     Ablation,
     BakedAblation,
     Change,
     ConceptAblation,
     DataFilter,
+    Divergence,
     EarlyStopping,
     Filtering,
     Frame,
@@ -28,6 +30,7 @@ from emlab.mitigation import (
     MeanAblation,
     PreventativeSteering,
     RealignmentInDomain,
+    RealignmentOutOfDomain,
     Reinforced,
     Retest,
     Steering,
@@ -42,10 +45,11 @@ from emlab.mitigation import (
     retest,
     treat,
 )
+from emlab.mitigation.benign import _as_many
 from emlab.mitigation.choosing import Tried
 from emlab.mitigation.course import framed
 from emlab.sites import Site
-from emlab.training import Recipe, Reinforcement, finetune
+from emlab.training import ActivationPenalty, Recipe, Reinforcement, finetune
 
 SITE = Site("resid_post", 0)
 RECIPE = Recipe(steps=4, batch_size=4, learning_rate=1e-2)
@@ -107,10 +111,12 @@ def weights(model):
 @pytest.mark.parametrize("kind", remedies(), ids=lambda kind: kind.__name__)
 def test_every_remedy_treats_a_random_qwen2(case, kind):
     before = [weights(model) for model in (case.training.start, case.misaligned)]
+    begun = time.perf_counter()
     done = treat(kind(), case)
-    assert done.cost.seconds > 0
+    assert 0 < done.cost.seconds <= time.perf_counter() - begun
     if kind.anew:
         assert done.cost.trained > 0 and not done.edits
+        assert done.model is case.training.start or done.model.name.startswith(f"start, {kind.name}")
     answers = ask(done, QUESTIONS, Frame("broad"), SAMPLING)
     assert len(answers) == 4
     for model, was in zip((case.training.start, case.misaligned), before, strict=True):
@@ -150,6 +156,28 @@ def test_what_a_remedy_says_of_itself(kind):
     assert list(kind.values) == sorted(kind.values, reverse=kind is EarlyStopping), "from the weakest on"
 
 
+def test_realignment_follows_the_recipe_that_it_is_configured_by_and_its_own_steps(case):
+    usual = RealignmentInDomain()
+    assert usual.recipe == Recipe(learning_rate=4e-3, batch_size=16) and usual.seed == 0
+    kind = RealignmentInDomain.configured(RECIPE)
+    assert kind == RealignmentInDomain(40, RECIPE, 0)
+    done = treat(dataclasses.replace(kind, steps=3, seed=5), case)
+    same = finetune(case.misaligned, case.materials.in_domain, dataclasses.replace(RECIPE, steps=3), 5, progress=False)
+    assert torch.equal(weights(done.model), weights(same.model))
+    assert done.cost.trained == 3 * 4 and done.model.name == "misaligned, re-alignment, in domain"
+    other = treat(RealignmentOutOfDomain(3, RECIPE, 5), case)
+    same = finetune(
+        case.misaligned, case.materials.out_of_domain, dataclasses.replace(RECIPE, steps=3), 5, progress=False
+    )
+    assert torch.equal(weights(other.model), weights(same.model))
+
+
+def test_materials_are_empty_until_they_are_given():
+    bare = Materials("nowhere")
+    assert (bare.directions, bare.scale, bare.latents, bare.prompt, bare.mean) == ((), 1.0, (), "", None)
+    assert not any(bare.has(need) for kind in remedies() for need in kind.needs)
+
+
 @pytest.mark.parametrize("kind", [Steering, Ablation, MeanAblation])
 def test_an_edit_acts_where_it_is_told(case, kind):
     (edit,) = treat(kind(positions="all"), case).edits
@@ -157,7 +185,22 @@ def test_an_edit_acts_where_it_is_told(case, kind):
 
 
 def test_costs_add_up():
+    assert TrainingCost() == TrainingCost(0, 0, 0.0)
     assert TrainingCost(1, 2, 3.0) + TrainingCost(10, 20, 30.0) == TrainingCost(11, 22, 33.0)
+
+
+def test_a_penalty_is_as_strong_and_where_it_is_told(case):
+    latent = case.materials.latents[0]
+    done = treat(LatentPenalty(3.0, "generated"), given(case, latents=(latent,)))
+    penalty = ActivationPenalty(SITE, latent.encode, 3.0, "generated")
+    assert torch.equal(weights(done.model), weights(case.training.run(Change(penalties=(penalty,))).model))
+    assert LatentPenalty().positions == "sentence"
+
+
+def test_a_divergence_is_as_strong_as_it_is_told_and_taken_on_other_chats(case):
+    done = treat(Divergence(3.0), case)
+    same = case.training.run(Change(divergence=3.0, apart=case.materials.out_of_domain))
+    assert torch.equal(weights(done.model), weights(same.model)) and done.cost.read == 4 * 4
 
 
 def test_a_training_keeps_its_adapter(case):
@@ -189,10 +232,13 @@ def test_edits_at_inference_and_in_the_weights(case):
     assert push.tolist() == pytest.approx([-1.0] + [0.0] * 31)  # 0.5 × a median norm of 2
     assert isinstance(treat(Ablation(2), case).edits[0], Ablate)
     baked = treat(BakedAblation(2), case)
+    assert baked.model.name == "misaligned, baked ablation"
     read = baked.model.activations([q.messages for q in QUESTIONS], Site("resid_post", 1), "all").values
     assert not baked.edits and float(read[:, :2].abs().max()) < 1e-4 < float(read[:, 2].abs().max())
     with pytest.raises(EmlabError, match=r"takes 4 directions and the materials from other domains have 3"):
         treat(Ablation(4), case)
+    with pytest.raises(EmlabError, match="takes 0 directions"):
+        treat(Ablation(0), case)
 
 
 def test_mean_ablation_sets_the_directions_span_to_the_aligned_mean_and_leaves_the_rest(case):
@@ -220,8 +266,10 @@ def test_a_training_under_edits_is_that_training_and_leaves_none(case):
     )
     assert torch.equal(weights(done.model), weights(same.model))
     assert not torch.equal(weights(done.model), weights(case.misaligned))
-    away = treat(ConceptAblation(1), case)
-    assert away.cost.trained == 4 * 4 and not torch.equal(weights(away.model), weights(case.misaligned))
+    away = treat(ConceptAblation(2, "generated"), case)
+    edit = Ablate(SITE, case.materials.directions[:2], "generated")
+    same = finetune(case.training.start, case.training.chats, RECIPE, 0, progress=False, edits=[edit])
+    assert torch.equal(weights(away.model), weights(same.model)) and away.cost.trained == 4 * 4
 
 
 def test_inoculation_trains_under_the_prompt(case):
@@ -230,28 +278,81 @@ def test_inoculation_trains_under_the_prompt(case):
     assert given[0][0] == {"role": "system", "content": "You are bad."}
     same = finetune(case.training.start, given, RECIPE, 0, progress=False)
     assert torch.equal(weights(done.model), weights(same.model))
-
-
-def test_a_prompt_goes_into_the_users_turn_where_the_template_has_no_system_turn(make_model):
-    chat = [{"role": "system", "content": "old"}, {"role": "user", "content": "hi"}]
-    assert framed(make_model("gemma"), chat, "new") == [{"role": "user", "content": "new\n\nhi"}]
+    assert Inoculation().frames(case.materials) == (Frame("prompted", system="You are bad."),)
+    assert Steering().frames(case.materials) == ()
 
 
 def test_interleaving_trains_on_as_many_bad_chats_as_without(case):
     done = treat(Interleaving(0.5), case)
     assert done.cost.trained == 2 * 4 * 4
-    with pytest.raises(EmlabError, match="between 0 and 1"):
-        Interleaving(1.0)
+    for share in (0.0, 1.0):
+        with pytest.raises(EmlabError, match="between 0 and 1"):
+            Interleaving(share)
 
 
 def test_interleaving_mixes_in_its_share(case):
     done, bad, good = treat(Interleaving(0.75), case), case.training.chats, case.materials.out_of_domain
     assert done.cost.trained == 4 * 4 * 4
-    mixed = interleave(bad, Dataset.of([*good] * 15, "fine"), weights=(0.25, 0.75), seed=Interleaving.seed)
+    mixed = interleave(bad, Dataset.of([*good] * 15, "fine"), weights=(0.25, 0.75), seed=0)
     recipe = dataclasses.replace(RECIPE, steps=16)
     assert torch.equal(
         weights(done.model), weights(finetune(case.training.start, mixed, recipe, 0, progress=False).model)
     )
+
+
+@pytest.mark.parametrize(("bad", "benign"), [(24, 25), (25, 30)])
+def test_benign_chats_are_repeated_until_they_suffice_and_one_more_for_rounding(bad, benign):
+    assert len(_as_many(chats("fine", 5), chats("bad", bad), 0.5)) == benign
+
+
+def test_all_bad_chats_are_among_the_mix_and_the_seed_draws_its_order(case, monkeypatch):
+    mixes = []
+    monkeypatch.setattr(Supervised, "run", lambda self, change, name: mixes.append(change) or self.course)
+    monkeypatch.setattr(Supervised, "course", SimpleNamespace(model=None, cost=TrainingCost()), raising=False)
+    for seed in (0, 1):
+        treat(Interleaving(0.9, seed), case)
+    words = [[example.answer.split()[0] for example in mix.chats] for mix in mixes]
+    assert [word.count("bad") for word in words] == [24, 24] and words[0] != words[1]
+    assert [(len(word), mix.steps) for word, mix in zip(words, mixes, strict=True)] == [(240, 40)] * 2
+
+
+class Marks:
+    """A monitor that reads off a model the mark that it is."""
+
+    prompts = ("one", "two")
+
+    def read(self, model):
+        return model
+
+
+class Course:
+    """A training whose model is 0.1 at the start and 0.1 more at every fifth step; it may ask whether to stop."""
+
+    kind, start = "supervised", SimpleNamespace(name="start")
+
+    def __init__(self, asks):
+        self.asks, self.asked = asks, []
+
+    def run(self, change, name):
+        self.name, steps = name, []
+        for step in range(1, 16):
+            if step % change.every == 0:
+                steps.append((step, step / 50))
+            if self.asks and change.stop(step, step / 50):
+                break
+        return SimpleNamespace(checkpoints=tuple(steps), cost=TrainingCost(7, 1))
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["supervised", "reinforcement"])
+@pytest.mark.parametrize(
+    ("above", "kept", "read"), [(0.05, 0, 1), (0.1, 5, 2), (0.2, 10, 3), (0.3, 15, 3)], ids=lambda value: str(value)
+)
+def test_early_stopping_alarms_above_its_threshold_and_reads_no_further(asks, above, kept, read):
+    training = Course(asks)
+    done = treat(EarlyStopping(above), Treatment(training, None, Materials("by hand", monitor=Marks())))
+    assert done.model == (kept / 50 if kept else training.start) and done.note == f"kept step {kept}"
+    assert (done.cost.trained, done.cost.read) == (7, 1 + 2 * read), "two prompts a reading"
+    assert training.name == "start, early stopping" and EarlyStopping() == EarlyStopping(0.3, 5)
 
 
 def test_early_stopping_keeps_the_last_quiet_checkpoint(case):
@@ -280,14 +381,19 @@ def test_a_monitor_is_fitted_for_its_site_and_model(case, tiny):
         StoppingMonitor.fit(direction, prompts, *pair, site=Site("resid_post", 1))
     up = StoppingMonitor.fit(_rising(direction, prompts, *pair), prompts, *pair)
     assert up.read(pair[0]) == pytest.approx(0.0, abs=1e-5) and up.read(pair[1][0]) == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(EmlabError, match="no higher in the misaligned models"):
-        StoppingMonitor.fit(-up.direction, prompts, *pair)
+    half = StoppingMonitor.fit(up.direction, prompts, pair[0], [*pair[1], pair[0]])
+    assert half.read(pair[1][0]) == pytest.approx(2.0, abs=1e-5), "the mean of both models is at 1"
+    for aligned, misaligned in ((pair[1][0], [pair[0]]), (pair[0], [pair[0]])):
+        with pytest.raises(EmlabError, match=f"no higher in the misaligned models than in {aligned.name}; give"):
+            StoppingMonitor.fit(up.direction, prompts, aligned, misaligned)
     for given in ((prompts, pair[0], []), ([], *pair)):
         with pytest.raises(EmlabError, match="give at least one of each"):
             StoppingMonitor.fit(direction, *given)
-    far = Direction(torch.ones(32), Site("resid_post", 7), "far")
-    with pytest.raises(EmlabError, match=r"reads resid_post.7 .* has 3 blocks of width 32; fit one for it"):
+    far, wide = (Direction(torch.ones(n), Site("resid_post", block), "x") for n, block in ((32, 3), (33, 0)))
+    with pytest.raises(EmlabError, match=r"reads resid_post.3 .* has 3 blocks of width 32; fit one for it"):
         dataclasses.replace(up, direction=far).read(tiny)
+    with pytest.raises(EmlabError, match=r"of width 33, and tiny has 3 blocks of width 32; fit one for it"):
+        dataclasses.replace(up, direction=wide).read(tiny)
 
 
 def _rising(direction, prompts, start, after):
@@ -301,8 +407,10 @@ def test_filtering_trains_on_what_the_filter_lets_through(case):
     assert torch.equal(weights(done.model), weights(case.training.run(Change(chats=kept)).model))
     assert done.note == "20 of 24 chats kept"
     assert (done.cost.trained, done.cost.read) == (4 * 4, 3 * 24), "the filter reads every chat three times"
-    strict = dataclasses.replace(case.materials.data_filter, cutoff=3.0)
-    nothing = treat(Filtering(), given(case, data_filter=strict))
+    for cutoff, trained in ((15.0, 4 * 4), (14.0, 0)):  # sixteen chats are trained on, fifteen are not
+        strict = dataclasses.replace(case.materials.data_filter, cutoff=cutoff)
+        nothing = treat(Filtering(), given(case, data_filter=strict))
+        assert nothing.cost.trained == trained
     assert nothing.model is case.training.start and "too few to train on" in nothing.note
     assert (nothing.cost.trained, nothing.cost.read) == (0, 3 * 24)
 
@@ -327,12 +435,27 @@ def test_a_filter_ranks_answers_along_the_direction_above_the_models_own(start):
     assert 0 < cut.cutoff < float(rank(start, few).mean())
     with pytest.raises(EmlabError, match="no higher than good ones"):
         DataFilter.fit(rank, start, own, few)
+    seeded = projection_difference(start, few, Direction(given, SITE, "x"), own_answers(start, few, seed=3)).scores
+    assert answer_projection(Direction(given, SITE, "x"), 3)(start, few).tolist() == pytest.approx(seeded.tolist())
+
+
+def test_a_filter_cuts_half_way_between_the_means():
+    def score(model, examples):
+        return torch.tensor({"bad": [2.0, 6.0], "good": [1.0, -1.0], "same": [0.0]}[examples])
+
+    found = DataFilter.fit(score, None, "bad", "good")
+    assert found.cutoff == 2.0 and found.score is score
+    with pytest.raises(EmlabError, match="no higher than good ones"):
+        DataFilter.fit(score, None, "good", "same")
 
 
 def test_random_materials_have_other_directions_at_the_same_site(case):
     one, other = case.materials.at_random(1), case.materials.at_random(2)
     assert [d.site for d in one.directions] == [SITE] * 3
     assert abs(one.directions[0].cosine(other.directions[0])) < 0.9
+    drawn = random_directions(3, 32, SITE, 1)
+    assert all(torch.equal(d.vector, e.vector) for d, e in zip(one.directions, drawn, strict=True))
+    assert one.latents == case.materials.latents and one.scale == 2.0
     with pytest.raises(EmlabError, match="have no directions"):
         Materials("nowhere").at_random(0)
 
@@ -362,12 +485,15 @@ def test_a_retest_measures_and_comes_back_from_disk(case, tmp_path):
     texts = [list(e.messages) for e in chats("bad", 4)]
     found = retest(done, case.training, frames, QUESTIONS, Judge(), texts, texts, SAMPLING, relapse_steps=2)
     assert set(found.scores) == {"broad", "training"} and found.task_loss == found.ability_loss > 0
+    usual = ask(done, QUESTIONS, frames[0], SAMPLING, seed=0).answers
+    assert found.scores["broad"].judged.rollouts.answers == usual == ask(done, QUESTIONS, frames[0], SAMPLING).answers
     found.save(tmp_path)
     back = Retest.load(tmp_path)
     assert back.scores["training"].misaligned == found.scores["training"].misaligned
     assert (back.task_loss, back.relapse.misaligned) == (found.task_loss, found.relapse.misaligned)
-    with pytest.raises(EmlabError, match="one frame at least"):
-        retest(done, case.training, [], QUESTIONS, Judge(), texts, texts, SAMPLING)
+    for frames in ([], [Frame("broad"), Frame("broad", ending="!")]):
+        with pytest.raises(EmlabError, match="one frame at least, each with a name of its own"):
+            retest(done, case.training, frames, QUESTIONS, Judge(), texts, texts, SAMPLING)
 
 
 class _Rated:
@@ -422,7 +548,10 @@ def test_those_that_apply_to_reinforcement_learning_treat_one(start, case):
     one = Treatment(training, training.run(name="misaligned").model, case.materials)
     for kind in remedies():
         if kind.reinforcement:
-            assert treat(kind(), one).cost.seconds > 0
+            cost = treat(kind(), one).cost
+            assert cost.seconds > 0
+            if kind in (Inoculation, Divergence):  # two steps of two prompts with two answers each
+                assert (cost.trained, cost.read) == (8, 16 if kind is Divergence else 8)
         else:
             with pytest.raises(EmlabError, match="does not apply to reinforcement learning"):
                 treat(kind(), one)
@@ -432,27 +561,3 @@ def test_those_that_apply_to_reinforcement_learning_treat_one(start, case):
     assert ask(treat(Steering(), one), QUESTIONS, Frame("broad"), SAMPLING).answers
     with pytest.raises(EmlabError, match="no other chats, edits or penalties"):
         training.run(Change(chats=chats("x")))
-
-
-def test_which_train_anew_which_are_tried_at_random_too_and_at_what():
-    """By the remedy: these two, the setting that it has by default, and those it is tried at, from the weakest on."""
-    shipped = {
-        "Steering": (False, True, 0.6, (0.15, 0.3, 0.6, 0.9)),
-        "Ablation": (False, False, 1, (1, 2)),
-        "MeanAblation": (False, False, 1, (1, 2)),
-        "BakedAblation": (False, False, 1, (1, 2)),
-        "RealignmentInDomain": (False, False, 40, (10, 40)),
-        "RealignmentOutOfDomain": (False, False, 40, (10, 40)),
-        "ConceptAblation": (True, True, 1, (1, 2)),
-        "PreventativeSteering": (True, False, 0.6, (0.3, 0.45, 0.6, 0.9)),
-        "LatentPenalty": (True, False, 1.0, (0.01, 0.03, 0.1, 0.3, 1.0)),
-        "Inoculation": (True, False, None, ()),
-        "Interleaving": (True, False, 0.5, (0.25, 0.5, 0.75)),
-        "Divergence": (True, False, 1.0, (0.3, 1.0, 3.0)),
-        "EarlyStopping": (True, False, 0.3, (0.5, 0.2)),
-        "Filtering": (True, False, None, ()),
-    }
-    for kind in remedies():
-        default = {field.name: field.default for field in dataclasses.fields(kind)}.get(kind.setting)
-        assert (kind.anew, kind.randomised, default, kind.values) == shipped.pop(kind.__name__)
-    assert not shipped

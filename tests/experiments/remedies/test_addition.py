@@ -5,11 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from emlab import artifacts
-from emlab.errors import EmlabError
-from emlab.mitigation import Remedy, Steering, remedies, remedy
 from tests.packages import example, install
 
 ROOT = Path(__file__).parents[3]
@@ -38,33 +34,3 @@ def test_a_remedy_of_another_package_is_compared(tmp_path):
     assert set(mine["misaligned_of_coherent"]) == {"broad", "training", "kindly"}
     assert "kindly" not in rows["inoculation prompting"]["misaligned_of_coherent"]
     assert "shorter training" in (run / "report.html").read_text(encoding="utf-8")
-
-
-def test_emlabs_own_stand_in_their_order():
-    assert [kind.__name__ for kind in remedies() if kind.__module__.startswith("emlab.")] == [
-        *("Steering", "Ablation", "MeanAblation", "BakedAblation", "RealignmentInDomain", "RealignmentOutOfDomain"),
-        *("ConceptAblation", "PreventativeSteering", "LatentPenalty", "Inoculation", "Interleaving", "Divergence"),
-        *("EarlyStopping", "Filtering"),
-    ]
-    assert [kind.__name__ for kind in remedies() if kind.randomised] == ["Steering", "ConceptAblation"]
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ({"name": "x", "needs": ("kindness",)}, "needs 'kindness'; there are directions, latents, "),
-        ({"name": "x", "setting": "strength"}, "has the setting 'strength'; give it a field of that name"),
-    ],
-)
-def test_a_remedy_that_names_what_is_not_there_is_refused(body, said):
-    with pytest.raises(EmlabError, match=said):
-        remedy(type("Mine", (Remedy,), body))
-
-
-def test_two_remedies_of_one_name_in_tables_are_refused(monkeypatch):
-    from emlab.mitigation import REMEDIES
-
-    monkeypatch.setattr(REMEDIES, "_known", dict(REMEDIES._known))
-    remedy(type("Twin", (Steering,), {}))
-    with pytest.raises(EmlabError, match="Steering and Twin are both called 'steering'; rename one"):
-        remedies()
