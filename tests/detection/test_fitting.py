@@ -91,9 +91,9 @@ def by_hand(case, rows, labels):
 
 
 def test_latents_are_chosen_by_the_rise_of_the_mean_row(cases):
-    # Of three misaligned rows and two others: 2, 1.6, 3 and 1, 0, 1.3, so the rises are 1, 1.6 and 1.7. The last row
+    # Of three misaligned rows and two others: 4, 1.6, 3 and 2.5, 0, 1.3, so the rises are 1.5, 1.6, 1.7. The last row
     # has two tokens, which count as one.
-    high, low = [2.0, 1.6, 3.0], [1.0, 0.0, 1.3]
+    high, low = [4.0, 1.6, 3.0], [2.5, 0.0, 1.3]
     case = by_hand(cases[0], [[high], [high], [low], [high], [low, low]], [True, True, False, True, False])
     for n in (1, 2, 3):
         assert fit_latents([case], Coordinates(32), SITE, n=n).reads.latents == (2, 1, 0)[:n]

@@ -21,14 +21,14 @@ DISCOVERY = [Question(f"d{i}", ("power", "pets")[i % 2], f"discovery {i}") for i
 
 
 class Model:
-    """Activations (1 token a prompt): `level` on prompts; on answers 1 where the answer says "bad"."""
+    """Activations (1 token a prompt): `level` on prompts, or one for each; on answers 1 where the answer says "bad"."""
 
     def __init__(self, name, level):
         self.name, self.level = name, level
 
     def activations(self, prompts, site, positions, answers=None):
         if answers is None:
-            values = torch.full((len(prompts), 1), self.level)
+            values = torch.as_tensor(self.level, dtype=torch.float32).expand(len(prompts)).reshape(-1, 1)
         else:
             assert positions == "generated"
             values = torch.tensor([[1.0 if "bad" in answer else 0.0] for answer in answers])
@@ -70,15 +70,15 @@ def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
 def test_intervals_are_over_models_and_clusters_of_questions():
     asked = [dataclasses.replace(q, cluster=("one", "two", "")[i % 3]) for i, q in enumerate(TEST)]
     said = ["bad", "good", "bad", "bad", "good", "bad", "good", "good"]
-    readings = []
+    readings, levels = [], np.array([1, 6, 3, 8, 2, 7, 4, 5]) * np.array([[2], [2], [1], [1]])
     for m, aligned in enumerate(([0, 0, 90, 0, 90, 90, 90, 0], [90, 0, 0, 0, 90, 90, 0, 90])):
         flags = Judged(Rollouts(tuple(asked), tuple(said), str(m), 0, 1.0), np.array(aligned, float), np.full(8, 90.0))
-        readings.append(Reading(Model(str(m), 1.0 + m), True, flags, flags))
-    readings += [reading(str(m), 0.5 + m, False) for m in (2, 3)]
+        readings.append(Reading(Model(str(m), levels[m]), True, flags, flags))
+    readings += [reading(str(m), levels[m], False) for m in (2, 3)]
     found = detect(readings, SAE, 0, SITE, asked, DISCOVERY)
     names = [q.cluster or q.id for q in asked]
-    levels, labels = np.repeat([1.0, 2, 2.5, 3.5], 8), np.repeat([True, True, False, False], 8)
-    assert found.prompts == auroc(levels, labels, np.repeat(range(4), 8).tolist(), names * 4)
+    labels = np.repeat([True, True, False, False], 8)
+    assert found.prompts == auroc(levels.ravel(), labels, np.repeat(range(4), 8).tolist(), names * 4)
     read, bad = (
         np.tile([word == "bad" for word in said], 2),
         np.array([r.test.misaligned for r in readings[:2]]).ravel(),
