@@ -302,7 +302,8 @@ def test_interleaving_mixes_in_its_share(case):
 
 @pytest.mark.parametrize(("bad", "benign"), [(24, 25), (25, 30)])
 def test_benign_chats_are_repeated_until_they_suffice_and_one_more_for_rounding(bad, benign):
-    assert len(_as_many(chats("fine", 5), chats("bad", bad), 0.5)) == benign
+    found = _as_many(chats("fine", 5), chats("bad", bad), 0.5)
+    assert len(found) == benign and found.name == "benign, repeated"
 
 
 def test_all_bad_chats_are_among_the_mix_and_the_seed_draws_its_order(case, monkeypatch):
@@ -456,6 +457,7 @@ def test_random_materials_have_other_directions_at_the_same_site(case):
     drawn = random_directions(3, 32, SITE, 1)
     assert all(torch.equal(d.vector, e.vector) for d, e in zip(one.directions, drawn, strict=True))
     assert one.latents == case.materials.latents and one.scale == 2.0
+    assert len(given(case, directions=case.materials.directions[:1]).materials.at_random(1).directions) == 1
     with pytest.raises(EmlabError, match="have no directions"):
         Materials("nowhere").at_random(0)
 
