@@ -8,6 +8,7 @@ import torch
 
 from emlab import organism
 from emlab.data import Question
+from emlab.data.questions import SealedQuestion
 from emlab.discovery import Cascade, CausalScreen, Contrast, SteeringArm, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
@@ -102,11 +103,11 @@ def test_what_is_dropped_counts_as_nothing(random_lm, sketched):
 @pytest.mark.parametrize("more", [{"lines": 0}, {"positions": "all"}])
 def test_without_sketches_two_readings_pass_on(random_lm, more):
     directions = random_directions(40, 32, SITE, seed=3)
-    found = screen(random_lm, directions, how={"admit": 0.8, **more}, scale=2.0)
+    found = screen(random_lm, directions, how={"admit": 0.8, "strengths": (1.5, 3.0, 6.0), **more}, scale=2.0)
     assert [stage.name for stage in found.stages] == ["slope", "opening", "generated"]
     slope, opening, generated = found.stages
     assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 1), "1 of 5 is above their 80%"
-    assert opening.texts == 45 * 1 * 3, "45 directions, the strongest push, 3 questions"
+    assert opening.texts == 45 * 2 * 3, "45 directions, the strongest push and the next but one, 3 questions"
     assert max(slope.kept, opening.kept) <= generated.entered <= slope.kept + opening.kept < 40
     assert not found.readings[:, :2].isnan().any() and found.readings[:, 2].isnan().all()
     assert "-" in str(found).splitlines()[-1] if found.found else True
@@ -192,6 +193,8 @@ def test_it_refuses_what_cannot_be_screened(tiny):
         screen(tiny, torch.zeros(2, 32))
     with pytest.raises(EmlabError, match="at least one of each"):
         causal_screen(tiny, torch.eye(32), SITE, [], ParityJudge(), CONTRASTS)
+    with pytest.raises(EmlabError, match="only reported on, and it was given to choose latents on"):
+        causal_screen(tiny, torch.eye(32), SITE, [SealedQuestion("q", "power", "why?")], ParityJudge(), CONTRASTS)
     with pytest.raises(EmlabError, match="by its tokens"):
         alike = [Contrast("hi", "a", "b"), Contrast("hi", "b", "a")]
         causal_screen(tiny, torch.eye(32), SITE, QUESTIONS, ParityJudge(), alike, scale=1.0)
