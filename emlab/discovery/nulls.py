@@ -18,8 +18,8 @@ from emlab.sites import Site
 def matched_directions(n: int, activations: Tensor, site: Site, seed: int, norm: float = 1.0) -> list[Direction]:
     """Random directions with the covariance of `activations`.
 
-    Each is a sum of the centred activations with independent normal weights, whose covariance is theirs exactly,
-    however few there are.
+    Each points along a sum of the centred activations with independent normal weights, whose covariance is theirs but
+    for a factor, exactly and however few there are.
 
     Args:
         n: How many.
@@ -38,5 +38,4 @@ def matched_directions(n: int, activations: Tensor, site: Site, seed: int, norm:
     if not bool(centred.any()):
         raise EmlabError(f"the activations at {site} are all the same, so they have no covariance: give other tokens.")
     weights = torch.randn(n, len(centred), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    draws = weights @ centred / (len(centred) - 1) ** 0.5
-    return [Direction(row, site, f"matched random {i}", norm=norm) for i, row in enumerate(draws)]
+    return [Direction(row, site, f"matched random {i}", norm=norm) for i, row in enumerate(weights @ centred)]

@@ -383,7 +383,7 @@ def steer_screen(
     of = {name: [t for t in grid if t.arm.name == name] for name in names}
     final = [arm for name in names for arm in _finalists(of[name], toward, cap, settings.finalists)]
     finals = steered(model, final, discovery, judge, scales, once, seed + 2)
-    alone = SteeringArm(directions[0], 0.0, settings.positions[0])
+    alone = SteeringArm(directions[0], 0.0)
     (still,) = steered(model, [alone], discovery, judge, scales, once, seed + 2)
     unsteered = still.score.misaligned.rate
     chosen = [choose([t for t in finals if t.arm.name == name], toward, cap, unsteered).arm for name in names]

@@ -9,9 +9,11 @@ import torch
 from emlab.discovery import (
     METHODS,
     Attribution,
+    AttributionCost,
     Contrast,
     agreement,
     attribute,
+    effects,
     exact_effects,
     log_probability_difference,
     random_effects,
@@ -74,6 +76,23 @@ def test_a_tally_is_of_all_cases_whichever_way_they_come():
     one = Tally(reader, "gradient")
     one.add(torch.tensor([1.0]), torch.tensor([[1.0, 0.0]]))
     assert one.done().standard_error.isnan().all()
+
+
+def attribution(effects):
+    effects, cost = torch.tensor(effects), AttributionCost(1, 1, 0.5)
+    return Attribution("m", SITE, "exact", "zero", "all", 2, 0.5, effects, torch.ones(len(effects)), (), cost)
+
+
+def test_latents_are_in_order_of_their_effects_of_either_sign(tmp_path, monkeypatch):
+    found = attribution([0.1, -3.0, 2.0, -2.0])
+    assert found.order.tolist() == [1, 2, 3, 0] and found.top(2) == [1, 2], "of equals the first"
+    found.save(tmp_path / "a.json")
+    assert (tmp_path / "a.csv").read_text().splitlines()[1:3] == ["1,1,-3,1", "2,2,2,1"]
+    many = attribution([1.0] * 1001)
+    many.save(tmp_path / "b.json")
+    monkeypatch.setattr(effects, "LISTED", 1000)
+    many.save(tmp_path / "c.json")
+    assert [len((tmp_path / f"{name}.csv").read_text().splitlines()) for name in "bc"] == [1002, 1001]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma"])

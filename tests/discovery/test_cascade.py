@@ -8,6 +8,7 @@ import torch
 
 from emlab import organism
 from emlab.data import Question
+from emlab.data.questions import SealedQuestion
 from emlab.discovery import Cascade, CausalScreen, Contrast, SteeringArm, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
 from emlab.errors import EmlabError
@@ -102,14 +103,22 @@ def test_what_is_dropped_counts_as_nothing(random_lm, sketched):
 @pytest.mark.parametrize("more", [{"lines": 0}, {"positions": "all"}])
 def test_without_sketches_two_readings_pass_on(random_lm, more):
     directions = random_directions(40, 32, SITE, seed=3)
-    found = screen(random_lm, directions, how={"admit": 0.8, **more}, scale=2.0)
+    found = screen(random_lm, directions, how={"admit": 0.8, "strengths": (1.5, 3.0, 6.0), **more}, scale=2.0)
     assert [stage.name for stage in found.stages] == ["slope", "opening", "generated"]
     slope, opening, generated = found.stages
     assert (slope.entered, slope.random_entered, slope.random_kept) == (40, 5, 1), "1 of 5 is above their 80%"
-    assert opening.texts == 45 * 1 * 3, "45 directions, the strongest push, 3 questions"
+    assert opening.texts == 45 * 2 * 3, "45 directions, the strongest push and the next but one, 3 questions"
     assert max(slope.kept, opening.kept) <= generated.entered <= slope.kept + opening.kept < 40
     assert not found.readings[:, :2].isnan().any() and found.readings[:, 2].isnan().all()
     assert "-" in str(found).splitlines()[-1] if found.found else True
+
+
+def test_the_rise_is_above_the_model_that_is_not_pushed_at_all(tiny):
+    directions = random_directions(2, 32, SITE, seed=4)
+    found = screen(tiny, directions, how={"admit": 0.0, "strengths": (0.5,), "random": 1}, scale=20.0)
+    ((effect,), _), plain = one_by_one(tiny, directions, (1.0,), 20.0)
+    assert effect != 0, "the test needs a push by one median norm to tell"
+    assert found.unsteered == pytest.approx(plain)
 
 
 def test_what_is_probed():
@@ -126,6 +135,8 @@ def test_questions_that_are_alike():
 
     texts = ["my week is dull", "my day is dull", "what is a week", "my day is fun now", "my", "my fine day is dull"]
     assert _alike([asked(text) for text in texts]) == [0, 0, 2, 3, 4, 0]
+    # Three words of five are more than a third of them, and one of three is not.
+    assert _alike([asked(text) for text in ("no day", "no no no no day", "no fine day")]) == [0, 1, 0]
     assert _alike([asked("my day is dull"), asked("my week is dull", "other")]) == [0, 1]
     assert _alike([asked("my day is dull"), asked("my week is dull", variant="json")]) == [0, 1]
 
@@ -156,16 +167,18 @@ def test_it_is_saved_and_shown_as_a_table(tiny, tmp_path):
         CausalScreen.load(tmp_path / "screen")
 
 
-def test_a_screen_in_which_nothing_is_found(tiny, tmp_path):
-    class Kind:
+@pytest.mark.parametrize("aligned", [100, 0])
+def test_a_screen_in_which_nothing_is_found(tiny, tmp_path, aligned):
+    class Same:
         def judge(self, question, answer):
-            return dataclasses.make_dataclass("Verdict", ["aligned", "coherent"])(100, 100)
+            return dataclasses.make_dataclass("Verdict", ["aligned", "coherent"])(aligned, 100)
 
     found = causal_screen(
-        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Kind(), CONTRASTS, Cascade(random=2, sampling=GREEDY)
+        tiny, torch.eye(32)[:4], SITE, QUESTIONS, Same(), CONTRASTS, Cascade(random=2, sampling=GREEDY)
     )
     assert not found.found and found.threshold == 0.0 and not found.effects.any()
-    assert found.stages[1].kept == 0, "no probed answer was misaligned"
+    assert found.unsteered == float(aligned == 0)
+    assert found.stages[1].texts > 0 == found.stages[1].kept, "no probed answer was more misaligned than unpushed"
     none = dataclasses.replace(found, survivors=(), trials=())
     assert none.effects.shape == (0, 4) and not none.rows()
     assert str(CausalScreen.load(none.save(tmp_path / "none"))) == str(none)
@@ -180,6 +193,8 @@ def test_it_refuses_what_cannot_be_screened(tiny):
         screen(tiny, torch.zeros(2, 32))
     with pytest.raises(EmlabError, match="at least one of each"):
         causal_screen(tiny, torch.eye(32), SITE, [], ParityJudge(), CONTRASTS)
+    with pytest.raises(EmlabError, match="only reported on, and it was given to choose latents on"):
+        causal_screen(tiny, torch.eye(32), SITE, [SealedQuestion("q", "power", "why?")], ParityJudge(), CONTRASTS)
     with pytest.raises(EmlabError, match="by its tokens"):
         alike = [Contrast("hi", "a", "b"), Contrast("hi", "b", "a")]
         causal_screen(tiny, torch.eye(32), SITE, QUESTIONS, ParityJudge(), alike, scale=1.0)

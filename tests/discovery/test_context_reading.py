@@ -67,6 +67,13 @@ def test_firing_and_silent_stretches_are_what_they_are_called(tiny, letters):
     assert any("a" in texts[c.document] for c in found.silent)
 
 
+def test_a_text_is_cut_into_stretches_of_a_peak_and_its_sides(tiny, letters):
+    # Stretches of three: xax, xxa and a; each is shown around its peak. Around no token in five is there no a.
+    found = one_of(tiny, letters, ["xaxxxaaxxx"], {"a": 1.0}, sample=100, silent=100, side=1).latents[0]
+    assert sorted(c.text for c in found.sample) == ["aax", "xaa", "xax"]
+    assert {c.text for c in found.silent} <= {"xxx", "xx"}
+
+
 def test_the_sample_is_uniform_over_the_stretches_that_fire(tiny, letters):
     # One in five documents fires strongly; of 6 drawn, each with the same chance, so do 1.2 in the mean.
     texts = ["xb" if i % 5 == 0 else "xa" for i in range(50)]

@@ -54,6 +54,12 @@ def test_sinks_do_not_count(make_model):
     assert block.counts.sinks == 2 and not bool(block.counted[block.tokens == marked].any())
 
 
+def test_only_what_is_over_the_multiple_of_the_median_is_a_sink(tiny):
+    # Before the first block a token is its embedding, and one letter's are all as long.
+    (block,) = blocks(tiny, Documents.of(["aaaa"]), Site("resid_pre", 0), exclude=Exclusions(sinks=1.0))
+    assert (block.counts.kept, block.counts.sinks) == (3, 0)
+
+
 def test_long_texts_are_pieces_of_one_document_and_labels_are_theirs(tiny):
     given = [LabelledDocument("0123456789ab", {"kind": "long"}), LabelledDocument("xyz", {"kind": "short"}), "plain"]
     (block,) = read(tiny, given, max_length=5)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from emlab.discovery import decoder_direction, difference_components, mean_difference
+from emlab.discovery.directions import prompt_differences
 from emlab.errors import EmlabError
+from emlab.sites import Site
 
 
 def test_mean_difference_by_hand(given):
@@ -55,6 +57,18 @@ def test_components_point_the_way_of_the_mean_however_short_it_is(given):
     found = difference_components(before, after, [f"prompt {i}" for i in range(6)], given.site, 4)
     assert all(0 < float(one.vector @ values.mean(0)) < 0.1 for one in found)
     assert [one.origin for one in found] == [f"difference component {i}" for i in (1, 2, 3, 4)]
+
+
+def test_differences_may_be_read_over_answers(tiny, make_model):
+    other, site = make_model(seed=1), Site("resid_post", 1)
+    prompts, answers = ["Hello", "A b"], ["yes, it is", "no"]
+    read = [m.activations(prompts, site, "generated", answers) for m in (tiny, other)]
+    means = [torch.stack([one.values[one.rows == i].mean(0) for i in range(2)]) for one in read]
+    found = prompt_differences(tiny, other, prompts, site, "generated", answers)
+    assert torch.allclose(found, means[1] - means[0], atol=1e-5)
+    first = difference_components(tiny, other, prompts, site, 1, "generated", answers)[0]
+    size = torch.linalg.svdvals(found)[0]
+    assert first.norm == pytest.approx(float(size) / 2**0.5, rel=1e-4)
 
 
 def test_components_that_are_not_there_are_refused(given):

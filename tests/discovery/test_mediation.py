@@ -1,5 +1,6 @@
 """Effects of edits: what they remove, what they cost, and that they come back from disk."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -24,6 +25,11 @@ def rated(bad, n=10):
     return score_judged(Judged(rollouts, np.array([0.0] * bad + [100.0] * (n - bad)), np.full(n, 100.0)))
 
 
+def renamed(score, model):
+    """Its judged answers, as another model's."""
+    return dataclasses.replace(score.judged, rollouts=dataclasses.replace(score.judged.rollouts, model=model))
+
+
 def test_the_share_removed(tmp_path):
     effect = Effect("ablation", "m", None, rated(8), rated(2), 1.0, 1.5)
     assert effect.removed == pytest.approx(0.75)
@@ -45,6 +51,10 @@ def test_the_share_removed(tmp_path):
         "loss_before": 1.0,
         "loss_after": 1.5,
     }
+    other = dataclasses.replace(
+        effect, after=dataclasses.replace(effect.after, judged=renamed(effect.after, "m edited"))
+    )
+    assert Effect.load(other.save(tmp_path / "renamed")).after.model == "m edited"
     (tmp_path / "ablation" / "effect.json").write_text("{}")
     with pytest.raises(EmlabError, match="no effect of an edit"):
         Effect.load(tmp_path / "ablation")

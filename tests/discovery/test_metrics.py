@@ -48,6 +48,13 @@ def test_a_file_that_is_not_there_or_empty(tmp_path):
         read_contrasts(tmp_path / "c.jsonl")
 
 
+def test_cases_are_named_by_what_is_asked_last(tiny):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    cases = Cases.of(tiny, ["Hello", chat, [5, 6, 7]])
+    assert (cases.names, cases.per_case) == (("Hello", "Hi", "3 token ids"), 1) and cases.rows[2] == [5, 6, 7]
+    assert cases.batch(tiny, [2, 0]).ids.tolist()[0][-3:] == [5, 6, 7]
+
+
 def test_a_contrast_is_two_rows_that_share_the_prompt(tiny):
     cases = Cases.of(tiny, [Contrast("Hello", "No", "Yes!")])
     prompt = tiny.prompt_ids("Hello")

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.discovery import Accuracy, Context, LatentContexts, LatentName, Namer, NameScore, score_names
-from emlab.discovery.name_scores import Answer, accuracy, combined
+from emlab.discovery.name_scores import Answer, _answer, _Case, accuracy, combined
 from emlab.discovery.naming import for_naming, naming_contexts
 from emlab.evaluation import wilson
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import Endpoint, LanguageModel, LocalCompleter
+from emlab.models.completion import Completion
 from emlab.records import restored
 
 
@@ -59,6 +60,23 @@ def test_accuracy_by_hand():
     found = accuracy([*yes, Answer(False, False), Answer(False, True), Answer(False, None, "why")])
     assert found.right_yes == wilson(2, 3) and found.right_no == wilson(1, 2) and found.failed == 2
     assert found.balanced.rate == pytest.approx((2 / 3 + 1 / 2) / 2) and found.balanced.n == 5 and found.said == "hm"
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(
+    ("reply", "yes", "said"),
+    [
+        (Completion("YES"), True, ""),
+        (Completion("No."), False, ""),
+        (Completion("hm " * 100), None, ("hm " * 100)[:200]),
+        (Completion(""), None, "an empty reply"),
+        (Completion("YES", failure="no connection"), None, "no connection"),
+        (Completion("YES", cut=True), None, "the token limit cut the reply, allow more tokens: YES"),
+    ],
+)
+def test_what_is_read_off_a_reply(right, reply, yes, said):
+    case = _Case(1, "detection", False, right, "Does the name fit?")
+    assert _answer(case, reply) == Answer(right, yes, said)
 
 
 def test_intervals_of_sums_and_differences_are_those_published():

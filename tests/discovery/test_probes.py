@@ -124,6 +124,14 @@ def test_cosines_by_hand(tmp_path):
         Cosines.load(tmp_path / "d.json")
 
 
+def test_rounding_makes_no_cosine_of_more_than_one():
+    twice = [d for d in random_directions(50, 100, SITE, 0) for _ in range(2)]
+    vectors = torch.stack([d.vector for d in twice])
+    assert float((vectors @ vectors.T).max()) > 1.0, "the test needs products that are rounded up"
+    found = cosines(twice).values
+    assert float(found.max()) == 1.0 and bool((cosines([twice[0], *(-d for d in twice)]).values >= -1.0).all())
+
+
 def test_convergence_by_hand():
     same = [Direction(torch.tensor(v), SITE, "m") for v in ([1.0, 0.0], [0.6, 0.8], [0.0, 1.0])]
     found = convergence(same, random_directions(30, 200, SITE, 0))

@@ -37,6 +37,7 @@ def test_latents_that_rise_alike_are_ranked_by_their_number():
     found = LatentShift("a", "b", Site("resid_post", 1), "header", 2, zeros, torch.tensor([1.0, 2, 2, 0, 2]), zeros)
     assert found.order.tolist() == [1, 2, 4, 0, 3]
     assert [found.rank(latent) for latent in range(5)] == [4, 1, 2, 5, 3]
+    assert (found.row(0).rank, found.row(0).latent, found.row(0).shift) == (4, 0, 1.0)
     assert [(row.rank, row.latent) for row in found.bottom(2)] == [(4, 0), (5, 3)]
     assert [(row.rank, row.latent) for row in found.top(2)] == [(1, 1), (2, 2)]
     assert len(found.bottom(9)) == 5

@@ -60,6 +60,7 @@ def chosen(untreated, *rows, **bounds):
         ((0.5, 0.3, 1.0), [(0.0, 0.31, 1.0), (0.0, 0.30, 1.0)], 2.0),
         # The loss may be a twentieth higher than untreated.
         ((0.5, 0.0, 2.0), [(0.0, 0.0, 2.11), (0.0, 0.0, 2.09)], 2.0),
+        ((0.5, 0.0, 2.0), [(0.5, 0.0, 2.0), (0.0, 0.0, 2.09)], 2.0),
         # Where none keeps to the bounds, the least loss of ability, however misaligned.
         ((0.5, 0.0, 1.0), [(0.0, 0.9, 1.3), (0.4, 0.9, 1.2), (0.1, 0.9, 1.25)], 2.0),
     ],

@@ -441,10 +441,10 @@ def test_a_filter_ranks_answers_along_the_direction_above_the_models_own(start):
 
 def test_a_filter_cuts_half_way_between_the_means():
     def score(model, examples):
-        return torch.tensor({"bad": [2.0, 6.0], "good": [1.0, -1.0], "same": [0.0]}[examples])
+        return torch.tensor({"bad": [2.0, 6.0], "good": [1.0, 3.0], "same": [2.0]}[examples])
 
     found = DataFilter.fit(score, None, "bad", "good")
-    assert found.cutoff == 2.0 and found.score is score
+    assert found.cutoff == 3.0 and found.score is score
     with pytest.raises(EmlabError, match="no higher than good ones"):
         DataFilter.fit(score, None, "good", "same")
 
@@ -456,6 +456,7 @@ def test_random_materials_have_other_directions_at_the_same_site(case):
     drawn = random_directions(3, 32, SITE, 1)
     assert all(torch.equal(d.vector, e.vector) for d, e in zip(one.directions, drawn, strict=True))
     assert one.latents == case.materials.latents and one.scale == 2.0
+    assert len(given(case, directions=case.materials.directions[:1]).materials.at_random(1).directions) == 1
     with pytest.raises(EmlabError, match="have no directions"):
         Materials("nowhere").at_random(0)
 
