@@ -153,7 +153,8 @@ def test_reinforcement_learning_refuses_what_it_cannot_change(asked, reinforced,
 
 def test_a_reinforced_model_goes_on_by_other_draws_and_without_checkpoints(make_model, asked, reinforced):
     calls, treated = asked("reinforce", REWARDED), make_model(seed=1)
-    assert reinforced.go_on(treated, 2) == "rewarded"
+    often = dataclasses.replace(reinforced.settings, recipe=Recipe(steps=6, batch_size=2, checkpoint_every=3))
+    assert dataclasses.replace(reinforced, settings=often).go_on(treated, 2) == "rewarded"
     (call,) = calls
     assert call["model"] is treated and call["seed"] == 1007 and call["name"] == "tiny relapsed"
     assert call["prompts"] == reinforced.asked and call["grader"] is reinforced.grader
