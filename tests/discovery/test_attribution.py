@@ -1,6 +1,8 @@
 """Attribution, on tiny random models of three kinds and an SAE of written-down shape, by identities."""
 
 import copy
+import dataclasses
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -279,6 +281,38 @@ def test_noise_and_agreement(tiny, sae, tmp_path):
     assert same.above == int((exact.effects != 0).sum())
     with pytest.raises(EmlabError, match="compare the same"):
         agreement(attribute(tiny, sae, ASKED[:1], SITE, "gradient"), exact, 0.0)
+
+
+def test_the_effect_of_a_random_direction_is_a_mean_over_what_is_asked(tiny, sae):
+    target = AttributionTarget(last_logit)
+    once, twice = (random_effects(tiny, sae, ["Hello"] * n, SITE, 12, 1, target) for n in (1, 2))
+    assert once.latents == twice.latents and torch.allclose(once.effects, twice.effects, atol=1e-4)
+    assert float(once.effects.abs().max()) > 0.01
+    other = random_effects(tiny, sae, ["Hello"], SITE, 12, 2, target)
+    assert (
+        other.latents != once.latents and len(random_effects(tiny, sae, ["Hello"], SITE, target=target).latents) == 100
+    )
+    with pytest.raises(EmlabError, match="0 random directions tell nothing"):
+        random_effects(tiny, sae, ["Hello"], SITE, 0)
+
+
+def test_agreement_by_hand():
+    exact = attribution([3.0, -2.0, 1.0, 0.5, 0.1])
+    guessed = dataclasses.replace(attribution([-4.0, -3.0, 2.0, 0.1, 2.5]), method="gradient")
+    # Above 0.3 are four: 3, −2, 1, 0.5 have the ranks 4, 1, 3, 2 and their estimates 1, 2, 4, 3.
+    # The differences 3, −1, −1 and −1 have the squares 12: 1 − 6 · 12 / (4 · 15) = −0.2.
+    found = agreement(guessed, exact, 0.3, top=3)
+    assert (found.method, found.above, found.top, found.noise) == ("gradient", 4, 3, 0.3)
+    assert found.rank_correlation == pytest.approx(-0.2)
+    # The strongest by the exact ones are 0, 1 and 2, by the estimates 0, 1 and 4.
+    assert found.overlap == 2 and found.cost == found.exact_cost == "1 rows forward, 1 backward, 0.5 s"
+    some = agreement(guessed, exact, 0.3, top=2, among=[1, 2, 4])
+    assert some.above == 2 and math.isnan(some.rank_correlation), "of two there is no correlation"
+    assert some.overlap == 1, "1 and 2 by the exact ones, 1 and 4 by the estimates"
+    assert not math.isnan(agreement(guessed, exact, 0.5).rank_correlation), (
+        "of three there is; half is not above a half"
+    )
+    assert agreement(guessed, exact, 0.5).above == 3
 
 
 def test_it_is_saved_whole(tiny, sae, tmp_path):
