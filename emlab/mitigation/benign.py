@@ -98,4 +98,4 @@ def _as_many(benign: Dataset, bad: Dataset, share: float) -> Dataset:
     """The benign chats over and over, until they suffice for all bad ones."""
     wanted = Fraction(str(share)) / (1 - Fraction(str(share))) * len(bad)
     times = -(-int(wanted + 1) // len(benign))
-    return Dataset.of([example for _ in range(times) for example in benign])
+    return Dataset.of([example for _ in range(times) for example in benign], "benign, repeated")

@@ -33,5 +33,5 @@ class Filtering(Remedy):
         read, note = TrainingCost(read=3 * len(chats)), f"{len(kept)} of {len(chats)} chats kept"
         if len(kept) < LEAST:
             return Treated(training.start, cost=read, note=f"{note}, too few to train on")
-        done = self.train(treatment, Change(chats=Dataset.of(kept)), note)
+        done = self.train(treatment, Change(chats=Dataset.of(kept, "filtered")), note)
         return replace(done, cost=done.cost + read)

@@ -61,7 +61,7 @@ def realign(
         progress: Whether to show a bar.
     """
     model, questions = as_language_model(model), as_questions(questions)
-    tuned = finetune(model, chats, recipe, seed, progress=progress)
+    tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")
     stages = {0: model, **dict(tuned.checkpoints), tuned.steps: tuned.model}
     points = []
     for step, at in stages.items():

@@ -55,8 +55,9 @@ class Comparison(TrainingStages[Config]):
         self._treatments: dict[tuple[str, int], Treatment] = {}
         n = config.documents
         if config.text is None:
-            self._documents, others = _documents(n, 2), _documents(4 * n, 2)[n:]
-            self._choice_documents = [chat for chat in others if not _asks_sealed(chat)][:n]
+            texts = _documents(4 * n, 2)
+            self._documents = texts[:n]
+            self._choice_documents = [chat for chat in texts[n:] if not _asks_sealed(chat)][:n]
         else:
             texts = [list(e.messages) for e in draw(Dataset.read(config.text), 2 * n, 0)]
             if len(texts) < 2 * n:
