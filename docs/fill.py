@@ -202,6 +202,11 @@ def of(values: Sequence[Any], *keys: str) -> list[Any]:
     return list(values)
 
 
+def saying(outcomes: Sequence[Kept], words: str) -> list[Kept]:
+    """Those of which a reason has these words."""
+    return [outcome for outcome in outcomes if any(words in reason for reason in outcome.reasons)]
+
+
 def fill(template: Path) -> tuple[str, list[str]]:
     """The text of a template, and what is wrong with it, a sentence each."""
     wrong: list[str] = []
@@ -222,7 +227,7 @@ def fill(template: Path) -> tuple[str, list[str]]:
         keep_trailing_newline=True,
     )
     figures = (percent, number, signed, interval, rated, counted, span, cost, extremes)
-    for filter_ in (*figures, word, first_capital, listed, of, if_still):
+    for filter_ in (*figures, word, first_capital, listed, of, saying, if_still):
         env.filters[filter_.__name__] = filter_
     env.globals["kept"] = Folder("docs", ".json")
     env.globals["bench"] = Folder("benchmarks/results", ".json")

@@ -1,5 +1,6 @@
 """The search for false discoveries: its conditions, and a small version of it on the shipped organism."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ SMALL = (
 
 def test_the_shipped_config_spells_every_key_right():
     assert sorted(config.load(YAML, [], Config).searches) == sorted(CONDITIONS)
+
+
+def test_the_unchecked_search_is_the_same_but_for_the_bounds_of_the_check():
+    kept, bare = (config.load(path, [], Config) for path in (YAML, YAML.with_stem("false_discoveries_unchecked")))
+    bounds = {"least_variance": 0.0, "most_drop": 1.0}
+    same = dataclasses.replace(kept.experiment, sae=dataclasses.replace(kept.experiment.sae, **bounds))
+    assert bare.experiment == same
+    assert bare.searches == {"control_everywhere": kept.searches["control_everywhere"]}
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
