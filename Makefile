@@ -18,8 +18,8 @@ VENV ?= .venv
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu)
 
 RESULTS ?= persona_features dose_response domains backdoor pretraining checkpoints monitors early_warning data_screening \
-  reinforcement_learning reward_spread feature_attribution false_discoveries false_discoveries_unchecked remedies_reinforcement remedies sizes \
-  organism_check discovery_scorecard
+  reinforcement_learning reward_spread feature_attribution false_discoveries false_discoveries_unchecked \
+  remedies_reinforcement remedies sizes organism_check discovery_scorecard
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
