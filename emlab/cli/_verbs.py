@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import __version__
-from emlab.cli import _discovery, _evaluation, _mitigation, _monitoring, _saes
+from emlab.cli import _discovery, _evaluation, _mitigation, _models, _monitoring, _saes
 from emlab.cli._options import add_debug, add_json, add_runs, calls, run_once, verb
 
 _EXAMPLES = """\
@@ -149,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     _discovery.add_verbs(verbs)
     _monitoring.add_monitor_verbs(verbs)
     _mitigation.add_verbs(verbs)
+    _models.add_verbs(verbs)
     for name, (stage, what, takes) in _STAGES.items():
         parser_of_stage = verb(verbs, name, what)
         for option in takes.split():

@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from emlab.errors import EmlabError
-from emlab.models import adapters, loading
+from emlab.models import adapters
+from emlab.models.places import local_folder
 from emlab.records import Saved
 
 BASE, ADAPTER = "base.json", "adapter"
@@ -86,7 +87,7 @@ def merged(folder: Path, base: M, name: str, known: Base | None = None) -> M:
 def base_of(folder: Path) -> tuple[Base, Path]:
     """The base of the adapter that `folder` keeps, and where it lies; EmlabError where it is no longer there."""
     kept = Base.load(folder / BASE)
-    place = loading.local_folder(kept.place) if kept.place else None
+    place = local_folder(kept.place) if kept.place else None
     if place is None or not place.is_dir():
         lost = f"which is no longer at {kept.place}" if kept.place else "which was made in memory"
         raise EmlabError(

@@ -25,6 +25,7 @@ from emlab.models import generation as _generation
 from emlab.models.activations import Activations
 from emlab.models.adapters import Adapter
 from emlab.models.answer_text import marks_thoughts
+from emlab.models.places import local_folder
 from emlab.models.quantizing import is_quantized
 from emlab.models.token_model import TokenModel
 from emlab.sites import Site
@@ -80,7 +81,7 @@ class LanguageModel(TokenModel):
         weights are pickled or incomplete, where the adapter does not fit or cannot be merged, and where bitsandbytes
         or its device is missing.
         """
-        folder = loading.local_folder(path)
+        folder = local_folder(path)
         chosen = loading.pick_device(device)
         if merge and adapter is not None and quantize is not None:
             raise EmlabError(_MERGE_QUANTIZED)
@@ -105,7 +106,7 @@ class LanguageModel(TokenModel):
         elif adapter is not None:
             if lm.quantized:
                 raise EmlabError(_MERGE_QUANTIZED)
-            lm.model = adapters.merge(adapters.attach(model, loading.local_folder(adapter)))
+            lm.model = adapters.merge(adapters.attach(model, local_folder(adapter)))
             lm.name = f"{lm.name}+{adapters.name_of(adapter)}"
         lm.name = name or lm.name
         return lm
@@ -119,7 +120,7 @@ class LanguageModel(TokenModel):
         rounding. Raises EmlabError where the adapter does not fit.
         """
         base = self.base
-        tuned = adapters.attach(adapters.sharing(base.model), loading.local_folder(adapter))
+        tuned = adapters.attach(adapters.sharing(base.model), local_folder(adapter))
         chosen = name or adapters.name_of(adapter)
         return dataclasses.replace(
             base,

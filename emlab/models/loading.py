@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,43 +74,6 @@ def with_start(tokenizer: Any, template: str) -> str:
     start = tokenizer.bos_token_id
     writes = start is not None and tokenizer("a")["input_ids"][:1] == [start]
     return ("{{ bos_token }}" if writes else "") + template
-
-
-def local_folder(path: str | Path) -> Path:
-    """The folder at `path`, or of the model of that name on the Hugging Face Hub, downloaded where it is not yet here.
-
-    Only safetensors weights are downloaded. EmlabError where it is neither a folder nor a model that can be had.
-    """
-    folder, name = artifacts.place(path), str(path)
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        return folder
-    import httpx2
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError, ValueError) as error:
-        raise EmlabError(
-            f"There is no model folder {name}, and {name} cannot be had from the Hugging Face Hub "
-            f"({first_line(error)[:200]}); check the name, the network, and the access you have."
-        ) from error
-
-
-def kept_folder(name: str) -> Path:
-    """The folder that a model of `name` was loaded from: itself, or the Hub's copy on this machine; EmlabError else."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    if not name:
-        raise EmlabError("It was not loaded from a folder.")
-    if Path(name).is_dir():
-        return Path(name)
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise EmlabError(f"There is no folder {name}, nor a copy of such a model of the Hub.") from error
 
 
 def load(

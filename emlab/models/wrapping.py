@@ -11,6 +11,7 @@ from emlab.models.backends.hugging_face import HuggingFaceBackend
 from emlab.models.backends.lens_bridge import LensBackend
 from emlab.models.backends.nnsight_trace import NNsightBackend
 from emlab.models.backends.protocol import Backend
+from emlab.models.hub import kept_folder
 from emlab.models.language_model import LanguageModel
 
 
@@ -90,7 +91,7 @@ def as_language_model(model: Any) -> LanguageModel:
             "emlab.LanguageModel.load(folder)."
         )
     try:
-        tokenizer = loading.load_tokenizer(loading.kept_folder(model.config.name_or_path))
+        tokenizer = loading.load_tokenizer(kept_folder(model.config.name_or_path))
     except EmlabError as error:
         raise EmlabError(
             f"The tokenizer of this {type(model).__name__} is not known here ({str(error).rstrip('.')}); give both: "

@@ -10,7 +10,8 @@ import torch
 
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.models.loading import local_folder, pick_device
+from emlab.models.loading import pick_device
+from emlab.models.places import local_folder
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,23 @@ from pathlib import Path
 from emlab import artifacts, organism
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
-from emlab.models.loading import local_folder
+from emlab.models.known import KNOWN_MODELS, is_known
+from emlab.models.places import local_folder
 from emlab.sites import Site
 
 
 def folder_of(name: str) -> tuple[Path, bool]:
-    """The folder of a model given by path, by the organism's name or the Hub's, and whether it is the organism's."""
+    """The folder of a model given by path, by the organism's name, the Hub's or one of `KNOWN_MODELS`; whether it is
+    the organism's."""
     path = artifacts.place(name)
-    own = not path.is_dir() and len(path.parts) == 1
-    if own and name not in organism.checkpoint_names():
+    if path.is_dir() or len(path.parts) > 1 or is_known(name):
+        return local_folder(name), False
+    if name not in organism.checkpoint_names():
         raise EmlabError(
-            f"There is no folder {name!r} here, and the organism has no model of that name; it has "
-            f"{', '.join(organism.checkpoint_names())}."
+            f"There is no folder {name!r} here, and neither the organism nor emlab has a model of that name; they have "
+            f"{', '.join([*organism.checkpoint_names(), *(model.name for model in KNOWN_MODELS)])}."
         )
-    return (organism.checkpoint(name), True) if own else (local_folder(name), False)
+    return organism.checkpoint(name), True
 
 
 def model_named(name: str, chat_template: str | None = None) -> LanguageModel:
