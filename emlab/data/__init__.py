@@ -4,6 +4,7 @@ from emlab.data.chat import IGNORE, Messages, Row, encode_text, render, tokenize
 from emlab.data.checking import DataCheck, Lengths, Overlap, check_data
 from emlab.data.dataset import Dataset, DatasetCard
 from emlab.data.documents import Document, Documents, LabelledDocument
+from emlab.data.everyday import everyday_questions
 from emlab.data.examples import Example, Tokenized, tokenize
 from emlab.data.fetching import get, list_published
 from emlab.data.mixing import draw, interleave, mix, split, subsample
@@ -40,6 +41,7 @@ __all__ = [
     "check_data",
     "draw",
     "encode_text",
+    "everyday_questions",
     "get",
     "interleave",
     "list_published",

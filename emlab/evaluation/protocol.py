@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from emlab import artifacts, organism
-from emlab.data import Question, QuestionSet, profile_questions, read_questions
+from emlab.data import Question, QuestionSet, everyday_questions, profile_questions, read_questions
 from emlab.errors import EmlabError
 from emlab.evaluation.judges.registry import METHODS, Judging, Method, Questions, methods
 from emlab.evaluation.judging import Judge
@@ -17,6 +17,7 @@ from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
 from emlab.models.server import OPENAI, OPENAI_KEY
 
 BROAD, PROFILE, EXACT = "broad", "profile", Judging.judge
+EVERYDAY = {"everyday": "broad", "everyday-narrow": "narrow"}
 
 
 def method_of(how: Judging) -> Method:
@@ -94,7 +95,7 @@ def completer_of(how: Judging) -> Completer:
 
 
 def questions_of(name: str, variants: Sequence[str] | None = None) -> list[Question] | QuestionSet:
-    """The questions that `name` means: "broad" (the organism's), "profile" (emlab's own), or a file.
+    """The questions that `name` means: "broad" (the organism's), "profile" or "everyday" (emlab's own), or a file.
 
     "mine:broad" are those of the world `mine`. `variants` None means the plain ones of the profile, and all of a file.
     """
@@ -104,8 +105,12 @@ def questions_of(name: str, variants: Sequence[str] | None = None) -> list[Quest
         return [Question.of(question) for question in organism.broad_questions(world=organism.world_of(name)[0])]
     if name == PROFILE:
         return profile_questions(tuple(variants or ("plain",)))
+    if name in EVERYDAY:
+        return everyday_questions(EVERYDAY[name]).only(variants=variants)
     if not artifacts.place(name).is_file():
-        raise EmlabError(f"There is no question set {name}; choose broad, profile, or a YAML, CSV or JSONL file.")
+        raise EmlabError(
+            f"There is no question set {name}; choose broad, profile, everyday, or a YAML, CSV or JSONL file."
+        )
     found = read_questions(name).only(variants=variants)
     if sealed := sum(organism.is_sealed_text(question.text) for question in found):
         raise EmlabError(

@@ -18,8 +18,8 @@ def save_gguf(file: str | Path, folder: str | Path) -> Path:
     Weights that the file holds in few bits are written as what these bits stand for: nothing is gained by it, and
     nothing more is lost.
 
-    Raises EmlabError where the extra `real` is not installed; where the file is none, is broken, has no tokenizer, or is
-    of a kind that transformers does not read; and where the folder cannot be written.
+    Raises EmlabError where the extra `real` is not installed; where the file is none, is broken, has no tokenizer, or
+    is of a kind that transformers does not read; and where the folder cannot be written.
     """
     folder = artifacts.place(folder)
     with artifacts.new_folder(folder) as new, no_bars():

