@@ -17,11 +17,10 @@ from pathlib import Path
 
 from emlab.evaluation import Rate, wilson
 from emlab.experiments.false_discoveries.config import CONDITIONS, PLANTED, Config
-from emlab.experiments.material.results import Result, finish_run
+from emlab.experiments.material.results import Result, finish_run, take_over
 from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.registry import experiment
-from emlab.provenance import Code
 from emlab.runs import Run
 
 
@@ -81,8 +80,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]
         changes = {"name": condition, "seed": seed, "sealed": config.sealed, **CONDITIONS[condition]}
         settings, part = dataclasses.replace(config.experiment, **changes), f"searches/{condition}-{seed}"
         ran = persona_features.run(settings, here.folder / part)
-        for stage, codes in ran.summary["provenance"]["stages_of_other_code"].items():
-            here.other_code[f"{part}/{stage}"] = tuple(Code(**code) for code in codes)
+        take_over(here, part, ran)
         verdict, place = ran.found.verdict, (ran.folder / "summary.json").relative_to(here.folder)
         return Outcome(condition, seed, verdict.found, verdict.tests[0].holds, verdict.reasons, str(place))
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from emlab import artifacts
 from emlab.experiments.material.config import ExperimentConfig
 from emlab.experiments.material.sealing import seal_of
-from emlab.provenance import command, footer, provenance, versions, without_places
+from emlab.provenance import Code, command, footer, provenance, versions, without_places
 from emlab.reporting import Page, Section
 from emlab.runs import Run
 
@@ -88,6 +88,12 @@ def finish_run(
     result = write_result(run, config, found, lead, sections, figures)
     run.finish()
     return result
+
+
+def take_over(run: Run, part: str, inner: Result[Any]) -> None:
+    """Let `run` tell, as its own, of the stages of other code that a run inside it (in its folder `part`) kept."""
+    for stage, codes in inner.summary["provenance"]["stages_of_other_code"].items():
+        run.other_code[f"{part}/{stage}"] = tuple(Code(**code) for code in codes)
 
 
 def peak_rss_mb() -> float | None:
