@@ -44,7 +44,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...
     settings = [_settings(part) for part in config.parts]  # of all, before any begins
     check_room(config, Path(root))
     here, done = Run.resume(config.name, config, root, inputs), list[PartDone]()
-    for number, (part, (pipeline, own)) in enumerate(zip(config.parts, settings, strict=True), start=1):
+    for number, (pipeline, own) in enumerate(settings, start=1):
         here.log(f"Part {number} of {len(settings)}, {own.name}. {time_left(config.parts, done)}")
         done.append(here.stage(f"done/{own.name}", partial(_part, here, pipeline, own), PartDone))
     said = [line for one in done for line in (f"{one.title} ({one.minutes:.0f} minutes): {one.report}", *one.findings)]
