@@ -33,7 +33,7 @@ def test_each_part_is_run_in_its_turn_and_told(tmp_path, capsys):
     one, two = found.found
     assert [one.name, two.title] == ["one", "Answers on cooking"] and "chats" in two.findings[0]
     assert all((found.folder / done.report).is_file() for done in (one, two))
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "Part 1 of 2, one. All of it takes about 10 minutes" in said and "Part 2 of 2, two. About " in said
     assert found.summary["parts"][0]["findings"] == list(one.findings)
     assert "Answers on health (" in (found.folder / "report.html").read_text(encoding="utf-8")
