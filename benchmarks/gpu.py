@@ -129,7 +129,7 @@ def kernels(place: Place) -> dict[str, Any]:
         return total, sparse_products.gather_dot(x, rows, index)
 
     def by_pytorch() -> tuple[torch.Tensor, torch.Tensor]:
-        serves, sparse_products.triton_serves = sparse_products.triton_serves, lambda _: False
+        serves, sparse_products.triton_serves = sparse_products.triton_serves, lambda rows: False
         try:
             return both()
         finally:
