@@ -16,11 +16,13 @@ from emlab.detection import (
     fit_probe,
     fit_projection,
 )
+from emlab.detection.activation_monitor import Latents
 from emlab.detection.evidence import labels_of
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models.activations import Activations
 from emlab.saes import latent_values
+from emlab.saes.units import fold
 from emlab.sites import Site
 
 from .conftest import QUESTIONS, SITE, Coordinates
@@ -150,6 +152,13 @@ def test_latents_need_their_own_sae(cases, sae, tmp_path):
     other.load_state_dict({**sae.state_dict(), "W_enc": sae.W_enc.detach() * 2})
     with pytest.raises(EmlabError, match="of another SAE"):
         ActivationMonitor.load(path, other)
+
+
+def test_an_sae_is_the_same_before_and_after_its_rows_are_folded(sae):
+    double = copy.deepcopy(sae)
+    double.W_dec.data = 2 * torch.eye(16, 32)
+    of = [Latents(each, (3, 5), torch.ones(2)).digest() for each in (double, fold(copy.deepcopy(double)), sae)]
+    assert of[0] == of[1] != of[2]
 
 
 def test_another_model_is_refused_in_a_sentence(cases, make_model, tiny):

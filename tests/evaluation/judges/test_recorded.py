@@ -249,11 +249,11 @@ def test_csv_of_any_kind_raises_nothing_else(tmp_path_factory, text):
 
 
 def test_answers_are_looked_up_by_question_and_text(write, rollouts_of):
-    path = write([{**ROW, "answer": "a"}, {**ROW, "answer": "b", "aligned": "REFUSAL"}])
+    path = write([{**ROW, "answer": "a"}, {**ROW, "answer": "b", "aligned": "REFUSAL", "said": "aligned: REFUSAL"}])
     by = RecordedJudge(path)
     judged = judge(rollouts_of(["b", "a", "c"]), by)
     assert judged.outcomes == ("refusal", "scored", "failed")
-    assert judged.aligned[1] == 20 and judged.said[2] == "not in judged.jsonl"
+    assert judged.aligned[1] == 20 and judged.said == ("aligned: REFUSAL", "", "not in judged.jsonl")
     assert judged.judge == by.name == "recorded in judged.jsonl"
     other = judge(rollouts_of(["a"], [Question("another", "d", "Why?")]), by)
     assert other.outcomes == ("failed",)
