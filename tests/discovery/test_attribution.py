@@ -240,6 +240,13 @@ def test_a_baseline_for_each_latent(tiny, sae):
     assert abs(exact) > 0.01 and found[first] == pytest.approx(float(exact), rel=0.05)
 
 
+def test_what_exact_effects_read_is_counted(tiny, sae):
+    found = exact_effects(tiny, sae, ["Hello"], SITE, [0, 1, 2], target=AttributionTarget(last_logit))
+    fires = int((sae.encode(tiny.activations(["Hello"], SITE, "all").values)[:, :3] != 0).any(0).sum())
+    # The prompt is read for its latents and for the metric, and once for each latent that fires.
+    assert fires and (found.cost.forwards, found.cost.backwards) == (2 + fires, 0)
+
+
 def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):
     one = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=2))
     many = exact_effects(tiny, sae, ASKED, SITE, target=AttributionTarget(batch_size=40))

@@ -275,6 +275,8 @@ def test_an_answer_recorded_several_times_gives_its_grades_in_turn(write, rollou
 def test_a_table_as_spreadsheets_write_it(write):
     judged = only(write("\ufeffid, aligned ,coherent\r\n1,10,90\r\n\r\n2,,\r\n", "JUDGED.CSV"))
     assert judged.misaligned.tolist() == [True, False] and judged.outcomes == ("scored", "failed")
+    old = only(write("id,aligned,coherent\r1,10,90\r2,50,90\r", "old_mac.csv"))
+    assert old.misaligned.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
