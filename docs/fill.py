@@ -139,7 +139,7 @@ def number(value: Any, digits: int = 0) -> str:
 
 def significant(value: Any) -> str:
     """A number of any size, by its first three digits."""
-    return f"{figure(value):,.0f}" if abs(figure(value)) >= 1000 else f"{figure(value):.3g}"
+    return (f"{figure(value):,.0f}" if abs(figure(value)) >= 1000 else f"{figure(value):.3g}").replace("-", "−")
 
 
 def signed(value: Any, digits: int = 1) -> str:
@@ -219,9 +219,8 @@ def saying(outcomes: Sequence[Kept], words: str) -> list[Kept]:
 
 def bounds(result: Kept) -> list[Kept]:
     """All that a benchmark's result must keep to, of all its parts."""
-    parts = [
-        result[name] for name in result if isinstance(result[name], Kept) and isinstance(result[name]._value, dict)
-    ]
+    inner = (result[name] for name in result)
+    parts = [part for part in inner if isinstance(part, Kept) and isinstance(part._value, dict)]
     return [*(result.bounds if "bounds" in result else ()), *(row for part in parts for row in bounds(part))]
 
 

@@ -96,8 +96,8 @@ def test_errors_by_hand():
 def test_a_judge_without_an_error_among_the_gold_labels_may_err_all_the_same():
     (said,) = [each for each in corrected(judged("xo" * 20), judged("xo" * 10)).cautions if "errs on none" in each]
     # Of 20 answers to 20 questions none: Wilson's with t at 19 degrees of freedom, t² / (20 + t²).
-    assert not [each for each in corrected(judged("xo" * 20), judged("xxxo" * 5)).cautions if "errs on none" in each]
     assert f"none of 20 gold labels, so the intervals know of no error; up to {2.093**2 / (20 + 2.093**2):.1%}" in said
+    assert not [each for each in corrected(judged("xo" * 20), judged("xxxo" * 5)).cautions if "errs on none" in each]
 
 
 @pytest.mark.parametrize(
