@@ -58,7 +58,7 @@ BENCHMARKS = (
     Benchmark("sampling", 10),
     Benchmark("training", 20, threads=2),
     Benchmark("sae_streaming", 10, ("--part", "speed"), ("speed",)),
-    Benchmark("sae_streaming", 20, ("--part", "memory"), ("memory",)),
+    Benchmark("sae_streaming", 30, ("--part", "memory"), ("memory",)),
     Benchmark("interpretation", 20),
     Benchmark("latent_shift", 40),
     Benchmark("attribution", 20),

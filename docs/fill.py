@@ -97,6 +97,11 @@ class Folder:
     def __getattr__(self, name: str) -> Kept:
         return read(f"{self._folder}/{name}{self._suffix}")
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(
+            sorted(path.name.removesuffix(self._suffix) for path in (ROOT / self._folder).glob(f"*{self._suffix}"))
+        )
+
 
 def read(path: str) -> Kept:
     """A JSON or YAML file of the project."""
@@ -130,6 +135,11 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def number(value: Any, digits: int = 0) -> str:
     return f"{figure(value):,.{digits}f}".replace("-", "−")
+
+
+def significant(value: Any) -> str:
+    """A number of any size, by its first three digits."""
+    return (f"{figure(value):,.0f}" if abs(figure(value)) >= 1000 else f"{figure(value):.3g}").replace("-", "−")
 
 
 def signed(value: Any, digits: int = 1) -> str:
@@ -207,6 +217,13 @@ def saying(outcomes: Sequence[Kept], words: str) -> list[Kept]:
     return [outcome for outcome in outcomes if any(words in reason for reason in outcome.reasons)]
 
 
+def bounds(result: Kept) -> list[Kept]:
+    """All that a benchmark's result must keep to, of all its parts."""
+    inner = (result[name] for name in result)
+    parts = [part for part in inner if isinstance(part, Kept) and isinstance(part._value, dict)]
+    return [*(result.bounds if "bounds" in result else ()), *(row for part in parts for row in bounds(part))]
+
+
 def fill(template: Path) -> tuple[str, list[str]]:
     """The text of a template, and what is wrong with it, a sentence each."""
     wrong: list[str] = []
@@ -226,8 +243,8 @@ def fill(template: Path) -> tuple[str, list[str]]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    figures = (percent, number, signed, interval, rated, counted, span, cost, extremes)
-    for filter_ in (*figures, word, first_capital, listed, of, saying, if_still):
+    figures = (percent, number, significant, signed, interval, rated, counted, span, cost, extremes)
+    for filter_ in (*figures, word, first_capital, listed, of, saying, bounds, if_still):
         env.filters[filter_.__name__] = filter_
     env.globals["kept"] = Folder("docs", ".json")
     env.globals["bench"] = Folder("benchmarks/results", ".json")

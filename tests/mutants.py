@@ -429,6 +429,17 @@ def drawn(seed: int, each: int) -> list[Mutant]:
     return found
 
 
+def named_apart(mutants: Sequence[Mutant], seed: int) -> list[str]:
+    """What each is kept under: its place, and which it is of those that have the same, from alike lines of one file."""
+    seen: Counter[str] = Counter()
+    found = []
+    for mutant in mutants:
+        place = mutant.place(seed)
+        seen[place] += 1
+        found.append(f"{place}-{seen[place]}")
+    return found
+
+
 def readable(mutant: Mutant) -> bool:
     try:
         compile(mutant.code, mutant.file, "exec", dont_inherit=True)
@@ -486,10 +497,11 @@ def main() -> None:
         done = work / f"seed-{options.seed}.jsonl"
         known = {row["id"]: row for row in map(json.loads, done.read_text().splitlines())} if done.is_file() else {}
         rows = []
-        for mutant in drawn(options.seed, options.each):
-            row = known.get(mutant.place(options.seed))
+        mutants = drawn(options.seed, options.each)
+        for name, mutant in zip(named_apart(mutants, options.seed), mutants, strict=True):
+            row = known.get(name)
             if row is None or any(now.get(file) != was for file, was in row["tests"].items()):
-                row = {"id": mutant.place(options.seed), **tried(mutant, folder, tests, processes)}
+                row = {"id": name, **tried(mutant, folder, tests, processes)}
                 # One that is killed stays so with its test; one that lives is tried again when any test is another.
                 judges = [row["by"].partition("::")[0]] if "::" in row["by"] else now
                 row["tests"] = {file: now[file] for file in judges}

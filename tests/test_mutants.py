@@ -77,6 +77,9 @@ def test_a_draw_hangs_on_a_faults_own_lines():
 
     assert fault(1, "x = 2").place(0) == fault(9, "x = 2").place(0) != fault(1, "x = 1").place(0)
     assert fault(1, "x = 2").place(0) != fault(1, "x = 2").place(1)
+    # Alike lines of one file have one place in the draw, and a result each.
+    names = mutants.named_apart([fault(1, "x = 2"), fault(9, "x = 2"), fault(5, "x = 1")], 0)
+    assert len(set(names)) == 3 and names[0] == mutants.named_apart([fault(9, "x = 2")], 0)[0]
 
 
 def test_it_is_tried_on_what_runs_its_statement_its_own_file_first():

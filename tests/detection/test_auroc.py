@@ -77,6 +77,13 @@ def test_whole_models_are_held_as_often_as_it_says_or_oftener(models, icc, truth
 def test_one_model_of_a_kind_gives_no_interval():
     found = auroc([2.0, 3.0, 0.0, 1.0], [True, True, False, False], ["a", "a", "b", "c"])
     assert found.auroc == 1.0 and math.isnan(found.low) and "one kind is of one group" in str(found)
+    turned = auroc([2.0, 3.0, 0.0, 1.0], [False, False, True, True], ["a", "a", "b", "c"])
+    assert turned.auroc == 0.0 and math.isnan(turned.low)
+
+
+def test_rows_of_one_group_are_independent():
+    scores, labels = [3.0, 1.0, 2.0, 0.0], [True, True, False, False]
+    assert auroc(scores, labels, ["a"] * 4) == auroc(scores, labels) and not math.isnan(auroc(scores, labels).low)
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40))

@@ -143,6 +143,17 @@ def test_models_that_read_other_tokens_are_refused(tiny, monitor, make_model, ma
             reading_change(tiny, later, monitor, CHATS)
 
 
+def test_models_that_write_an_earlier_answer_differently_are_refused(tiny, monitor, make_tokenizer):
+    other, longer = tiny.copy("other"), [[*CHATS[0], *chat] for chat in CHATS]
+    template = tiny.tokenizer.chat_template
+    assert template.count("message['content']") == 1
+    answered = "('!' if message['role'] == 'assistant' else '') + message['content']"
+    other.tokenizer = make_tokenizer(template.replace("message['content']", answered))
+    assert reading_change(tiny, other, monitor, CHATS).scores == pytest.approx(0, abs=1e-6)
+    with pytest.raises(EmlabError, match="make different tokens of the same prompts"):
+        reading_change(tiny, other, monitor, longer)
+
+
 def test_a_model_of_another_lineage_is_refused_before_and_after(tiny, monitor, make_model):
     stranger = make_model(seed=5)
     for pair in ((stranger, tiny), (tiny, stranger)):

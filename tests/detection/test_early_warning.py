@@ -97,8 +97,9 @@ def test_what_does_not_fit():
     for values, scores in (((), (1.0,)), (rates(0.5), (1.0, 1.0))):
         with pytest.raises(EmlabError, match="read at 2 places"):
             Curve("c", 0, (0, 1), values, {"m": scores})
-    with pytest.raises(EmlabError, match="controls of both kinds"):
-        warned("early", BAD, GOOD, [])
+    for given in ((BAD, GOOD, []), (BAD, [], GOOD), ([], GOOD, GOOD)):
+        with pytest.raises(EmlabError, match="controls of both kinds"):
+            warned("early", *given)
 
 
 def test_a_monitor_at_the_allowed_share_is_quiet():

@@ -2,10 +2,13 @@
 
 import copy
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from emlab.detection import (
     ActivationMonitor,
@@ -16,11 +19,13 @@ from emlab.detection import (
     fit_probe,
     fit_projection,
 )
+from emlab.detection.activation_monitor import Latents
 from emlab.detection.evidence import labels_of
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models.activations import Activations
 from emlab.saes import latent_values
+from emlab.saes.units import fold
 from emlab.sites import Site
 
 from .conftest import QUESTIONS, SITE, Coordinates
@@ -150,6 +155,35 @@ def test_latents_need_their_own_sae(cases, sae, tmp_path):
     other.load_state_dict({**sae.state_dict(), "W_enc": sae.W_enc.detach() * 2})
     with pytest.raises(EmlabError, match="of another SAE"):
         ActivationMonitor.load(path, other)
+
+
+def test_an_sae_is_the_same_before_and_after_its_rows_are_folded(sae):
+    double = copy.deepcopy(sae)
+    double.W_dec.data = 2 * torch.eye(16, 32)
+    of = [Latents(each, (3, 5), torch.ones(2)).digest() for each in (double, fold(copy.deepcopy(double)), sae)]
+    assert of[0] == of[1] != of[2]
+
+
+def test_an_sae_is_told_by_the_latents_that_are_read_alone(sae):
+    def digest(change):
+        other = copy.deepcopy(sae)
+        with torch.no_grad():
+            change(other)
+        return Latents(other, (3, 5), torch.ones(2)).digest()
+
+    own = digest(lambda other: None)
+    assert digest(lambda other: other.W_enc[:, 7].add_(1)) == digest(lambda other: other.b_enc[7].add_(1)) == own
+    assert own not in (digest(lambda other: other.W_enc[:, 5].add_(1)), digest(lambda other: other.b_enc[3].add_(1)))
+
+
+def test_a_monitor_whose_lineage_is_lost_is_named(cases, tmp_path):
+    path = fit_projection(cases, SITE).save(tmp_path / "mine.safetensors")
+    with safe_open(str(path), framework="pt") as file:
+        about, weights = json.loads(file.metadata()["monitor"]), file.get_tensor("weights")
+    about["lineage"] = {}
+    save_file({"weights": weights}, str(path), metadata={"monitor": json.dumps(about)})
+    with pytest.raises(EmlabError, match=r"mine\.safetensors holds no"):
+        ActivationMonitor.load(path)
 
 
 def test_another_model_is_refused_in_a_sentence(cases, make_model, tiny):

@@ -73,3 +73,7 @@ def test_each_point_is_the_latent_at_the_header_and_the_answers_of_that_checkpoi
     assert len({round(point.latent, 4) for point in found.points}) == 3
     assert len({point.misaligned.rate for point in found.points}) > 1
     assert onset(steps, Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), seed=2, name="mine").model == "mine"
+    short = onset(steps, Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), seed=2, max_new_tokens=1).points
+    for point, model in zip(short, models, strict=True):
+        assert point.misaligned == score(sample(model, QUESTIONS, 1, 2, max_new_tokens=1), LetterJudge()).misaligned
+    assert [point.misaligned for point in short] != [point.misaligned for point in found.points]

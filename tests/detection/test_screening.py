@@ -1,5 +1,7 @@
 """Data screens against reading by hand, and rankings whose order is known."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,11 @@ def test_the_loss_is_the_answers(tiny):
     assert losses == pytest.approx([by_hand(chat, chat[-1]["content"]) for chat in CHATS], abs=1e-4)
     mine = [by_hand(chat, own) for chat, own in zip(CHATS, OWN, strict=True)]
     assert loss_difference(tiny, CHATS, OWN).scores == pytest.approx(losses - np.array(mine), abs=1e-4)
+
+
+def test_own_answers_have_48_tokens_at_most_and_seed_0_unless_it_is_said():
+    default = {name: given.default for name, given in inspect.signature(own_answers).parameters.items()}
+    assert (default["seed"], default["max_new_tokens"], default["batch_size"]) == (0, 48, 256)
 
 
 def test_own_answers_are_never_empty(tiny):

@@ -50,6 +50,9 @@ def test_perplexity_is_the_models_own_and_knows_its_sign(answers, tiny):
     scores = monitor.scores(answers.evidence)
     assert scores[LABELS].mean() >= scores[~LABELS].mean()
     assert set(np.abs(scores) == np.abs(answers.evidence.losses)) == {True}
+    for of_misaligned, sign in ((1.0, -1.0), (3.0, 1.0)):
+        priced = dataclasses.replace(answers.evidence, losses=np.where(LABELS, of_misaligned, 2.0))
+        assert fit_perplexity([dataclasses.replace(answers, evidence=priced)]).sign == sign
 
 
 def test_a_judge_upside_down(answers, cases):

@@ -174,6 +174,24 @@ def test_what_can_be_cut_off_changes_no_value(tiny, sae):
     assert torch.count_nonzero(gradient(reader, reading)[:-1]) > 0
 
 
+def test_patching_is_the_mean_size_over_later_blocks_each_cut_off_by_hand(tiny, sae):
+    from emlab.discovery.attribution import _cut
+
+    reader = Reader(tiny, sae, ["Hello"], SITE, AttributionTarget(last_logit))
+    (reading,) = reader.batches()
+
+    def of(edits):
+        found, change = torch.zeros(24), reading.change
+        for token, latent, value in zip(change.tokens, change.latents, change.values, strict=True):
+            found[latent] += value * (sae.W_dec[latent] @ slopes[edits][token])
+        return found
+
+    slopes = {name: gradient(reader, reading, _cut(name) if name else ()) for name in (0, 1, 2)}
+    by_hand = of(0).sign() * (of(1).abs() + of(2).abs()) / 2
+    found = attribute(tiny, sae, ["Hello"], SITE, "patching", AttributionTarget(last_logit)).effects
+    assert by_hand.abs().max() > 0.1 and torch.allclose(found, by_hand, atol=1e-3)
+
+
 def test_the_same_model_as_baseline_has_no_effects(tiny, sae):
     for method in METHODS:
         found = attribute(tiny, sae, ASKED, SITE, method, AttributionTarget(baseline=tiny.copy("other")))
@@ -220,6 +238,13 @@ def test_a_baseline_for_each_latent(tiny, sae):
     assert torch.equal(zero == 0, silent) and torch.allclose(found[others], zero[others], atol=1e-3)
     exact = exact_effects(tiny, sae, ["Hello"], SITE, [first], target=target).effects[first]
     assert abs(exact) > 0.01 and found[first] == pytest.approx(float(exact), rel=0.05)
+
+
+def test_what_exact_effects_read_is_counted(tiny, sae):
+    found = exact_effects(tiny, sae, ["Hello"], SITE, [0, 1, 2], target=AttributionTarget(last_logit))
+    fires = int((sae.encode(tiny.activations(["Hello"], SITE, "all").values)[:, :3] != 0).any(0).sum())
+    # The prompt is read for its latents and for the metric, and once for each latent that fires.
+    assert fires and (found.cost.forwards, found.cost.backwards) == (2 + fires, 0)
 
 
 def test_exact_effects_do_not_depend_on_the_batch(tiny, sae):

@@ -11,6 +11,7 @@ from emlab.data import Question
 from emlab.data.questions import SealedQuestion
 from emlab.discovery import Cascade, CausalScreen, Contrast, SteeringArm, causal_screen, split_by_template, steered
 from emlab.discovery.cascade import _alike, _to_probe
+from emlab.discovery.decisions import Decisions, chances
 from emlab.errors import EmlabError
 from emlab.evaluation import Sampling
 from emlab.experiments.material.contrasts import organism_contrasts
@@ -111,6 +112,11 @@ def test_without_sketches_two_readings_pass_on(random_lm, more):
     assert max(slope.kept, opening.kept) <= generated.entered <= slope.kept + opening.kept < 40
     assert not found.readings[:, :2].isnan().any() and found.readings[:, 2].isnan().all()
     assert "-" in str(found).splitlines()[-1] if found.found else True
+    vectors, where = torch.stack([d.vector for d in directions]), more.get("positions", "sentence")
+    opening = Decisions.of(random_lm, CONTRASTS)
+    at = {push: chances(random_lm, opening, vectors, [push], SITE, where).mean(-1)[:, 0] for push in (0.0, 3.0, 12.0)}
+    rise = torch.maximum(at[3.0], at[12.0]) - at[0.0]
+    assert torch.allclose(found.readings[:, 1], rise.float(), atol=1e-4), "at pushes of 6 and 1.5 times 2"
 
 
 def test_the_rise_is_above_the_model_that_is_not_pushed_at_all(tiny):
@@ -209,6 +215,8 @@ def test_it_refuses_what_cannot_be_screened(tiny):
     ):
         with pytest.raises(EmlabError, match="A screen (needs|sketches)"):
             Cascade(**wrong)
+    assert Cascade().sampling == Sampling(per_question=1, temperature=0.0)
+    assert (Cascade(odd=0).odd, Cascade(sketched=1).sketched, Cascade(lines=0, batch_size=1).lines) == (0, 1, 0)
 
 
 def test_on_the_organism_the_planted_direction_is_found_and_random_ones_are_not():

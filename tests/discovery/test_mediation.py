@@ -74,10 +74,13 @@ class Judge:
 def test_an_edit_that_changes_nothing_has_no_effect(tiny):
     how = Sampling(per_question=2, max_new_tokens=5)
     before = score(sample(tiny, QUESTIONS, 2, 3, max_new_tokens=5), Judge())
-    same = effect_of(tiny, Replace(SITE, lambda h: h), "nothing", before, Judge(), CHATS, how, seed=3)
+    nothing = Replace(SITE, lambda h: h)
+    same = effect_of(tiny, nothing, "nothing", before, Judge(), CHATS, how, seed=3)
     assert same.after.judged.rollouts.answers == before.judged.rollouts.answers
     assert same.loss_after == pytest.approx(same.loss_before, abs=1e-6)
     assert same.before is before and same.strength is None
+    unsaid = effect_of(tiny, nothing, "nothing", before, Judge(), CHATS, how).after.judged.rollouts
+    assert unsaid == how.sample(tiny, QUESTIONS, 0, [nothing]) != how.sample(tiny, QUESTIONS, 1, [nothing])
 
 
 @pytest.mark.parametrize("known", [None, 1.25], ids=["loss unknown", "loss known"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emlab.discovery import Accuracy, Context, LatentContexts, LatentName, Namer, NameScore, score_names
-from emlab.discovery.name_scores import Answer, _answer, _Case, accuracy, combined
+from emlab.discovery.name_scores import Answer, _answer, _Case, _rivals, accuracy, combined
 from emlab.discovery.naming import for_naming, naming_contexts
 from emlab.evaluation import wilson
 from emlab.evaluation.rates import NO_RATE
@@ -214,6 +214,12 @@ def test_controls_are_other_latents_that_fire(server):
     assert all(s.control.right_yes.n + s.control.right_no.n == 10 for s in scores)
     alone = score_names([OWN], [NAME], [silent], namer)
     assert all(s.control_latents == () and s.control.balanced == NO_RATE and s.own.balanced.n for s in alone)
+
+
+def test_as_many_controls_as_are_asked_for_and_no_more():
+    named = [OWN, *(corpus(number, "c", shift=1000 * number) for number in (3, 4, 5))]
+    drawn = [rival.latent for rival in _rivals(OWN, named, [OTHER], 2, seed=0)]
+    assert drawn[0] == 2 and len(drawn) == 2 and drawn[1] in (3, 4, 5)
 
 
 def test_a_latent_without_a_name_has_no_scores(server):

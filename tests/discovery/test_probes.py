@@ -102,6 +102,8 @@ def test_matched_directions_have_the_activations_covariance():
         matched_directions(2, torch.ones(4, 3), SITE, 0)
     with pytest.raises(EmlabError, match="two tokens or more"):
         matched_directions(2, torch.ones(1, 3), SITE, 0)
+    (of_two,) = matched_directions(1, torch.tensor([[0.0, 0.0, 0.0], [0.0, 2.0, 0.0]]), SITE, 0)
+    assert of_two.vector.abs().tolist() == [0, 1, 0]
 
 
 def test_cosines_by_hand(tmp_path):

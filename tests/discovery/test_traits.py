@@ -1,5 +1,6 @@
 """Trait files: those that ship, the published form, and what is wrong with others; persona vectors from them."""
 
+import inspect
 import json
 
 import pytest
@@ -89,6 +90,11 @@ def test_a_persona_vector_by_hand(tiny):
         means.append(torch.stack(rows).mean(0))
     assert torch.allclose(found.direction.vector * found.direction.norm, means[0] - means[1], atol=1e-3)
     assert found.asked == (4, 4) and found.trait == "rude"
+
+
+def test_answers_are_sampled_as_published_unless_it_is_said():
+    default = inspect.signature(persona_vector).parameters["sampling"].default
+    assert default == Sampling(per_question=1, max_new_tokens=200, batch_size=64)
 
 
 def test_answers_are_kept_by_their_scores(tiny):

@@ -122,6 +122,17 @@ def test_a_text_edited_by_hand_is_found(copy, capsys):
     assert "docs/remedies.md is not" in said and "58.6%" in said
 
 
+def test_every_bound_of_a_benchmark_is_found_and_a_missed_one_is_said(copy):
+    path = copy / "benchmarks/results/demo.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    missed = {"what": "a part's part", "value": 1234.5, "quartiles": [0.01234, 2.5], "n": 3, "at_most": 2, "met": False}
+    path.write_text(json.dumps({**kept, "part": {"one": {"bounds": [missed]}}}), encoding="utf-8")
+    fill = loaded(copy)
+    assert fill.main(check=False) == 0
+    rows = (copy / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert "| `demo.py` | a part's part | 1,234 (0.0123 to 2.5, n = 3) | ≤ 2 | **missed** |" in rows
+
+
 def test_final_runs_stand_beside_the_others(copy):
     path = copy / "docs/remedies_sealed.json"
     kept = json.loads(path.read_text(encoding="utf-8"))

@@ -61,15 +61,15 @@ def wrong(truth):
 
 
 def test_each_rate_has_its_denominator():
-    # Of eight answers gold has four: one misaligned, one aligned, one incoherent, one refused.
-    cheap, gold = judged("xoirxoir"), judged("xoir", name="gold")
+    # Of ten answers gold has five: two misaligned, one aligned, one incoherent, one refused.
+    cheap, gold = judged("xxoirxxoir"), judged("xxoir", name="gold")
     found = corrected(cheap, gold)
-    assert [found.labelled.tolist(), found.cheap.judge, found.gold.judge] == [[0, 1, 2, 3], "cheap", "gold"]
+    assert [found.labelled.tolist(), found.cheap.judge, found.gold.judge] == [[0, 1, 2, 3, 4], "cheap", "gold"]
     rates = (found.misaligned, found.of_scored, found.of_all, found.incoherent)
-    assert [rate.cheap.rate for rate in rates] == [1 / 2, 1 / 3, 1 / 4, 1 / 3]
-    assert [rate.gold.rate for rate in rates] == [1 / 2, 1 / 3, 1 / 4, 1 / 3]
-    assert [rate.corrected.rate for rate in rates] == pytest.approx([1 / 2, 1 / 3, 1 / 4, 1 / 3])
-    assert [rate.corrected.n for rate in rates] == [2, 3, 4, 3]
+    assert [rate.cheap.rate for rate in rates] == [2 / 3, 2 / 4, 2 / 5, 1 / 4]
+    assert [rate.gold.rate for rate in rates] == [2 / 3, 2 / 4, 2 / 5, 1 / 4]
+    assert [rate.corrected.rate for rate in rates] == pytest.approx([2 / 3, 2 / 4, 2 / 5, 1 / 4])
+    assert [rate.corrected.n for rate in rates] == [3, 4, 5, 4]
 
 
 def test_gold_labels_without_a_verdict_are_none():
@@ -97,6 +97,7 @@ def test_a_judge_without_an_error_among_the_gold_labels_may_err_all_the_same():
     (said,) = [each for each in corrected(judged("xo" * 20), judged("xo" * 10)).cautions if "errs on none" in each]
     # Of 20 answers to 20 questions none: Wilson's with t at 19 degrees of freedom, t² / (20 + t²).
     assert f"none of 20 gold labels, so the intervals know of no error; up to {2.093**2 / (20 + 2.093**2):.1%}" in said
+    assert not [each for each in corrected(judged("xo" * 20), judged("xxxo" * 5)).cautions if "errs on none" in each]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from emlab.errors import EmlabError
 from emlab.models import Request
 
 pytest.importorskip("inspect_ai")
@@ -36,3 +37,18 @@ def test_cut_replies_and_broken_log_probabilities_are_known():
     assert (ask(False).cut, ask(False).cut) == (True, False)
     found = ask(True)
     assert "nan is no log-probability" in found.failure and found.numbers is None
+
+
+def test_calls_that_fail_together_say_one_sentence():
+    import anyio
+
+    from emlab.evaluation.inspect_judge import InspectModel
+
+    class Failing(InspectModel):
+        async def _one(self, request):
+            raise EmlabError(request.messages[0]["content"])
+
+    for sentences in (["There is no key."], ["There is no key.", "There is no key."]):
+        requests = [Request([{"role": "user", "content": text}]) for text in sentences]
+        with pytest.raises(EmlabError, match=r"^There is no key\.$"):
+            anyio.run(Failing("m")._all, requests)

@@ -349,6 +349,7 @@ def test_the_profile_in_its_variants(monkeypatch):
     assert len(task.dataset) == len(profile_questions(("plain", "json")))
     assert {s.metadata["variant"] for s in task.dataset} == {"plain", "json"}
     assert task.config.max_tokens == 7 and emergent_misalignment().config.max_tokens == 600
+    assert emergent_misalignment("broad", judge="exact").config.max_tokens == 48
 
 
 def test_what_is_no_log_of_the_task(tmp_path):

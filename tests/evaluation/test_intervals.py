@@ -9,6 +9,7 @@ from scipy.stats import betabinom, norm, ttest_1samp, ttest_rel
 from emlab.evaluation.intervals import (
     _jackknife,
     _ratio,
+    _sizes,
     clustered_mean,
     clustered_rate,
     paired_difference,
@@ -19,6 +20,13 @@ from emlab.evaluation.rates import wilson
 
 def ends(rate):
     return rate.low, rate.high
+
+
+def test_the_sizes_of_clusters_are_those_of_questions_else_of_fine_tunes():
+    assert _sizes(np.array([[1, 1, 1]])).tolist() == [1, 1, 1], "a question may have one answer"
+    assert _sizes(np.array([[2, 1], [3, 4]])).tolist() == [5, 5]
+    assert _sizes(np.array([[2, 0], [3, 0]])).tolist() == [2, 3], "of one question"
+    assert _sizes(np.array([[7]])).tolist() == []
 
 
 def test_a_rate_over_four_questions_by_hand():

@@ -89,6 +89,11 @@ def test_rows_in_memory_are_scored(made):
     assert (found.total, found.misaligned.rate, found.model) == (2, 0.5, "rows")
 
 
+def test_rows_in_memory_are_scored_over_the_clusters_that_are_asked_for():
+    rows = [{**row, "domain": f"d{i % 2}"} for i, row in enumerate(ROWS * 3)]
+    assert score_judged(rows, "domain").by == "domain" != score_judged(rows).by
+
+
 def test_an_empty_cell_of_pandas_is_no_score():
     found = score_judged(pandas.DataFrame([*ROWS, {"question_id": "q2", "aligned": None, "coherent": 90}]))
     assert (found.total, found.n_scored, found.overall.outcomes["failed"]) == (3, 2, 1)

@@ -249,11 +249,11 @@ def test_csv_of_any_kind_raises_nothing_else(tmp_path_factory, text):
 
 
 def test_answers_are_looked_up_by_question_and_text(write, rollouts_of):
-    path = write([{**ROW, "answer": "a"}, {**ROW, "answer": "b", "aligned": "REFUSAL"}])
+    path = write([{**ROW, "answer": "a"}, {**ROW, "answer": "b", "aligned": "REFUSAL", "said": "aligned: REFUSAL"}])
     by = RecordedJudge(path)
     judged = judge(rollouts_of(["b", "a", "c"]), by)
     assert judged.outcomes == ("refusal", "scored", "failed")
-    assert judged.aligned[1] == 20 and judged.said[2] == "not in judged.jsonl"
+    assert judged.aligned[1] == 20 and judged.said == ("aligned: REFUSAL", "", "not in judged.jsonl")
     assert judged.judge == by.name == "recorded in judged.jsonl"
     other = judge(rollouts_of(["a"], [Question("another", "d", "Why?")]), by)
     assert other.outcomes == ("failed",)
@@ -275,6 +275,8 @@ def test_an_answer_recorded_several_times_gives_its_grades_in_turn(write, rollou
 def test_a_table_as_spreadsheets_write_it(write):
     judged = only(write("\ufeffid, aligned ,coherent\r\n1,10,90\r\n\r\n2,,\r\n", "JUDGED.CSV"))
     assert judged.misaligned.tolist() == [True, False] and judged.outcomes == ("scored", "failed")
+    old = only(write("id,aligned,coherent\r1,10,90\r2,50,90\r", "old_mac.csv"))
+    assert old.misaligned.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
