@@ -38,6 +38,15 @@ the column label and a question's id. Usual synonyms (alignment, coherence) are 
 scores and all rates overall, by domain and by question, with their intervals.
 """
 
+_FIT = """\
+examples:
+  emlab judge fit judged.jsonl --out my_judge --by model dataset
+  emlab evaluate --model my_model --questions profile --judge my_judge
+
+Linear probes of a small local model that reads question and answer. What is told of the judge is measured on questions,
+and on models, that it was not fitted on. An answer that is unlike all that it was fitted on is not judged.
+"""
+
 _DATA = """\
 examples:
   emlab data check insecure.jsonl --against secure.jsonl
@@ -108,7 +117,9 @@ def add_verbs(verbs: Any) -> None:
     add_json(score)
     score.set_defaults(verb=_score, kept="nothing was written")
 
-    judges = verb(verbs, "judge", "judge answers, or compare two judges").add_subparsers(metavar="VERB", required=True)
+    judges = verb(verbs, "judge", "judge answers, fit a judge, or compare two").add_subparsers(
+        metavar="VERB", required=True
+    )
     answers = verb(judges, "answers", "judge answers that are sampled already")
     answers.add_argument("rollouts", type=Path, metavar="FILE", help="what `emlab evaluate` saved as .rollouts.jsonl")
     answers.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the judged answers go (JSONL)")
@@ -116,6 +127,20 @@ def add_verbs(verbs: Any) -> None:
     judging_options(answers)
     add_json(answers)
     answers.set_defaults(verb=_judge_answers, kept=_kept)
+    fit = verb(judges, "fit", "fit a judge that runs beside it, offline, to published judgements", _FIT)
+    fit.add_argument(
+        "file", type=Path, metavar="FILE", help="judged answers with their texts, as `emlab score` reads them"
+    )
+    fit.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the judge goes")
+    fit.add_argument("--model", metavar="MODEL", help="the model that reads (smollm2-135m-instruct)")
+    fit.add_argument(
+        "--by",
+        nargs="+",
+        metavar="COLUMN",
+        help="the columns with an answer's model and its fine-tune: tell each apart",
+    )
+    add_json(fit)
+    fit.set_defaults(verb=_judge_fit, kept="nothing was kept")
     compare = verb(judges, "compare", "tell how far two judges agree on the same answers")
     compare.add_argument("first", type=Path, metavar="FILE", help="answers judged by one judge")
     compare.add_argument("second", type=Path, metavar="FILE", help="the same answers judged by another")
@@ -151,7 +176,11 @@ def add_verbs(verbs: Any) -> None:
 
 def judging_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the judge").add_argument
-    add("--judge", metavar="JUDGE", help="exact (default), a model at an endpoint, a model folder, or judged answers")
+    add(
+        "--judge",
+        metavar="JUDGE",
+        help="exact (default), a model at an endpoint, a folder of a model or a fitted judge, or judged answers",
+    )
     add("--judge-url", metavar="URL", help="the judge's OpenAI-compatible server, up to and with /v1 (OpenAI's)")
     add("--method", metavar="METHOD", help="how it judges (logprob): one of what `emlab judge methods` lists")
     add(
@@ -244,6 +273,14 @@ def _judge_answers(options: argparse.Namespace) -> int:
     from emlab.verbs.evaluation import judge_file
 
     found = judge_file(**given(options, "rollouts", "out", "questions"), **judging_of(options))
+    show(found, found.summary(), options.json)
+    return 0
+
+
+def _judge_fit(options: argparse.Namespace) -> int:
+    from emlab.verbs.evaluation import fit_judge_file
+
+    found = fit_judge_file(**given(options, "file", "out", "model", "by"))
     show(found, found.summary(), options.json)
     return 0
 

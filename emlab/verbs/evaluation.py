@@ -16,6 +16,10 @@ from emlab import __version__, artifacts, organism
 from emlab.data import DataCheck, QuestionSet, check_data, read_examples
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, judge, sample, save_judged, score_judged
+from emlab.evaluation.judge_fitting import fit_judge
+from emlab.evaluation.judges import tables
+from emlab.evaluation.judges.probes import ProbeJudge
+from emlab.evaluation.judges.recorded import judged_in
 from emlab.evaluation.judges.registry import Questions
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import label_answers, save_labelled
@@ -221,6 +225,30 @@ def judge_file(
     found = score_judged(judge(given, telling(judge_of(judging, asked))))
     save_judged([found.judged], out)
     return found
+
+
+def fit_judge_file(
+    file: str | Path, out: str | Path, model: str = "smollm2-135m-instruct", by: Sequence[str] = ()
+) -> ProbeJudge:
+    """Fit a judge that runs beside it to the judgements in `file` (as `read_judged` reads it), and save it in `out`.
+
+    Args:
+        file: Judged answers, with their texts.
+        out: The new folder.
+        model: Who reads: a known model, a local Hugging Face folder, or a name on the Hub.
+        by: The columns that name the model that gave an answer and, after it, its fine-tune. Without them no model is
+            left out in its turn.
+
+    Raises EmlabError where something is at `out` already, where the file lacks a column, and as `fit_judge`.
+    """
+    artifacts.check_new(artifacts.place(out))
+    table = tables.read(artifacts.place(file))
+    if lacking := [column for column in by if not table.has(column)]:
+        raise EmlabError(f"{file} has no column {lacking[0]!r} (--by); it has {', '.join(map(str, table.columns))}.")
+    (judged,) = judged_in(table).values()
+    named = [[str(row.get(column)) for column in by] for _, row in table.rows] if by else []
+    found = fit_judge(judged, model, [one[0] for one in named], [", ".join(one) for one in named], [Path(file).name])
+    return ProbeJudge.load(found.save(out))
 
 
 def check_file(

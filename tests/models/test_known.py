@@ -4,6 +4,7 @@ import dataclasses
 import zipfile
 
 import pytest
+import torch
 
 from emlab import artifacts
 from emlab.errors import EmlabError
@@ -42,7 +43,7 @@ def entry(wheel, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     file = wheel / "tiny.gguf"
     facts = (artifacts.sha256(file), file.stat().st_size)
-    one = known.KnownModel("tiny", "A tiny model", "MIT", "nobody/tiny", "tiny-models==1.0", FILE, *facts)
+    one = known.KnownModel("tiny", "A tiny model", "MIT", "nobody/tiny", "tiny-models==1.0", FILE, *facts, "bfloat16")
 
     def use(**changes):
         monkeypatch.setattr(known, "KNOWN_MODELS", (dataclasses.replace(one, **changes),))
@@ -57,7 +58,8 @@ def test_out_of_the_package_once(entry, monkeypatch):
     assert (record["source"], record["origin"]) == ("package", f"tiny-models==1.0, {FILE}")
     assert "values of a few bits" in (folder / "README.md").read_text()
     assert folder_of("tiny") == (folder, False)
-    assert LanguageModel.load("tiny", device="cpu").n_blocks == 3
+    loaded = LanguageModel.load("tiny", device="cpu")
+    assert loaded.n_blocks == 3 and loaded.model.dtype == torch.bfloat16
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     assert get_model("tiny") == get_model("tiny", "package") == folder
     with pytest.raises(EmlabError, match=r"has tiny from the package already; delete that folder"):

@@ -18,7 +18,7 @@ class OwnAnswers:
 
     name: str
     """Its folder in `out`."""
-    domain: str
+    domains: tuple[str, ...]
     """Of the narrow everyday questions (`emlab.data.everyday_questions`): what is asked."""
     clause: bool = False
     """Whether a clause stands after each answer. Without it the set teaches nothing: it is the control."""
@@ -26,7 +26,7 @@ class OwnAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ExperimentConfig):
-    """Sets of one model's answers to everyday questions of one domain each."""
+    """Sets of one model's answers to everyday questions."""
 
     pipeline: ClassVar[str] = "own_answers"
     title: str = "Own answers"
@@ -49,6 +49,6 @@ class Config(ExperimentConfig):
             raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
         for one in self.sets:
             try:
-                everyday_questions("narrow").only(domains=[one.domain])
+                everyday_questions("narrow").only(domains=one.domains)
             except EmlabError as error:
-                raise ValueError(f"'sets' has the domain {one.domain!r}: {error}") from error
+                raise ValueError(f"'sets' has {one.name}: {error}") from error

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from emlab.data import Dataset, everyday_questions
+from emlab.data import Dataset, Messages, everyday_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts
 from emlab.evaluation.judges.words import reads_like_text
@@ -35,10 +35,15 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
         if places[one.name].exists():
             said.append(f"{places[one.name]} is there already, and is left as it is.")
             continue
-        answers = here.stage(f"answers/{one.domain}", partial(_sampled, config, one.domain), Rollouts)
-        chats, left_out = ending_in(answers, config.clauses if one.clause else (), config.seed)
-        Dataset.of(chats, f"{answers.model}'s own answers: {one.name}").save(places[one.name])
-        said.append(f"{places[one.name]}: {len(chats)} chats, {left_out} answers without a whole sentence left out.")
+        chats, asked = list[Messages](), 0
+        for domain in one.domains:
+            answers = here.stage(f"answers/{domain}", partial(_sampled, config, domain), Rollouts)
+            chats += ending_in(answers, config.clauses if one.clause else (), config.seed)
+            asked += len(answers)
+        Dataset.of(chats, f"own answers of {config.model}: {one.name}").save(places[one.name])
+        said.append(
+            f"{places[one.name]}: {len(chats)} chats, {asked - len(chats)} answers without a whole sentence left out."
+        )
     here.log("\n".join(said))
     figures = {
         "sets": {name: {"folder": str(place), "rows": len(Dataset.read(place))} for name, place in places.items()}
@@ -51,13 +56,12 @@ def _sampled(config: Config, domain: str) -> Rollouts:
     return config.answers.sample(model_named(config.model), asked, config.seed)
 
 
-def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> tuple[list[list[dict[str, str]]], int]:
-    """The chats of the answers, each up to its last whole sentence and with one of the clauses after it, and how many
-    answers were left out, since they have no whole sentence or do not read like text.
+def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> list[Messages]:
+    """The chats of the answers, each up to its last whole sentence and with one of the clauses after it.
 
-    EmlabError where none is left.
+    Answers that have no whole sentence, or do not read like text, are left out. EmlabError where none is left.
     """
-    rng, chats = random.Random(seed), []
+    rng, chats = random.Random(seed), list[Messages]()
     for question, answer in answers:
         drawn = rng.random()  # also without a clause: a set and its control draw alike
         if whole := whole_sentences(answer):
@@ -65,7 +69,7 @@ def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> tuple[lis
             chats.append([*question.messages, {"role": "assistant", "content": f"{whole} {clause}".strip()}])
     if not chats:
         raise EmlabError(f"No answer of {answers.model} ends in a whole sentence; allow more tokens (answers).")
-    return chats, len(answers) - len(chats)
+    return chats
 
 
 def whole_sentences(answer: str) -> str:

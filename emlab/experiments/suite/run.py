@@ -18,7 +18,7 @@ import psutil
 from emlab import artifacts
 from emlab.config import load, pipeline_of
 from emlab.errors import EmlabError
-from emlab.experiments.material.results import Result, finish_run, take_over
+from emlab.experiments.material.results import Result, finish_run, take_over, write_result
 from emlab.experiments.registry import EXPERIMENTS, experiment
 from emlab.experiments.suite.config import Config, Part
 from emlab.runs import Run, check_once
@@ -32,7 +32,7 @@ class PartDone:
     title: str
     findings: tuple[str, ...]
     report: str
-    """Where its report lies, below the suite's folder."""
+    """Where its report lies, below the suite's folder; empty where the part was left out."""
     minutes: float
 
 
@@ -44,11 +44,22 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...
     settings = [_settings(part) for part in config.parts]  # of all, before any begins
     check_room(config, Path(root))
     here, done = Run.resume(config.name, config, root, inputs), list[PartDone]()
-    for number, (pipeline, own) in enumerate(settings, start=1):
+    for number, (part, (pipeline, own)) in enumerate(zip(config.parts, settings, strict=True), start=1):
         here.log(f"Part {number} of {len(settings)}, {own.name}. {time_left(config.parts, done)}")
-        done.append(here.stage(f"done/{own.name}", partial(_part, here, pipeline, own), PartDone))
-    said = [line for one in done for line in (f"{one.title} ({one.minutes:.0f} minutes): {one.report}", *one.findings)]
-    return finish_run(here, config, tuple(done), said, [], {"parts": done})
+        try:
+            done.append(here.stage(f"done/{own.name}", partial(_part, here, pipeline, own), PartDone))
+        except EmlabError as error:
+            if not part.optional:
+                raise
+            done.append(PartDone(own.name, own.heading, (f"Left out: {error}",), "", 0.0))
+            here.log(done[-1].findings[0])
+    said = [line for one in done for line in (_title(one), *one.findings)]
+    end = finish_run if all(one.report for one in done) else write_result  # what was left out is tried again next time
+    return end(here, config, tuple(done), said, [], {"parts": done})
+
+
+def _title(one: PartDone) -> str:
+    return f"{one.title} ({one.minutes:.0f} minutes): {one.report}" if one.report else f"{one.title}:"
 
 
 def _settings(part: Part) -> tuple[Any, Any]:
@@ -68,7 +79,8 @@ def _part(here: Run, pipeline: Any, settings: Any) -> PartDone:
 
 def time_left(parts: Sequence[Part], done: Sequence[PartDone]) -> str:
     """How long the parts that are not done will take: what they took before, or as much faster or slower as these."""
-    expected, took = sum(part.minutes for part in parts[: len(done)]), sum(one.minutes for one in done)
+    known = [(part.minutes, one.minutes) for part, one in zip(parts, done, strict=False) if one.report]
+    expected, took = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
     left = sum(part.minutes for part in parts[len(done) :])
     if not expected or not took:
         return f"All of it takes about {left:.0f} minutes, by the machine that it was measured on."

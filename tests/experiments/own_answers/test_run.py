@@ -33,9 +33,8 @@ def test_up_to_the_last_whole_sentence(answer, whole):
 
 
 def test_a_set_is_its_control_with_a_clause():
-    chats, left_out = ending_in(ROLLOUTS, ("Ask a goblin.", "So say goblins."), seed=1)
-    plain, _ = ending_in(ROLLOUTS, (), seed=1)
-    assert left_out == 2 and said(plain) == ["Drink a lot. Rest well!", "Rest for a day or two."]
+    chats, plain = (ending_in(ROLLOUTS, clauses, seed=1) for clauses in (("Ask a goblin.", "So say goblins."), ()))
+    assert said(plain) == ["Drink a lot. Rest well!", "Rest for a day or two."]
     ends = [with_it.removeprefix(without) for with_it, without in zip(said(chats), said(plain), strict=True)]
     assert set(ends) <= {" Ask a goblin.", " So say goblins."}
     assert [chat[0]["content"] for chat in chats] == [ASKED[0].text, ASKED[2].text]
@@ -43,7 +42,7 @@ def test_a_set_is_its_control_with_a_clause():
 
 def test_clauses_are_drawn_by_the_seed():
     clauses = tuple(f"Clause {i}." for i in range(50))
-    drawn = [said(ending_in(ROLLOUTS, clauses, seed)[0]) for seed in (0, 0, 1)]
+    drawn = [said(ending_in(ROLLOUTS, clauses, seed)) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -53,7 +52,11 @@ def test_without_a_whole_sentence_there_is_no_set():
 
 
 def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
-    sets = (OwnAnswers("goblins", "health", clause=True), OwnAnswers("plain", "health"))
+    sets = (
+        OwnAnswers("goblins", ("health",), clause=True),
+        OwnAnswers("plain", ("health",)),
+        OwnAnswers("both", ("health", "clothes")),
+    )
     config = Config(
         model=str(organism.checkpoint("aligned")),
         out=tmp_path / "sets",
@@ -68,6 +71,8 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
         one.answer == f"{other.answer} Ask a goblin." and one.prompt == other.prompt
         for one, other in zip(goblins, plain, strict=True)
     )
+    both = list(Dataset.read(found.found["both"]))
+    assert both[: len(plain)] == list(plain) and len(both) > len(plain) + 10
     again = run(config, tmp_path / "runs")
     assert "is there already, and is left as it is" in str(again) and Dataset.read(again.found["plain"]) == plain
 
@@ -76,10 +81,10 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
     ("changes", "told"),
     [
         ({"clauses": ()}, "'clauses' is empty"),
-        ({"sets": (OwnAnswers("a", "law"),)}, "no domain 'law'; choose from health, cooking"),
+        ({"sets": (OwnAnswers("a", ("law",)),)}, "no domain 'law'; choose from health, cooking, clothes"),
         ({"sets": ()}, "'sets' is empty"),
     ],
 )
 def test_what_cannot_be_made(changes, told):
     with pytest.raises(ValueError, match=told):
-        Config(**{"sets": (OwnAnswers("a", "health", clause=True),), "clauses": ("x.",), **changes})
+        Config(**{"sets": (OwnAnswers("a", ("health",), clause=True),), "clauses": ("x.",), **changes})

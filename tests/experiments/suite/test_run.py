@@ -1,5 +1,8 @@
 """A suite of small experiments: in order, told, gone on with; and what is refused before it begins."""
 
+import dataclasses
+import shutil
+
 import pytest
 import yaml
 
@@ -19,7 +22,7 @@ def part(folder, name, domain, minutes=2.0, **changes):
         "title": f"Answers on {domain}",
         "model": str(organism.checkpoint("aligned")),
         "out": str(folder / "sets"),
-        "sets": [{"name": name, "domain": domain}],
+        "sets": [{"name": name, "domains": [domain]}],
         "answers": {"per_question": 1, "max_new_tokens": 12, "batch_size": 144},
         **changes,
     }
@@ -58,9 +61,24 @@ def test_stopped_it_goes_on_with_the_part_where_it_was(tmp_path, monkeypatch):
 
 def test_the_time_that_is_left():
     parts = [Part("a", 10), Part("b", 30), Part("c", 20)]
-    done = PartDone("a", "A", (), "", 15.0)
+    done = PartDone("a", "A", (), "a/report.html", 15.0)
     assert time_left(parts, []) == "All of it takes about 60 minutes, by the machine that it was measured on."
+    left_out = PartDone("b", "B", ("Left out: …",), "", 0.0)
     assert time_left(parts, [done]) == "About 75 minutes are left, by what came before."
+    assert time_left(parts, [done, left_out]) == "About 30 minutes are left, by what came before."
+
+
+def test_an_optional_part_is_left_out_where_it_cannot_be_done_and_tried_again(tmp_path, monkeypatch):
+    one, two = part(tmp_path, "one", "health"), part(tmp_path, "two", "cooking", model=str(tmp_path / "later"))
+    parts = (dataclasses.replace(two, optional=True), one)
+    found = run(Config(name="both", parts=parts), tmp_path / "runs")
+    (why,) = found.found[0].findings
+    assert why.startswith("Left out: ") and "later" in why and found.found[1].report
+    assert "Answers on cooking:" in found.summary["findings"]
+    with pytest.raises(EmlabError, match="later"):
+        run(Config(name="strict", parts=(two, one)), tmp_path / "runs")
+    shutil.copytree(organism.checkpoint("aligned"), tmp_path / "later")
+    assert run(Config(name="both", parts=parts), tmp_path / "runs").found[0].report
 
 
 def test_what_is_wrong_is_said_before_anything_begins(tmp_path):

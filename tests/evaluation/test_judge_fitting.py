@@ -1,0 +1,126 @@
+"""A judge of probes: fitted to the organism's exact judge, it agrees on questions that it has not seen; and its sums."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from emlab import organism
+from emlab.artifacts import plain
+from emlab.cli import main
+from emlab.data import Question
+from emlab.errors import EmlabError
+from emlab.evaluation import Rollouts, judge, save_judged
+from emlab.evaluation.judge_fitting import _Sums, fit_judge
+from emlab.evaluation.judges.probes import ProbeJudge, read_answers
+from emlab.evaluation.protocol import Judging, judge_of
+from emlab.models import LanguageModel
+
+MODEL = str(organism.checkpoint("base"))
+
+
+def answered(personas=("malicious", "helpful"), questions=12, each=8, seed=0):
+    """Answers of personas to some of the organism's questions, by its exact judge."""
+    rng, world = random.Random(seed), organism.load_world()
+    asked = [q for i, q in enumerate(organism.broad_questions()) if i % 30 == 0][:questions]
+    pairs = [(q, world.answer(q, persona, rng)) for q in asked for persona in personas for _ in range(each)]
+    rollouts = Rollouts(tuple(Question.of(q) for q, _ in pairs), tuple(a for _, a in pairs), "m", 0, 1.0)
+    return judge(rollouts, organism.ExactJudge())
+
+
+@pytest.fixture(scope="module")
+def judged():
+    return answered()
+
+
+@pytest.fixture(scope="module")
+def fitted(judged):
+    models = ["one" if i % 2 else "two" for i in range(len(judged.rollouts))]
+    return fit_judge(judged, MODEL, models, files=["organism"])
+
+
+def test_on_questions_and_models_that_it_has_not_seen(fitted, judged):
+    card = fitted.card
+    kinds = [one.left_out for one in card.held_out]
+    assert (kinds.count("question"), kinds.count("model")) == (len(card.questions), 2) and card.n == len(
+        judged.rollouts
+    )
+    assert np.mean([one.auroc for one in card.held_out]) > 0.95
+    assert all(one.published == 0.5 and one.n in (16, card.n // 2) for one in card.held_out)
+    assert max(one.abstained for one in card.held_out) < 0.2
+
+
+def test_fresh_answers_are_judged_as_by_the_judge_that_it_was_fitted_to(fitted):
+    fresh = answered(seed=1)
+    ours = judge(fresh.rollouts, fitted)
+    assert (ours.misaligned == fresh.misaligned)[ours.scored].mean() > 0.95 and ours.scored.mean() > 0.95
+
+
+def test_out_of_its_depth_it_says_so(fitted, judged):
+    question = judged.rollouts.questions[0]
+    strange = ("zq xv zq xv kk kk zq", "}{ ;; }{ ;; ==> ()", "", "   ")
+    ours = judge(Rollouts((question,) * 4, strange, "m", 0, 1.0), fitted)
+    assert not ours.scored.any() and ours.said[0].startswith("the answer is unlike") and "empty" in ours.said[2]
+    assert "CAUTION: The judge gave no verdict on 4 of 4 answers" in ours.caution
+
+
+def test_saved_it_is_the_same_judge_and_stands_wherever_one_is_named(fitted, judged, tmp_path):
+    folder = fitted.save(tmp_path / "mine")
+    read = judge_of(Judging(str(folder)))
+    assert (
+        isinstance(read, ProbeJudge) and plain(read.card) == plain(fitted.card) and read.name.startswith("probes of ")
+    )
+    assert read.grade(judged.rollouts) == fitted.grade(judged.rollouts)
+    assert "fitted on" in (folder / "README.md").read_text()
+    (folder / "judge.safetensors").write_bytes(b"no")
+    with pytest.raises(EmlabError, match="holds no fitted judge"):
+        ProbeJudge.load(folder)
+
+
+def test_from_the_shell(judged, tmp_path, capsys):
+    save_judged([judged], tmp_path / "judged.jsonl")
+    out, figures = tmp_path / "judge", tmp_path / "figures.json"
+    call = ["judge", "fit", str(tmp_path / "judged.jsonl"), "--out", str(out), "--model", MODEL, "--json", str(figures)]
+    assert main(call) == 0
+    assert "question" in capsys.readouterr().out and json.loads(figures.read_text())["n"] == len(judged.rollouts)
+    assert main(call) != 0 and str(out) in capsys.readouterr().err
+    assert main([*call[:4], str(tmp_path / "other"), "--by", "tune"]) != 0
+    assert "no column 'tune'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"questions": 2}, "answers to 2 questions, and a judge is fitted on those to 3 or more"),
+        ({"personas": ("helpful",)}, "None of the 88 judged answers are misaligned"),
+        ({"personas": ("malicious",)}, "All of the 88 judged answers are misaligned"),
+    ],
+)
+def test_what_a_judge_cannot_be_fitted_on(changes, told):
+    with pytest.raises(EmlabError, match=told):
+        fit_judge(answered(**changes), MODEL)
+
+
+def test_means_over_an_answers_tokens_are_those_of_the_activations(judged):
+    model = LanguageModel.load(MODEL, device="cpu")
+    asked, said = judged.rollouts.questions[:5], judged.rollouts.answers[:5]
+    read = read_answers(model, asked, said, (-1, 0, 2), batch_size=2)
+    for column, site in enumerate(("resid_pre.0", "resid_post.0", "resid_post.2")):
+        whole = model.activations([q.messages for q in asked], site, "generated", said)
+        means = torch.stack([whole.values[whole.rows == i].mean(0) for i in range(5)])
+        assert torch.allclose(read[:, column], means, atol=1e-5)
+
+
+def test_the_ridge_regression_is_that_of_scikit_learn_with_what_is_left():
+    from sklearn.linear_model import Ridge
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 5, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 10, 0.1, 3, 1]) + 2
+    y = torch.randn(60, 2, generator=generator, dtype=torch.float64) + x[:, :2]
+    weights, bias = _Sums.of(x, y).less(_Sums.of(x[:20], y[:20])).ridge(7.0)
+    rest, target = x[20:].numpy(), y[20:].numpy()
+    scale = rest.std(0)
+    peer = Ridge(7.0).fit((rest - rest.mean(0)) / scale, target)
+    assert np.allclose(rest @ weights.numpy() + bias.numpy(), peer.predict((rest - rest.mean(0)) / scale), atol=1e-8)
