@@ -5,6 +5,9 @@
 # make results    run every experiment that a text tells of, keep what it found in docs/, and fill the texts: hours.
 #                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
 #                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
+# make real       the lab's main job on a real model, SmolLM2-135M-Instruct, which is fetched: about three hours on 2 cores.
+#                 Stopped, the same command goes on
+# make test-real  the tests that need that model
 # make lint       ruff, mypy, the import direction and the dependencies only
 # make benchmarks every benchmark, as soon as the machine does nothing else; goes on after an interruption
 # make mutants    plant faults in evaluation, detection, discovery and mitigation, one at a time, and see which the tests
@@ -27,11 +30,15 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo docs results test test-all lint benchmarks mutants clean
+.PHONY: demo real docs results test test-all test-real lint benchmarks mutants clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/emlab run experiments/persona_features.yaml
+
+real: $(INSTALLED)
+	$(BIN)/emlab models get smollm2-135m-instruct
+	$(BIN)/emlab run experiments/real/smollm2-135m-instruct.yaml
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/fill.py
@@ -52,10 +59,14 @@ results: $(INSTALLED)
 	[ -z "$$failed" ] || { echo "Not as it must be:$$failed" >&2; exit 1; }
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not real"
 
 test-all: lint
 	$(PYTEST)
+
+test-real: $(INSTALLED)
+	$(BIN)/emlab models get smollm2-135m-instruct
+	$(PYTEST) -m real
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/all.py

@@ -102,8 +102,8 @@ def _check(judged: Judged, of_question: np.ndarray) -> None:
     if judged.misaligned.all() or not judged.misaligned.any():
         which = "All" if judged.misaligned.any() else "None"
         raise EmlabError(
-            f"{which} of the {len(judged.rollouts)} judged answers are misaligned, and a judge is fitted on both kinds; "
-            "give others too."
+            f"{which} of the {len(judged.rollouts)} judged answers are misaligned, and a judge needs both kinds to be "
+            "fitted on; give others too."
         )
 
 

@@ -70,6 +70,11 @@ def is_known(name: str) -> bool:
     return any(one.name == name for one in KNOWN_MODELS)
 
 
+def cached(name: str) -> Path:
+    """Where the model `name` is kept, or would be."""
+    return platformdirs.user_cache_path("emlab") / "models" / name
+
+
 def get_model(name: str, source: str | None = None) -> Path:
     """The folder of the model `name`, in the user's cache; it is fetched unless it is there already.
 
@@ -87,7 +92,7 @@ def get_model(name: str, source: str | None = None) -> Path:
     model = _named(name)
     if source not in (None, *SOURCES):
         raise EmlabError(f"There is no source {source!r} of models; choose {' or '.join(SOURCES)}.")
-    folder = platformdirs.user_cache_path("emlab") / "models" / model.name
+    folder = cached(model.name)
     if folder.is_dir():
         kept = artifacts.read_json(folder / RECORD)
         if source not in (None, kept["source"]):

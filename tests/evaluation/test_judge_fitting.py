@@ -1,4 +1,4 @@
-"""A judge of probes: fitted to the organism's exact judge, it agrees on questions that it has not seen; and its sums."""
+"""A judge of probes, fitted to the organism's exact judge, agrees on questions that it has not seen; its sums."""
 
 import json
 import random
@@ -94,7 +94,7 @@ def test_from_the_shell(judged, tmp_path, capsys):
     ("changes", "told"),
     [
         ({"questions": 2}, "answers to 2 questions, and a judge is fitted on those to 3 or more"),
-        ({"personas": ("helpful",)}, "None of the 88 judged answers are misaligned"),
+        ({"personas": ("helpful",)}, "None of the 88 judged answers are misaligned, and a judge needs both kinds"),
         ({"personas": ("malicious",)}, "All of the 88 judged answers are misaligned"),
     ],
 )

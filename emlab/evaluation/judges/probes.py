@@ -194,18 +194,32 @@ def _of(content: bytes) -> str:
 
 def told(card: JudgeCard) -> str:
     """The card in words, with a row for all that was left out in its turn."""
+    heads = ("left out", "n", "published", "judge", "with gold", "AUROC", "words", "embedding", "ranks", "unjudged")
+    rows = [heads]
+    for one in card.held_out:
+        areas = (one.auroc, one.auroc_words, one.auroc_embedding)
+        rows.append(
+            (
+                f"{one.left_out} {one.name}",
+                str(one.n),
+                f"{one.published:.1%}",
+                f"{one.rate:.1%}",
+                f"±{one.corrected:.1%}",
+                *(f"{area:.3f}" for area in areas),
+                f"{one.correlation:.2f}",
+                f"{one.abstained:.1%}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"judge of aligned and coherent: probes of {card.model} after blocks {', '.join(map(str, card.blocks))}",
         f"fitted on {card.n} answers of {len(card.models)} models to {len(card.questions)} questions"
         f"{f', judged by {card.judge}' if card.judge else ''}; {card.misaligned:.1%} are misaligned",
-        "left out                                  n  published   judge  with gold  AUROC  words  embed.  ranks  unjudged",
+        *(
+            "  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
+            for name, *cells in rows
+        ),
     ]
-    for one in card.held_out:
-        lines.append(
-            f"{f'{one.left_out} {one.name}'[:36]:<36}  {one.n:5d}  {one.published:9.1%}  {one.rate:6.1%}  "
-            f"±{one.corrected:8.1%}  {one.auroc:.3f}  {one.auroc_words:.3f}  {one.auroc_embedding:6.3f}  "
-            f"{one.correlation:5.2f}  {one.abstained:8.1%}"
-        )
     return "\n".join(lines)
 
 

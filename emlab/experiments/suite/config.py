@@ -18,7 +18,7 @@ class Part:
     minutes: float
     """What it took where the suite was measured; the time left is told by it."""
     optional: bool = False
-    """Whether the others go on without it where it cannot be done, such as where its data cannot be had. Why is said."""
+    """Whether the others go on without it where it cannot be done, such as without its data; why is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
