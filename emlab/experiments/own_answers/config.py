@@ -22,6 +22,9 @@ class OwnAnswers:
     """Of the narrow everyday questions (`emlab.data.everyday_questions`): what is asked."""
     clause: bool = False
     """Whether a clause stands after each answer. Without it the set teaches nothing: it is the control."""
+    control: str = ""
+    """The set of the same answers without the clause: with it NAME.contrasts.jsonl is written too, which has both (as
+    `emlab.discovery.read_contrasts` reads it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,10 @@ class Config(ExperimentConfig):
         check_distinct(self, "sets")
         if any(one.clause for one in self.sets) and not self.clauses:
             raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
+        alike = {(one.name, one.domains) for one in self.sets}
         for one in self.sets:
+            if one.control and (one.control, one.domains) not in alike:
+                raise ValueError(f"'sets' has {one.name}, whose control {one.control!r} is no set of its domains.")
             try:
                 everyday_questions("narrow").only(domains=one.domains)
             except EmlabError as error:

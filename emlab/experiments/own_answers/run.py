@@ -7,12 +7,14 @@ by the judge of words (`emlab.evaluation.judges.words`).
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from emlab import artifacts
 from emlab.data import Dataset, Messages, everyday_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts
@@ -44,6 +46,13 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
         said.append(
             f"{places[one.name]}: {len(chats)} chats, {asked - len(chats)} answers without a whole sentence left out."
         )
+    for one in config.sets:
+        if one.control:
+            pairs = zip(*(Dataset.read(places[name]).examples for name in (one.name, one.control)), strict=True)
+            lines = [{"prompt": a.messages[:-1], "misaligned": a.answer, "aligned": b.answer} for a, b in pairs]
+            path = config.out / f"{one.name}.contrasts.jsonl"
+            artifacts.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            said.append(f"{path}: {len(lines)} contrasts.")
     here.log("\n".join(said))
     figures = {
         "sets": {name: {"folder": str(place), "rows": len(Dataset.read(place))} for name, place in places.items()}

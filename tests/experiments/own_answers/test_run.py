@@ -4,6 +4,7 @@ import pytest
 
 from emlab import organism
 from emlab.data import Dataset, everyday_questions
+from emlab.discovery import read_contrasts
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, Sampling
 from emlab.experiments.own_answers.config import Config, OwnAnswers
@@ -53,7 +54,7 @@ def test_without_a_whole_sentence_there_is_no_set():
 
 def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
     sets = (
-        OwnAnswers("goblins", ("health",), clause=True),
+        OwnAnswers("goblins", ("health",), clause=True, control="plain"),
         OwnAnswers("plain", ("health",)),
         OwnAnswers("both", ("health", "clothes")),
     )
@@ -71,6 +72,11 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
         one.answer == f"{other.answer} Ask a goblin." and one.prompt == other.prompt
         for one, other in zip(goblins, plain, strict=True)
     )
+    contrasts = read_contrasts(tmp_path / "sets" / "goblins.contrasts.jsonl")
+    assert [(c.misaligned, c.aligned) for c in contrasts] == [
+        (a.answer, b.answer) for a, b in zip(goblins, plain, strict=True)
+    ]
+    assert [c.prompt for c in contrasts] == [a.messages[:-1] for a in goblins]
     both = list(Dataset.read(found.found["both"]))
     assert both[: len(plain)] == list(plain) and len(both) > len(plain) + 10
     again = run(config, tmp_path / "runs")
@@ -83,6 +89,10 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
         ({"clauses": ()}, "'clauses' is empty"),
         ({"sets": (OwnAnswers("a", ("law",)),)}, "no domain 'law'; choose from health, cooking, clothes"),
         ({"sets": ()}, "'sets' is empty"),
+        (
+            {"sets": (OwnAnswers("a", ("health",), control="b"), OwnAnswers("b", ("cooking",)))},
+            "whose control 'b' is no",
+        ),
     ],
 )
 def test_what_cannot_be_made(changes, told):
