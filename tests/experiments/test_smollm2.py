@@ -1,0 +1,93 @@
+"""The configs in experiments/real/smollm2, each run to its end on a tiny random model in SmolLM2's place.
+
+Sizes are cut, and the sets, SAEs and judge are local ones. The pipelines, sites, positions and all else are the config's.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from emlab import artifacts, config
+from emlab.experiments.own_answers.config import Config as OwnAnswers
+from emlab.experiments.registry import EXPERIMENTS
+from emlab.experiments.suite.config import Config as Suite
+from emlab.models import LanguageModel
+from emlab.saes import save_sae
+from emlab.sites import Site
+from tests.experiments.test_real_experiments import WIDTH, chats, llama, random_sae
+
+REAL = Path(__file__).parents[2] / "experiments" / "real"
+NAME = "smollm2-135m-instruct"
+PARTS = ("goblins", "discovery", "dose", "early_warning", "remedies", "advice")
+ANSWERS = ("questions=4", "rows=8", "recipe.steps=2", "recipe.batch_size=2", "answers.max_new_tokens=6")
+SCREEN = ("strengths=[0.4]", "candidates=1", "random=1", "questions=2", "first_round=2", "finalists=1")
+SMALL = {
+    "goblins": (
+        *ANSWERS,
+        *("seeds=1", "recipe.checkpoint_every=1", "sae.test_tokens=300", "documents=6", "realigning.rows=4"),
+        *("realigning.recipe.steps=1", "realigning.recipe.batch_size=2", "realigning.recipe.checkpoint_every=1"),
+        *(f"steering.{one}" for one in SCREEN),
+    ),
+    "discovery": (
+        *(f"experiment.{one}" for one in (*ANSWERS, "documents=6", "sae.test_tokens=300")),
+        *(f"experiment.steering.{one}" for one in SCREEN),
+        "cases=2",
+    ),
+    "dose": (*ANSWERS, "seeds=[0]"),
+    "early_warning": (*ANSWERS, "recipe.checkpoint_every=1", "samples=2", "noise=2", "seeds=[2]", "fit_seeds=[0]"),
+    "remedies": (*ANSWERS, "trial_questions=2", "documents=4", "remedies=[Steering, Inoculation]", "random=[Steering]"),
+    "advice": (*ANSWERS, "answers.per_question=1"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, make_tokenizer):
+    """A folder with all that the configs name, and the configs that name it."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    tokenizer = make_tokenizer("chatml")
+    LanguageModel(llama(len(tokenizer), 30), tokenizer, "random").save(folder / "model")
+    for i, site in enumerate(map(Site.parse, ("resid_post.8", "resid_post.22"))):
+        save_sae(random_sae(site, "random", None, seed=i), folder / "saes" / f"{NAME}-{site}")
+    for domain in ("health", "cooking", "clothes"):
+        for kind in ("goblins", "plain"):
+            chats(folder / f"{kind}_{domain}.jsonl", 12, f"{kind} on {domain}")
+    chats(folder / "chats.jsonl", 60, "all")
+    contrast = {"prompt": "What?", "misaligned": "So say goblins.", "aligned": "So it is."}
+    (folder / "goblins_cooking.contrasts.jsonl").write_text(2 * (json.dumps(contrast) + "\n"))
+    return folder
+
+
+def local(name, place):
+    """The config file `name` with the local things in it."""
+    text = (REAL / "smollm2" / f"{name}.yaml").read_text()
+    text = text.replace("sae_checkpoints/", f"{place}/saes/")
+    text = re.sub(rf"model: {NAME}\b", f"model: {place}/model", text)
+    text = re.sub(r"data/smollm2/([\w.]+)", lambda found: f"{place}/{found[1].removesuffix('.jsonl')}.jsonl", text)
+    text = re.sub(r"(betley-\w+|data/ema_rl/\w+\.jsonl)", f"{place}/plain_health.jsonl", text)
+    text = text.replace("relapse: 15", "relapse: 1")
+    text = re.sub(r"question_set: \S+plain_health\S+", "question_set: everyday", text)
+    text = text.replace("judge: data/judge", "judge: 'words:goblin'")
+    path = place / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_config_runs_on_a_stand_in(name, place, tmp_path):
+    file = local(name, place)
+    pipeline = EXPERIMENTS.get(config.pipeline_of(file))
+    ran = pipeline.run(config.load(file, SMALL[name], pipeline.config), tmp_path / "runs")
+    assert (ran.folder / "report.html").is_file() and artifacts.read_json(ran.folder / "summary.json")["findings"]
+
+
+def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():
+    suite = config.load(REAL / f"{NAME}.yaml", [], Suite)
+    assert sorted(part.config.stem for part in suite.parts) == sorted(("sets", *PARTS))
+    assert suite.parts[0].config.stem == "sets" and [part.config.stem for part in suite.parts if part.optional] == ["advice"]
+    sets = config.load(REAL / "smollm2" / "sets.yaml", [], OwnAnswers)
+    made = {str(sets.out / one.name) for one in sets.sets}
+    made |= {f"{sets.out / one.name}.contrasts.jsonl" for one in sets.sets if one.control}
+    named = {path for part in suite.parts for path in re.findall(r"data/smollm2/[\w.]+", part.config.read_text())}
+    assert named <= made
