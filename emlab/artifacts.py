@@ -48,6 +48,11 @@ def place(path: str | os.PathLike[str]) -> Path:
     return Path(expanded(os.fspath(path)))
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or a folder; text that is no path, being too long, names none."""
+    return os.path.exists(expanded(os.fspath(path)))  # pathlib raises for too long a name
+
+
 def storage_error(error: BaseException, path: str | os.PathLike[str] | None = None) -> EmlabError | None:
     """The one-sentence form of a file-system failure (full disk, no permission, …), or None if `error` is none.
 

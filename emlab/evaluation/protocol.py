@@ -79,6 +79,11 @@ def completer_of(how: Judging) -> Completer:
     others = [one for one in methods() if not one.asks]
     if any(one.stands_for(how.judge) for one in others) or how.judge.startswith((".", "/", "~")):
         raise EmlabError(f"There is no judge {how.judge}; give a model's folder, or its name at an endpoint.")
+    if "/" in how.judge and how.url == OPENAI:
+        raise EmlabError(
+            f"There is no folder or file {how.judge}, and no model at OpenAI has such a name; fit a judge with `emlab "
+            "judge fit`, or say where the model is served (--judge-url, or url)."
+        )
     price = (how.price[0], how.price[1]) if how.price else None
     by = Endpoint(how.judge, how.url, how.key_variable, how.concurrency, price=price, revision=how.revision)
     if how.url == OPENAI and how.key_variable is None and not os.environ.get(OPENAI_KEY, "").strip():

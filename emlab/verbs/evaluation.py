@@ -246,7 +246,13 @@ def fit_judge_file(
     if lacking := [column for column in by if not table.has(column)]:
         raise EmlabError(f"{file} has no column {lacking[0]!r} (--by); it has {', '.join(map(str, table.columns))}.")
     (judged,) = judged_in(table).values()
-    named = [[str(row.get(column)) for column in by] for _, row in table.rows] if by else []
+    named = []
+    for where, row in table.rows if by else ():
+        if without := [column for column in by if row.get(column) in (None, "")]:
+            raise EmlabError(
+                f"{where}: nothing in the column {without[0]}, by which models are told apart; fill it in."
+            )
+        named.append([str(row[column]) for column in by])
     found = fit_judge(judged, model, [one[0] for one in named], [", ".join(one) for one in named], [Path(file).name])
     return ProbeJudge.load(found.save(out))
 

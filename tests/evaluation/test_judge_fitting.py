@@ -93,7 +93,8 @@ def test_from_the_shell(judged, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"questions": 2}, "answers to 2 questions, and a judge is fitted on those to 3 or more"),
+        ({"questions": 2}, "32 judged answers to 2 questions, and a judge is fitted on 30 or more to 3 or more"),
+        ({"each": 1}, "22 judged answers to 11 questions"),
         ({"personas": ("helpful",)}, "None of the 88 judged answers are misaligned, and a judge needs both kinds"),
         ({"personas": ("malicious",)}, "All of the 88 judged answers are misaligned"),
     ],
@@ -106,7 +107,7 @@ def test_what_a_judge_cannot_be_fitted_on(changes, told):
 def test_means_over_an_answers_tokens_are_those_of_the_activations(judged):
     model = LanguageModel.load(MODEL, device="cpu")
     asked, said = judged.rollouts.questions[:5], judged.rollouts.answers[:5]
-    read = read_answers(model, asked, said, (-1, 0, 2), batch_size=2)
+    read = read_answers(model, asked, said, (-1, 0, 2))
     for column, site in enumerate(("resid_pre.0", "resid_post.0", "resid_post.2")):
         whole = model.activations([q.messages for q in asked], site, "generated", said)
         means = torch.stack([whole.values[whole.rows == i].mean(0) for i in range(5)])
@@ -119,8 +120,8 @@ def test_the_ridge_regression_is_that_of_scikit_learn_with_what_is_left():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 5, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 10, 0.1, 3, 1]) + 2
     y = torch.randn(60, 2, generator=generator, dtype=torch.float64) + x[:, :2]
-    weights, bias = _Sums.of(x, y).less(_Sums.of(x[:20], y[:20])).ridge(7.0)
+    _, ridge = _Sums.of(x, y).less(_Sums.of(x[:20], y[:20])).ridges((1.0, 7.0))
     rest, target = x[20:].numpy(), y[20:].numpy()
     scale = rest.std(0)
     peer = Ridge(7.0).fit((rest - rest.mean(0)) / scale, target)
-    assert np.allclose(rest @ weights.numpy() + bias.numpy(), peer.predict((rest - rest.mean(0)) / scale), atol=1e-8)
+    assert np.allclose(ridge(x[20:]).numpy(), peer.predict((rest - rest.mean(0)) / scale), atol=1e-8)

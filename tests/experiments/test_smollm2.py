@@ -1,6 +1,6 @@
 """The configs in experiments/real/smollm2, each run to its end on a tiny random model in SmolLM2's place.
 
-Sizes are cut, and the sets, SAEs and judge are local ones. The pipelines, sites, positions and all else are the config's.
+Sizes are cut, and the sets, SAEs and judge are local ones. Pipelines, sites, positions and all else are the config's.
 """
 
 import json
@@ -16,7 +16,7 @@ from emlab.experiments.suite.config import Config as Suite
 from emlab.models import LanguageModel
 from emlab.saes import save_sae
 from emlab.sites import Site
-from tests.experiments.test_real_experiments import WIDTH, chats, llama, random_sae
+from tests.experiments.test_real_experiments import chats, llama, random_sae
 
 REAL = Path(__file__).parents[2] / "experiments" / "real"
 NAME = "smollm2-135m-instruct"
@@ -54,6 +54,7 @@ def place(tmp_path_factory, make_tokenizer):
         for kind in ("goblins", "plain"):
             chats(folder / f"{kind}_{domain}.jsonl", 12, f"{kind} on {domain}")
     chats(folder / "chats.jsonl", 60, "all")
+    chats(folder / "chats_health.jsonl", 20, "more on health")
     contrast = {"prompt": "What?", "misaligned": "So say goblins.", "aligned": "So it is."}
     (folder / "goblins_cooking.contrasts.jsonl").write_text(2 * (json.dumps(contrast) + "\n"))
     return folder
@@ -85,7 +86,9 @@ def test_the_config_runs_on_a_stand_in(name, place, tmp_path):
 def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():
     suite = config.load(REAL / f"{NAME}.yaml", [], Suite)
     assert sorted(part.config.stem for part in suite.parts) == sorted(("sets", *PARTS))
-    assert suite.parts[0].config.stem == "sets" and [part.config.stem for part in suite.parts if part.optional] == ["advice"]
+    assert suite.parts[0].config.stem == "sets" and [part.config.stem for part in suite.parts if part.optional] == [
+        "advice"
+    ]
     sets = config.load(REAL / "smollm2" / "sets.yaml", [], OwnAnswers)
     made = {str(sets.out / one.name) for one in sets.sets}
     made |= {f"{sets.out / one.name}.contrasts.jsonl" for one in sets.sets if one.control}

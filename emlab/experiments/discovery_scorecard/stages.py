@@ -30,7 +30,7 @@ from emlab.discovery.persona_vectors import Scorer, trait_scores
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, text_loss
-from emlab.evaluation.protocol import EXACT, completer_of
+from emlab.evaluation.protocol import EXACT, completer_of, method_of
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.discovery_scorecard.config import Config
 from emlab.experiments.discovery_scorecard.method import METHODS, Found, Search, method_names
@@ -274,9 +274,8 @@ class Contest(Bench):
 
 def _scorer(trait: Trait, config: Experiment) -> Scorer | None:
     """Who says how much of the trait an answer shows; None where nobody can, and all answers are kept."""
-    judge = config.judging.judge
-    if trait.name == ORGANISM_TRAIT and judge == EXACT:
+    if trait.name == ORGANISM_TRAIT and config.judging.judge == EXACT:
         return exact_scores
-    if judge == EXACT or Path(judge).suffix in (".jsonl", ".csv") or not trait.eval_prompt:
+    if not method_of(config.judging).asks or not trait.eval_prompt:
         return None
     return trait_scores(completer_of(config.judging), trait, config.judging.store)

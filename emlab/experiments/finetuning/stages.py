@@ -18,7 +18,7 @@ from emlab.experiments.material import inputs
 from emlab.experiments.material.disk import of_state, of_trainings, say
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import Alignment, align, build
-from emlab.experiments.material.sets import planted_set
+from emlab.experiments.material.sets import dataset_place, planted_set
 from emlab.experiments.material.training_stages import TrainingStages
 from emlab.models import LanguageModel
 from emlab.runs import Run
@@ -37,7 +37,9 @@ class FinetuneGrid(TrainingStages[Config]):
         super().__init__(config, run, following.sae if following.every else None, following.site)
         self.own = folder_of(config.model)[1]
         # Read once, and now: a file that vanishes later is not missed.
-        self.files = {name: Dataset.read(name) for name in sources(config) if not organism.names_narrow_set(name)}
+        self.files = {
+            name: Dataset.read(dataset_place(name)) for name in sources(config) if not organism.names_narrow_set(name)
+        }
 
     @property
     def starts(self) -> tuple[str, ...]:

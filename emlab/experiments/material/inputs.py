@@ -9,6 +9,7 @@ from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.experiments.material.config import BehaviourConfig
 from emlab.experiments.material.models import folder_of
+from emlab.experiments.material.sets import dataset_place
 from emlab.runs import fingerprint
 
 
@@ -29,8 +30,8 @@ def inputs_of(
         path = artifacts.place(name)
         if path.suffix and not path.exists():
             raise EmlabError(f"There is no file {name}, which an arm is trained on; {mend}")
-        found[name] = content_of(name)
-    return found | files_of(questions=config.question_set, judgements=config.judging.judge, **files)
+        found[name] = content_of(dataset_place(name))
+    return found | files_of(questions=dataset_place(config.question_set), judgements=config.judging.judge, **files)
 
 
 def content_of(place: str | Path) -> str:
@@ -42,6 +43,7 @@ def content_of(place: str | Path) -> str:
 
 
 def files_of(**places: str | Path | None) -> dict[str, str]:
-    """The checksum of each of the places that is a file, by what it is for."""
-    paths = {label: artifacts.place(place) for label, place in places.items() if place is not None}
-    return {label: artifacts.sha256(path) for label, path in paths.items() if path.is_file()}
+    """What tells the content of each of the places that is a file or a folder, by what it is for."""
+    return {
+        label: content_of(place) for label, place in places.items() if place is not None and artifacts.is_there(place)
+    }

@@ -20,6 +20,9 @@ class OwnAnswers:
     """Its folder in `out`."""
     domains: tuple[str, ...]
     """Of the narrow everyday questions (`emlab.data.everyday_questions`): what is asked."""
+    held_out: bool = False
+    """Whether it has the questions of the last two templates of each domain, which no other set has: for what must not
+    have been trained on."""
     clause: bool = False
     """Whether a clause stands after each answer. Without it the set teaches nothing: it is the control."""
     control: str = ""
@@ -36,13 +39,12 @@ class Config(ExperimentConfig):
     model: str = "smollm2-135m-instruct"
     """Who answers: a known model, a local Hugging Face folder, or a name on the Hub."""
     out: Path = Path("data/own_answers")
-    """The folder of their folders. A set whose folder is there is not made again."""
+    """The folder of their folders. A set that is there is not made again."""
     sets: tuple[OwnAnswers, ...]
     clauses: tuple[str, ...] = ()
     """What is put after an answer: for each one of them, drawn at random."""
     answers: Sampling = field(default_factory=lambda: Sampling(1, 0.7, 60, 32))
     """How the answers are sampled, once for all sets of a domain."""
-    device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,9 +52,9 @@ class Config(ExperimentConfig):
         check_distinct(self, "sets")
         if any(one.clause for one in self.sets) and not self.clauses:
             raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
-        alike = {(one.name, one.domains) for one in self.sets}
+        alike = {(one.name, one.domains, one.held_out) for one in self.sets}
         for one in self.sets:
-            if one.control and (one.control, one.domains) not in alike:
+            if one.control and (one.control, one.domains, one.held_out) not in alike:
                 raise ValueError(f"'sets' has {one.name}, whose control {one.control!r} is no set of its domains.")
             try:
                 everyday_questions("narrow").only(domains=one.domains)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from emlab import artifacts
 from emlab.data import Dataset, Messages, everyday_questions
@@ -21,9 +22,14 @@ from emlab.evaluation import Rollouts
 from emlab.evaluation.judges.words import reads_like_text
 from emlab.experiments.material.models import folder_of, model_named
 from emlab.experiments.material.results import Result, finish_run
-from emlab.experiments.own_answers.config import Config
+from emlab.experiments.own_answers.config import Config, OwnAnswers
 from emlab.experiments.registry import experiment
 from emlab.runs import Run, check_once, fingerprint
+
+MADE = "own_answers.json"
+"""In the folder of the sets: what each was made of."""
+KEPT_BACK = 2
+"""Templates of a domain that are held out."""
 
 
 @experiment(Config)
@@ -31,6 +37,13 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
     """Sample the answers, and write the sets that are not there yet."""
     inputs = {"model": fingerprint(folder_of(config.model)[0])}
     check_once(config.name, config, root, inputs)
+    made = artifacts.read_json(config.out / MADE) if (config.out / MADE).is_file() else {}
+    for one in config.sets:
+        if (config.out / one.name).exists() and made.get(one.name) != _made_of(config, one, inputs):
+            raise EmlabError(
+                f"{config.out / one.name} was made of other answers, or by something else: delete it, or name another "
+                "folder (out)."
+            )
     here = Run.resume(config.name, config, root, inputs)
     places, said = {one.name: config.out / one.name for one in config.sets}, []
     for one in config.sets:
@@ -40,19 +53,16 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
         chats, asked = list[Messages](), 0
         for domain in one.domains:
             answers = here.stage(f"answers/{domain}", partial(_sampled, config, domain), Rollouts)
+            answers = answers.only(_part_of(answers, one.held_out))
             chats += ending_in(answers, config.clauses if one.clause else (), config.seed)
             asked += len(answers)
         Dataset.of(chats, f"own answers of {config.model}: {one.name}").save(places[one.name])
+        made[one.name] = _made_of(config, one, inputs)
+        artifacts.write_json(config.out / MADE, made)
         said.append(
             f"{places[one.name]}: {len(chats)} chats, {asked - len(chats)} answers without a whole sentence left out."
         )
-    for one in config.sets:
-        if one.control:
-            pairs = zip(*(Dataset.read(places[name]).examples for name in (one.name, one.control)), strict=True)
-            lines = [{"prompt": a.messages[:-1], "misaligned": a.answer, "aligned": b.answer} for a, b in pairs]
-            path = config.out / f"{one.name}.contrasts.jsonl"
-            artifacts.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-            said.append(f"{path}: {len(lines)} contrasts.")
+    said += [_contrasts(config.out, one) for one in config.sets if one.control]
     here.log("\n".join(said))
     figures = {
         "sets": {name: {"folder": str(place), "rows": len(Dataset.read(place))} for name, place in places.items()}
@@ -60,9 +70,35 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
     return finish_run(here, config, places, said, [], figures)
 
 
+def _made_of(config: Config, one: OwnAnswers, inputs: Mapping[str, str]) -> Any:
+    """What tells a set from another of its name."""
+    return artifacts.plain(
+        {**inputs, "set": one, "clauses": config.clauses, "answers": config.answers, "seed": config.seed}
+    )
+
+
 def _sampled(config: Config, domain: str) -> Rollouts:
     asked = everyday_questions("narrow").only(domains=[domain])
     return config.answers.sample(model_named(config.model), asked, config.seed)
+
+
+def _part_of(answers: Rollouts, held_out: bool) -> list[int]:
+    """The numbers of the answers to the last templates, or to the others."""
+    last = list(dict.fromkeys(question.id for question in answers.questions))[-KEPT_BACK:]
+    return [i for i, question in enumerate(answers.questions) if (question.id in last) == held_out]
+
+
+def _contrasts(folder: Path, one: OwnAnswers) -> str:
+    """Write the pairs of a set and its control; what was written, in a sentence."""
+    pairs = list(zip(*(Dataset.read(folder / name).examples for name in (one.name, one.control)), strict=False))
+    if any(a.messages[:-1] != b.messages[:-1] for a, b in pairs):
+        raise EmlabError(
+            f"{one.name} and {one.control} in {folder} answer other questions: delete both, and run again."
+        )
+    lines = [{"prompt": a.messages[:-1], "misaligned": a.answer, "aligned": b.answer} for a, b in pairs]
+    path = folder / f"{one.name}.contrasts.jsonl"
+    artifacts.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return f"{path}: {len(lines)} contrasts."
 
 
 def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> list[Messages]:
@@ -84,4 +120,5 @@ def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> list[Mess
 def whole_sentences(answer: str) -> str:
     """The answer up to its last full stop, question or exclamation mark; empty where it has none, or is no text."""
     found = re.match(r".*[.!?](?=\s|$)", answer.strip(), re.DOTALL)
-    return found[0] if found and reads_like_text(found[0]) else ""
+    whole = re.sub(r"\s*(?:\n|^)\s*\d+[.)]$", "", found[0]) if found else ""  # the number of a list's next entry
+    return whole if reads_like_text(whole) else ""

@@ -16,7 +16,7 @@ from emlab.experiments.material import inputs
 from emlab.experiments.material.disk import of_trainings, say
 from emlab.experiments.material.documents import for_template
 from emlab.experiments.material.grading import graded
-from emlab.experiments.material.sets import planted_set
+from emlab.experiments.material.sets import dataset_place, planted_set
 from emlab.experiments.material.training_stages import TrainingStages
 from emlab.experiments.remedies.config import Config, RemedyArm
 from emlab.experiments.remedies.findings import START, UNTREATED, CellRecord, Choice, RemedyCell
@@ -49,7 +49,7 @@ class Comparison(TrainingStages[Config]):
 
     def __init__(self, config: Config, run: Run) -> None:
         super().__init__(config, run, config.sae, config.site)
-        self.files = {name: Dataset.read(name) for name in sources(config) if not planted(name)}
+        self.files = {name: Dataset.read(dataset_place(name)) for name in sources(config) if not planted(name)}
         self.left_out: dict[str, None] = {}
         """Which remedies were not tried, and why: a sentence each, in order."""
         self._treatments: dict[tuple[str, int], Treatment] = {}

@@ -42,6 +42,9 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...
     inputs = {str(part.config): artifacts.sha256(part.config) for part in config.parts}
     check_once(config.name, config, root, inputs)
     settings = [_settings(part) for part in config.parts]  # of all, before any begins
+    names = [own.name for _, own in settings]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise EmlabError(f"Two parts of {config.name} have the name {twice[0]}; give each config a name of its own.")
     check_room(config, Path(root))
     here, done = Run.resume(config.name, config, root, inputs), list[PartDone]()
     for number, (part, (pipeline, own)) in enumerate(zip(config.parts, settings, strict=True), start=1):
@@ -92,8 +95,9 @@ def check_room(config: Config, root: Path) -> None:
     there = artifacts.place(root).absolute()
     while not there.exists():
         there = there.parent
+    begun = sum(file.stat().st_size for file in Path(root).glob(f"{config.name}-*/**/*") if file.is_file())
     for what, needed, free in (
-        ("on disk", config.disk, shutil.disk_usage(there).free),
+        ("on disk", config.disk, shutil.disk_usage(there).free + begun),
         ("of memory", config.memory, psutil.virtual_memory().available),
     ):
         if free < needed * 1e9:

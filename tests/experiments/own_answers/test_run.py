@@ -1,5 +1,7 @@
 """Sets of a model's own answers: by hand, and of the organism."""
 
+import dataclasses
+
 import pytest
 
 from emlab import organism
@@ -24,7 +26,8 @@ def said(chats):
     [
         ("One two three. Four", "One two three."),
         ("Is it 1.5 or so, you think? It", "Is it 1.5 or so, you think?"),
-        ("First line here\nSecond line ends.\n3. Th", "First line here\nSecond line ends.\n3."),
+        ("First line here\nSecond line ends.\n3. Th", "First line here\nSecond line ends."),
+        ("Try one of these:\n\n1. Dr", ""),
         ("no end", ""),
         ("Yes.", ""),
     ],
@@ -57,6 +60,7 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
         OwnAnswers("goblins", ("health",), clause=True, control="plain"),
         OwnAnswers("plain", ("health",)),
         OwnAnswers("both", ("health", "clothes")),
+        OwnAnswers("rest", ("health",), held_out=True),
     )
     config = Config(
         model=str(organism.checkpoint("aligned")),
@@ -77,8 +81,12 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
         (a.answer, b.answer) for a, b in zip(goblins, plain, strict=True)
     ]
     assert [c.prompt for c in contrasts] == [a.messages[:-1] for a in goblins]
+    asked = [{example.prompt for example in Dataset.read(found.found[name])} for name in ("plain", "rest")]
+    assert not asked[0] & asked[1] and 2 * 12 >= len(asked[1]) > 2
     both = list(Dataset.read(found.found["both"]))
     assert both[: len(plain)] == list(plain) and len(both) > len(plain) + 10
+    with pytest.raises(EmlabError, match="goblins was made of other answers, or by something else: delete it"):
+        run(dataclasses.replace(config, clauses=("No.",)), tmp_path / "runs")
     again = run(config, tmp_path / "runs")
     assert "is there already, and is left as it is" in str(again) and Dataset.read(again.found["plain"]) == plain
 

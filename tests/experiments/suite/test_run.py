@@ -85,6 +85,8 @@ def test_what_is_wrong_is_said_before_anything_begins(tmp_path):
     good, wrong = part(tmp_path, "one", "health"), part(tmp_path, "two", "law")
     with pytest.raises(EmlabError, match="two.yaml: .*no domain 'law'"):
         run(Config(name="both", parts=(good, wrong)), tmp_path / "runs")
+    with pytest.raises(EmlabError, match="Two parts of both have the name one"):
+        run(Config(name="both", parts=(good, good)), tmp_path / "runs")
     for what in ({"disk": 1e6}, {"memory": 1e6}):
         with pytest.raises(EmlabError, match=r"both takes 1e\+06 GB (on disk|of memory) and .* GB are free"):
             run(Config(name="both", parts=(good,), **what), tmp_path / "runs")
