@@ -79,6 +79,8 @@ class Config(FineTuningConfig):
     """Integrations of transformers that are told every step: tensorboard, wandb."""
     answers: Sampling = field(default_factory=lambda: Sampling(per_question=2))
     """How answers to the test questions are sampled."""
+    whole_set: bool = False
+    """Whether all questions of the set are asked, and none are kept to choose by: where nothing is chosen."""
     endings: tuple[str, ...] = ("",)
     """Every question is asked with each of these at its end: nothing, or a backdoor's trigger."""
     following: Following = field(default_factory=Following)
@@ -95,5 +97,9 @@ class Config(FineTuningConfig):
         check_at_least(1, self, "save_every")
         for key, known in (("figure", FIGURES), ("x", X), ("series", SERIES)):
             check_known(known, self, key)
+        if self.whole_set and (self.sealed or self.following.every):
+            raise ValueError(
+                "'whole_set' is true, and sealed runs and 'following' choose by some questions; leave it out."
+            )
         if self.figure == "curves" and self.following.every < 1:
             raise ValueError("'figure' is curves and nothing is read; give 'following.every', in steps.")

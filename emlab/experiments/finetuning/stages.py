@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emlab import organism, records
 from emlab.data import Dataset, Question, draw, mix
+from emlab.discovery import spread
 from emlab.evaluation import Score
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Config, TrainingArm
@@ -18,6 +19,7 @@ from emlab.experiments.material import inputs
 from emlab.experiments.material.disk import of_state, of_trainings, say
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import Alignment, align, build
+from emlab.experiments.material.questions import halves_of
 from emlab.experiments.material.sets import dataset_place, planted_set
 from emlab.experiments.material.training_stages import TrainingStages
 from emlab.models import LanguageModel
@@ -35,6 +37,8 @@ class FinetuneGrid(TrainingStages[Config]):
     def __init__(self, config: Config, run: Run) -> None:
         following = config.following
         super().__init__(config, run, following.sae if following.every else None, following.site)
+        if config.whole_set:
+            self.test = spread(tuple(halves_of(config.question_set, 0)[1]), config.questions)
         self.own = folder_of(config.model)[1]
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {
