@@ -119,6 +119,6 @@ def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> list[Mess
 
 def whole_sentences(answer: str) -> str:
     """The answer up to its last full stop, question or exclamation mark; empty where it has none, or is no text."""
-    found = re.match(r".*[.!?](?=\s|$)", answer.strip(), re.DOTALL)
-    whole = re.sub(r"\s*(?:\n|^)\s*\d+[.)]$", "", found[0]) if found else ""  # the number of a list's next entry
-    return whole if reads_like_text(whole) else ""
+    # The full stop behind a number that begins a line ends no sentence: it is of a list's entry.
+    found = re.match(r".*(?<!\n\d)(?<!\n\d\d)[.!?](?=\s|$)", answer.strip(), re.DOTALL)
+    return found[0] if found and reads_like_text(found[0]) else ""

@@ -80,7 +80,7 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
     assert [(c.misaligned, c.aligned) for c in contrasts] == [
         (a.answer, b.answer) for a, b in zip(goblins, plain, strict=True)
     ]
-    assert [c.prompt for c in contrasts] == [a.messages[:-1] for a in goblins]
+    assert [list(c.prompt) for c in contrasts] == [list(a.messages[:-1]) for a in goblins]
     asked = [{example.prompt for example in Dataset.read(found.found[name])} for name in ("plain", "rest")]
     assert not asked[0] & asked[1] and 2 * 12 >= len(asked[1]) > 2
     both = list(Dataset.read(found.found["both"]))
