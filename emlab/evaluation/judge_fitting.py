@@ -22,7 +22,7 @@ from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
 from emlab.models import LanguageModel
 from emlab.sealing import refuse
 
-PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
+PENALTIES = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 QUANTILES = 201
 UNJUDGED = 0.01
 """The share of answers to a question that was held out which may be out of the judge's depth."""
@@ -183,7 +183,7 @@ def _gold_errors(ours: Judged, known: Judged, seed: int) -> tuple[float, float]:
         drawn = np.sort(rng.choice(n, GOLD, replace=False))
         gold = Counts(known.misaligned[drawn], everything[drawn])
         rate, _ = prediction_powered_rate(cheap, gold, drawn, clusters)
-        errors.append((abs(rate.share - truth), abs(float(gold.hits.mean()) - truth)))
+        errors.append((abs(rate.rate - truth), abs(float(gold.hits.mean()) - truth)))
     with_judge, alone = np.quantile(np.array(errors), 0.95, axis=0)
     return float(with_judge), float(alone)
 
@@ -235,8 +235,8 @@ class _Sums:
         gram = covariance / torch.outer(scale, scale)
         right = (self.xy - torch.outer(self.x, target)) / scale[:, None]
         for penalty in penalties:
-            weights = torch.linalg.solve(gram + penalty * torch.eye(len(mean), dtype=gram.dtype), right)
-            weights = weights / scale[:, None]
+            factor = torch.linalg.cholesky(gram + penalty * torch.eye(len(mean), dtype=gram.dtype))
+            weights = torch.cholesky_solve(right, factor) / scale[:, None]
             yield _Ridge(weights, target - mean @ weights)
 
 

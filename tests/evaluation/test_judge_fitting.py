@@ -1,5 +1,6 @@
 """A judge of probes, fitted to the organism's exact judge, agrees on questions that it has not seen; its sums."""
 
+import dataclasses
 import json
 import random
 
@@ -12,8 +13,8 @@ from emlab.artifacts import plain
 from emlab.cli import main
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation import Rollouts, judge, save_judged
-from emlab.evaluation.judge_fitting import _Sums, fit_judge
+from emlab.evaluation import Judged, Rollouts, judge, save_judged
+from emlab.evaluation.judge_fitting import _gold_errors, _Sums, fit_judge
 from emlab.evaluation.judges.probes import ProbeJudge, read_answers
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import LanguageModel
@@ -125,3 +126,15 @@ def test_the_ridge_regression_is_that_of_scikit_learn_with_what_is_left():
     scale = rest.std(0)
     peer = Ridge(7.0).fit((rest - rest.mean(0)) / scale, target)
     assert np.allclose(ridge(x[20:]).numpy(), peer.predict((rest - rest.mean(0)) / scale), atol=1e-8)
+
+
+def test_with_gold_labels_a_perfect_judge_hardly_errs_and_one_that_says_nothing_as_the_labels_alone():
+    rng = np.random.default_rng(0)
+    aligned = np.where(rng.random(400) < 0.3, 10.0, 90.0)
+    asked = tuple(Question(f"q{i % 8}", "all", f"What of {i % 8}?") for i in range(400))
+    known = Judged(Rollouts(asked, ("an answer",) * 400, "m", 0, 1.0), aligned, np.full(400, 90.0))
+    silent = dataclasses.replace(known, aligned=np.full(400, 90.0))
+    with_judge, alone = _gold_errors(known, known, 0)
+    assert with_judge < 0.02 and 0.05 < alone < 0.09  # 1.96 · √(0.3 · 0.7 / 100 · 300 / 399) is 0.078
+    with_silent, same = _gold_errors(silent, known, 0)
+    assert same == alone and abs(with_silent - alone) < 1e-9
