@@ -60,7 +60,7 @@ BENCHMARKS = (
     Benchmark("sae_streaming", 10, ("--part", "speed"), ("speed",)),
     Benchmark("sae_streaming", 30, ("--part", "memory"), ("memory",)),
     Benchmark("interpretation", 20),
-    Benchmark("latent_shift", 40),
+    Benchmark("latent_shift", 15),
     Benchmark("attribution", 20),
     Benchmark("judge_labels", 10),
     *(
