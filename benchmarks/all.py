@@ -69,7 +69,7 @@ BENCHMARKS = (
     ),
     Benchmark("sae_step", 40, ("B", "train"), ("B", "train"), threads=2, peers=True),
     Benchmark("sae_step", 30, ("recovery",), ("recovery",), threads=2),
-    Benchmark("screen", 300, ("--keep", "runs/benchmarks/screen")),
+    Benchmark("screen", 180, ("--keep", "runs/benchmarks/screen")),
 )
 
 
