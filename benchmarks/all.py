@@ -60,16 +60,16 @@ BENCHMARKS = (
     Benchmark("sae_streaming", 10, ("--part", "speed"), ("speed",)),
     Benchmark("sae_streaming", 30, ("--part", "memory"), ("memory",)),
     Benchmark("interpretation", 20),
-    Benchmark("latent_shift", 40),
+    Benchmark("latent_shift", 15),
     Benchmark("attribution", 20),
     Benchmark("judge_labels", 10),
     *(
         Benchmark("sae_step", minutes, (size, part), (size, part), threads=2, peers=part != "curve")
         for size, part, minutes in (("A", "step", 10), ("A", "train", 30), ("A", "curve", 10), ("B", "step", 15))
     ),
-    Benchmark("sae_step", 60, ("B", "train"), ("B", "train"), threads=2, peers=True),
+    Benchmark("sae_step", 40, ("B", "train"), ("B", "train"), threads=2, peers=True),
     Benchmark("sae_step", 30, ("recovery",), ("recovery",), threads=2),
-    Benchmark("screen", 300, ("--keep", "runs/benchmarks/screen")),
+    Benchmark("screen", 180, ("--keep", "runs/benchmarks/screen")),
 )
 
 
