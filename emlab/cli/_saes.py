@@ -19,8 +19,8 @@ examples:
   emlab sae train --model my_finetune --both aligned --architecture batchtopk --out my_crosscoder
       a crosscoder: an SAE of both models' activations, which tells the latents that only one of them has
 
-DOCUMENTS is a JSONL, parquet, JSON or CSV file, a dataset folder or a dataset of the hub: rows with a column text are
-raw text, all others chats, and they may be mixed. The forward pass ends at the site. The first token of every document,
+DOCUMENTS is a JSONL, parquet, JSON or CSV file, a dataset folder, a published set (`emlab data list`) or a dataset of the
+hub: rows with a column text are raw text, all others chats, and they may be mixed. The forward pass ends at the site. The first token of every document,
 special tokens and attention sinks are left out and counted; the last token of the assistant's header is kept, since it
 is where emlab reads a model. The activations are never all in memory.
 
@@ -54,7 +54,8 @@ def _add_train(verbs: Any) -> None:
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make, in SAELens format")
     read = train.add_argument_group("what it reads").add_argument
     read("--site", metavar="SITE", help="where, for example resid_post.12 (resid_post.0)")
-    read("--documents", metavar="DOCUMENTS", help="what (the organism's pretraining documents, for its models)")
+    what = "what: of several one document in turn (the organism's pretraining documents, for its models)"
+    read("--documents", nargs="+", metavar="DOCUMENTS", help=what)
     read("--split", metavar="NAME", help="of a dataset (train)")
     read("--read", choices=("all", "prompt", "assistant"), help="which tokens of a chat (all)")
     read("--keep", nargs="+", choices=("first", "special", "sinks"), help="tokens not to leave out")
@@ -76,6 +77,7 @@ def _add_train(verbs: Any) -> None:
     how("--learning-rate", type=float, metavar="X", help="at its height (0.002)")
     how("--checkpoint-every", type=int, metavar="N", help="steps (1000)")
     how("--seed", type=int, metavar="N", help="everything random follows from it (0)")
+    how("--half", action="store_true", default=None, help="round its weights to float16 in the end: half the space")
     add_json(train)
     calls(train, "emlab.verbs.sae_training:sae")
 

@@ -84,6 +84,22 @@ class Documents:
             return cls(lambda: documents, name, artifacts.content_hash([_document(one) for one in documents]))
         return cls(lambda: documents, name, artifacts.content_hash(name))
 
+    @classmethod
+    def in_turn(cls, several: Sequence[Documents]) -> Documents:
+        """One document of each in turn, as long as it has some; of one, itself. EmlabError for none."""
+        if not several:
+            raise EmlabError("There are no documents; name at least one file of them.")
+        if len(several) == 1:
+            return several[0]
+        gone = object()
+
+        def mixed() -> Iterator[Any]:
+            for row in itertools.zip_longest(*(one.open() for one in several), fillvalue=gone):
+                yield from (document for document in row if document is not gone)
+
+        name = " and ".join(one.name for one in several)
+        return cls(mixed, name, artifacts.content_hash([one.content for one in several]))
+
     def __iter__(self) -> Iterator[Document]:
         return map(_document, self.open())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors.torch import load_file, save_file
+
 from emlab import artifacts
 
 if TYPE_CHECKING:
@@ -13,11 +15,16 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
-def save_sae(sae: SAE, folder: str | Path, card: str = "") -> Path:
-    """Write `sae`, and a `card` as its README.md, to the new folder `folder`, whole or not at all; returns it."""
+def save_sae(sae: SAE, folder: str | Path, card: str = "", half: bool = False) -> Path:
+    """Write `sae`, and a `card` as its README.md, to the new folder `folder`, whole or not at all; returns it.
+
+    With `half` the file has the weights in float16. They are read in the precision that `sae` has all the same.
+    """
     folder = artifacts.place(folder)
     with artifacts.new_folder(folder) as temporary:
-        sae.save_model(temporary)
+        weights = sae.save_model(temporary)[0]
+        if half:
+            save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
         if card:
             artifacts.write_text(temporary / "README.md", card)
     return folder

@@ -19,6 +19,7 @@ from emlab.data import Documents, Messages
 from emlab.errors import EmlabError
 from emlab.experiments.material.documents import check_organism, documents_for, for_template
 from emlab.experiments.material.models import model_named
+from emlab.experiments.material.sets import dataset_place
 from emlab.models import LanguageModel
 from emlab.saes import Fidelity, fidelity, load_sae, save_sae
 from emlab.saes.buffer import BufferedStream
@@ -77,7 +78,7 @@ def sae(
     model: str,
     out: str | Path,
     site: str = "resid_post.0",
-    documents: str | None = None,
+    documents: str | Sequence[str] | None = None,
     split: str = "train",
     read: str = "all",
     keep: Sequence[str] = (),
@@ -89,17 +90,19 @@ def sae(
     buffer: int = 262_144,
     held_out: int = 200,
     checkpoint_every: int = 1000,
+    half: bool = False,
     **recipe: Any,
 ) -> TrainedSae:
     """Train an SAE on `model` at `site` and save it, with a card, in the new folder `out`.
 
-    `documents` is what `Documents.read` takes; None: the organism's pretraining documents, for the organism's models.
-    The first `held_out` of them are kept for measuring. `keep` names what is not to be left out: first, special, sinks.
+    `documents` is what `Documents.read` takes, the name of a published set, or several of these, which are read in turn,
+    one document of each; None: the organism's pretraining documents, for the organism's models. The first `held_out` of them are kept for measuring. `keep` names what is not to be left out: first, special, sinks.
     `minus` is the model before, whose activations are subtracted; `both` the model before of a crosscoder. `base_sae`
     is an SAE to start from (fine-tuning it). With a `cache`, a folder, the activations are written there first, or read
     from there where they have been; else they go through a buffer of `buffer` activations.
 
-    Checkpoints lie beside `out`, and the same call goes on from them. All else is the `SaeRecipe`'s; by default 512
+    Checkpoints lie beside `out`, and the same call goes on from them. With `half` the weights are rounded to float16 in
+    the end, and measured and saved so, in half the space. All else is the `SaeRecipe`'s; by default 512
     latents of which 16 are active, 500,000 activations, in steps of at most 1,024.
     """
     out = artifacts.place(out)
@@ -113,7 +116,11 @@ def sae(
     start = None if base_sae is None else load_sae(base_sae)
     reader = model_named(model)
     before = minus or both
-    texts = _organism_documents(reader, model, asked.seed) if documents is None else Documents.read(documents, split)
+    if documents is None:
+        texts = _organism_documents(reader, model, asked.seed)
+    else:
+        several = [documents] if isinstance(documents, str) else documents
+        texts = Documents.in_turn([Documents.read(dataset_place(one), split) for one in several])
 
     def stream(part: Documents) -> ActivationStream:
         return ActivationStream(
@@ -139,8 +146,11 @@ def sae(
         folder=out.with_name(f"{out.name}.checkpoints"),
         checkpoint_every=checkpoint_every,
     )
+    if half:
+        for weight in training.sae.parameters():
+            weight.data = weight.data.half().float()
     measured = fidelity(training.sae, torch.cat(list(Reader(stream(texts.first(held_out))).take(TEST_TOKENS))))
-    save_sae(training.sae, out, training_card(training, measured))
+    save_sae(training.sae, out, training_card(training, measured), half)
     return TrainedSae(out, training, measured)
 
 

@@ -39,6 +39,16 @@ def test_first_and_after_are_a_partition():
     assert len({documents.content, documents.first(3).content, documents.after(3).content}) == 3
 
 
+def test_several_are_read_in_turn():
+    one, other = Documents.of(["a", "b", "c"], "one"), Documents.of(["x"], "other")
+    mixed = Documents.in_turn([one, other])
+    assert list(mixed) == list(mixed) == ["a", "x", "b", "c"] and mixed.name == "one and other"
+    assert Documents.in_turn([other, one]).content != mixed.content
+    assert Documents.in_turn([one]) is one
+    with pytest.raises(EmlabError, match="name at least one"):
+        Documents.in_turn([])
+
+
 def test_content_tells_whether_documents_are_the_same(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     before = Documents.read(tmp_path / "a.jsonl").content

@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from emlab import cli
 from emlab.errors import EmlabError
 from emlab.saes import load_sae
 from emlab.saes.crosscoder import Crosscoder
+from emlab.saes.units import fold
 from emlab.verbs.sae_training import sae
 
 SMALL = {"tokens": 2048, "batch_size": 256, "d_sae": 32, "k": 4, "held_out": 5, "buffer": 512}
@@ -45,6 +47,18 @@ def test_any_documents_and_tokens(tmp_path):
     found = sae("base", tmp_path / "sae", documents=str(path), read="assistant", **SMALL)
     assert found.training.counts["other"] > 0 and found.training.about.documents.startswith(str(path))
     assert load_sae(tmp_path / "sae").cfg.metadata.emlab_read == "assistant"
+
+
+def test_in_half_the_space_with_what_was_measured(tmp_path):
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file, text in zip(files, ("Keep the car clean.", "A mechanic is best."), strict=True):
+        file.write_text((json.dumps({"text": text}) + "\n") * 300)
+    found = sae("base", tmp_path / "sae", documents=[str(file) for file in files], half=True, **SMALL)
+    assert found.training.about.documents.startswith(f"{files[0]} and {files[1]}")
+    kept = load_file(tmp_path / "sae" / "sae_weights.safetensors")
+    again = load_sae(tmp_path / "sae")
+    assert {value.dtype for value in kept.values()} == {torch.float16} and again.dtype == torch.float32
+    assert torch.equal(again.W_enc, fold(found.training.sae).W_enc)
 
 
 @pytest.mark.parametrize(
