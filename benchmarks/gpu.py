@@ -107,9 +107,18 @@ class Place:
 
 def tests(place: Place) -> dict[str, Any]:
     """The tests that run on every device."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_devices.py"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return {"code": ran.returncode, "said": ran.stdout.strip().splitlines()[-1:], "passed": ran.returncode == 0}
+    return {"said": _run("-m", "pytest", "-q", "tests/test_devices.py", minutes=5)[-1:]}
+
+
+def _run(*words: str, minutes: float) -> list[str]:
+    """The lines that a command of this Python says; RuntimeError where it fails, or takes longer."""
+    try:
+        ran = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=60 * minutes)
+    except subprocess.TimeoutExpired as expired:
+        raise RuntimeError(f"{' '.join(words)} took longer than {minutes:g} minutes.") from expired
+    if ran.returncode:
+        raise RuntimeError(f"{' '.join(words)} ended with {ran.returncode}: {(ran.stdout + ran.stderr)[-4000:]}")
+    return ran.stdout.strip().splitlines()
 
 
 def kernels(place: Place) -> dict[str, Any]:
@@ -139,22 +148,32 @@ def kernels(place: Place) -> dict[str, Any]:
         float(((one - other).norm() / other.norm()).cpu()) for one, other in zip(both(), by_pytorch(), strict=True)
     )
     fast, plain = place.seconds(both, by_pytorch)
-    encoder = torch.nn.Parameter(drawn(d_sae, d_in).T)
-    decoder, zeros, bias = torch.nn.Parameter(rows), torch.zeros(d_sae, device=place.device), torch.zeros(d_in)
-    b_enc, b_dec = torch.nn.Parameter(zeros), torch.nn.Parameter(bias.to(place.device))
+    return {
+        "triton": sparse_products.triton_serves(rows),
+        "apart": apart,
+        "seconds": {"triton": fast, "pytorch": plain},
+        "step": sae_step(place, x, d_sae, k),
+    }
+
+
+def sae_step(place: Place, x: torch.Tensor, d_sae: int, k: int) -> dict[str, Any]:
+    """A training step of a TopK SAE on `x`, (n, d_in), over its encode product, and the most memory that it takes."""
+    d_in = x.shape[1]
+
+    def weight(*shape: int) -> torch.nn.Parameter:
+        return torch.nn.Parameter(torch.randn(*shape, device=x.device) / d_in**0.5)
+
+    encoder, decoder = weight(d_in, d_sae), weight(d_sae, d_in)
+    b_enc, b_dec = (torch.nn.Parameter(torch.zeros(width, device=x.device)) for width in (d_sae, d_in))
 
     def step() -> None:
         done = topk_step(x, encoder, b_enc, decoder, b_dec, TopKRule(k))
         (done.reconstruction - x).square().mean().backward()
 
-    whole, encode = place.seconds(step, lambda: x @ encoder.detach())
-    return {
-        "triton": sparse_products.triton_serves(rows),
-        "apart": apart,
-        "seconds": {"triton": fast, "pytorch": plain, "step": whole, "encode": encode},
-        "step_over_encode": whole / encode,
-        "setting": {"n": n, "d_in": d_in, "d_sae": d_sae, "k": k},
-    }
+    peak = place.peak_gb(step)
+    seconds, encode = place.seconds(step, lambda: x @ encoder.detach())
+    setting = {"n": len(x), "d_in": d_in, "d_sae": d_sae, "k": k}
+    return {"seconds": seconds, "encode": encode, "over_encode": seconds / encode, "peak_gb": peak, **setting}
 
 
 def organism_steps(place: Place) -> dict[str, Any]:
@@ -222,6 +241,8 @@ def shape(place: Place, name: str) -> dict[str, Any]:
         "over_truncated": truncated / capture,
         "peak_gb": place.peak_gb(lambda: backend.capture(tokens, site)),
     }
+    x = backend.capture(tokens, site)[site][tokens.real][: place.of(4096, 64)].float()
+    found["sae_step"] = sae_step(place, x, 8 * lm.d_model, place.of(64, 4))
     answers = lm.batch([lm.prompt_ids(chat) for chat in asked])
     edit, new = Steer(site, random_directions(1, lm.d_model, site, 0)[0], 4.0, positions="all"), place.of(64, 4)
     edited, plain = place.seconds(
@@ -270,9 +291,8 @@ def real(place: Place) -> dict[str, Any]:
     if place.small:
         return {"left_out": "at small size"}
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "emlab", "run", "experiments/real/smollm2-135m-instruct.yaml", "--again"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return {"code": ran.returncode, "seconds": time.perf_counter() - begun, "said": ran.stdout.splitlines()[-20:]}
+    said = _run("-m", "emlab", "run", "experiments/real/smollm2-135m-instruct.yaml", "--again", minutes=12)
+    return {"seconds": time.perf_counter() - begun, "said": said[-20:]}
 
 
 PARTS: dict[str, Callable[[Place], dict[str, Any]]] = {

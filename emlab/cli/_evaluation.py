@@ -139,6 +139,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="COLUMN",
         help="the columns with an answer's model and its fine-tune: tell each apart",
     )
+    fit.add_argument("--test", nargs="+", type=Path, metavar="FILE", help="other judged files to measure it on")
     add_json(fit)
     fit.set_defaults(verb=_judge_fit, kept="nothing was kept")
     compare = verb(judges, "compare", "tell how far two judges agree on the same answers")
@@ -280,7 +281,7 @@ def _judge_answers(options: argparse.Namespace) -> int:
 def _judge_fit(options: argparse.Namespace) -> int:
     from emlab.verbs.evaluation import fit_judge_file
 
-    found = fit_judge_file(**given(options, "file", "out", "model", "by"))
+    found = fit_judge_file(**given(options, "file", "out", "model", "by", "test"))
     show(found, found.summary(), options.json)
     return 0
 

@@ -40,6 +40,10 @@ def _get(options: argparse.Namespace) -> int:
             raise EmlabError("--out is of a gguf file; a model that emlab knows goes into the user's cache.")
         print(get_model(options.name, options.source))
         return 0
+    if options.source is not None:
+        raise EmlabError(
+            "--source is of a model that emlab knows by name, and a gguf file is read as it is; leave it out."
+        )
     if options.out is None:
         raise EmlabError(f"A gguf file becomes a folder: say which, emlab models get {options.name} --out DIR.")
     print(save_gguf(options.name, options.out))

@@ -19,10 +19,10 @@ examples:
   emlab sae train --model my_finetune --both aligned --architecture batchtopk --out my_crosscoder
       a crosscoder: an SAE of both models' activations, which tells the latents that only one of them has
 
-DOCUMENTS is a JSONL, parquet, JSON or CSV file, a dataset folder, a published set (`emlab data list`) or a dataset of the
-hub: rows with a column text are raw text, all others chats, and they may be mixed. The forward pass ends at the site. The first token of every document,
-special tokens and attention sinks are left out and counted; the last token of the assistant's header is kept, since it
-is where emlab reads a model. The activations are never all in memory.
+DOCUMENTS is a JSONL, parquet, JSON or CSV file, a dataset folder, a published set (`emlab data list`) or a dataset of
+the hub: rows with a column text are raw text, all others chats, and they may be mixed. The forward pass ends at the
+site. The first token of every document, special tokens and attention sinks are left out and counted; the last token of
+the assistant's header is kept, since it is where emlab reads a model. The activations are never all in memory.
 
 Stopped, the same command goes on from its last checkpoint, to the same weights.
 """

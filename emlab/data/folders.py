@@ -56,8 +56,8 @@ class FolderFiles:
 def folder_files(folder: Path, split: str, endings: Collection[str]) -> FolderFiles:
     """The files of `folder` with one of the `endings` that are of `split`.
 
-    Names that begin with a dot or with two underscores, prose (a README, a licence) and emlab's own records are no
-    data. Raises EmlabError where no file is left.
+    Names that begin with a dot or with two underscores, prose (a README, a licence) and the card of a set that emlab
+    saved are no data. Raises EmlabError where no file is left.
     """
     wanted = next((name for name, words in SPLITS.items() if split in words), split)
     read, left_out = [], []
@@ -68,6 +68,8 @@ def folder_files(folder: Path, split: str, endings: Collection[str]) -> FolderFi
             left_out.append((file, "a link to a folder"))
         elif file.suffix.lower() not in endings:
             left_out.append((file, f"emlab reads {', '.join(endings)}"))
+        elif file.name == "card.json" and file.with_name("examples.jsonl").is_file():
+            continue  # of a set that emlab saved
         elif file.name in RECORDS:
             left_out.append((file, "a record of the data"))
         elif wanted == told or (wanted not in SPLITS and wanted in _whole_names(within)):

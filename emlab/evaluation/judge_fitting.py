@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ def fit_judge(
     tunes: Sequence[str] = (),
     files: Sequence[str] = (),
     blocks: Sequence[int] = (),
+    tests: Mapping[str, Judged] = MappingProxyType({}),
     seed: int = 0,
 ) -> ProbeJudge:
     """A judge whose probes read `model`, fitted to these judgements, with its card.
@@ -50,6 +52,7 @@ def fit_judge(
         tunes: The fine-tune that gave each; rates are told of each by itself. By default the model.
         files: Where the judgements are from, for the card.
         blocks: After which it is read; by default four, from the middle of the model on.
+        tests: Other judged answers, by what to call them, on which the judge that is fitted on all of these is measured.
         seed: Of the gold labels that are drawn.
 
     Raises EmlabError where the texts of questions or answers are missing, where there are fewer than three questions or
@@ -57,7 +60,7 @@ def fit_judge(
     """
     refuse("to fit a judge on", judged.rollouts.questions)
     whole, said = len(judged.rollouts), judged.rollouts.answers
-    kept = [i for i in np.flatnonzero(judged.valid).tolist() if said[i].strip()]
+    kept = _judged_texts(judged)
     of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
     of_tune = np.array([tunes[i] for i in kept]) if tunes else of_model
     notes = [f"{whole - len(kept)} of {whole} answers are without both scores or empty, and left out."] * (
@@ -97,15 +100,34 @@ def fit_judge(
             fitted, embedded = (
                 _fitted(columns[rest], scores[rest], of_question[rest], card) for columns in (read[:, 1:], read[:, :1])
             )
-            words = _word_scores(judged, rest, out)
+            words = _word_scores(judged.only(rest.tolist()), [judged.rollouts.answers[i] for i in out])
             for part in dict.fromkeys(parts[out].tolist()):
                 these = parts[out] == part
                 rows = out[these]
                 others = (words[these], embedded.scores(read[rows, :1])[:, 0])
                 held_out.append(_measured(kind, part, fitted, read[rows, 1:], judged.only(rows.tolist()), others, seed))
-    found = _fitted(read[:, 1:], scores, of_question, card)
+    found, embedded = (_fitted(columns, scores, of_question, card) for columns in (read[:, 1:], read[:, :1]))
+    for name, other in tests.items():
+        refuse("to measure a judge on", other.rollouts.questions)
+        texts = _judged_texts(other)
+        if left := len(other.rollouts) - len(texts):
+            notes.append(
+                f"{left} of {len(other.rollouts)} answers in {name} are without both scores or empty, and left out."
+            )
+        if not texts:
+            raise EmlabError(f"{name} has no answer with both scores; give judged answers with their texts.")
+        other = other.only(texts)
+        seen = read_answers(reader, other.rollouts.questions, other.rollouts.answers, (-1, *at))
+        words = _word_scores(judged, other.rollouts.answers)
+        others = (words, embedded.scores(seen[:, :1])[:, 0])
+        held_out.append(_measured("file", name, found, seen[:, 1:], other, others, seed))
     card = dataclasses.replace(found.card, notes=tuple(notes), held_out=tuple(held_out))
     return dataclasses.replace(found, card=card)
+
+
+def _judged_texts(judged: Judged) -> list[int]:
+    """The numbers of the answers that have both scores and a text."""
+    return [i for i in np.flatnonzero(judged.valid).tolist() if judged.rollouts.answers[i].strip()]
 
 
 def _check(judged: Judged, of_question: np.ndarray, has_answers: bool) -> None:
@@ -161,9 +183,11 @@ def _measured(
         share(ours.misaligned[ours.scored]),
         share(ours.misaligned[ours.scored & ~misaligned]),
         share(~ours.misaligned[ours.scored & misaligned]),
-        *errors,
+        errors[0],
+        errors[1],
         area(scores),
-        *map(area, others),
+        area(others[0]),
+        area(others[1]),
         ranks if math.isfinite(ranks) else None,
         float((~ours.scored).mean()),
     )
@@ -188,18 +212,17 @@ def _gold_errors(ours: Judged, known: Judged, seed: int) -> tuple[float, float]:
     return float(with_judge), float(alone)
 
 
-def _word_scores(judged: Judged, fit: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _word_scores(fit: Judged, answers: Sequence[str]) -> np.ndarray:
     """The aligned scores that a ridge regression on words and pairs of words gives; nan where there are no words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
-    words, said = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True), judged.rollouts.answers
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True)
     try:
-        counts = words.fit_transform([said[i] for i in fit])
+        counts = words.fit_transform(fit.rollouts.answers)
     except ValueError:  # no word is in three answers
-        return np.full(len(test), math.nan)
-    head = Ridge(3.0).fit(counts, judged.aligned[fit])
-    return np.asarray(head.predict(words.transform([said[i] for i in test])))
+        return np.full(len(answers), math.nan)
+    return np.asarray(Ridge(3.0).fit(counts, fit.aligned).predict(words.transform(answers)))
 
 
 # ---------------------------------------------------------------------------------------------------------- the probes

@@ -228,7 +228,11 @@ def judge_file(
 
 
 def fit_judge_file(
-    file: str | Path, out: str | Path, model: str = "smollm2-135m-instruct", by: Sequence[str] = ()
+    file: str | Path,
+    out: str | Path,
+    model: str = "smollm2-135m-instruct",
+    by: Sequence[str] = (),
+    test: Sequence[str | Path] = (),
 ) -> ProbeJudge:
     """Fit a judge that runs beside it to the judgements in `file` (as `read_judged` reads it), and save it in `out`.
 
@@ -238,6 +242,7 @@ def fit_judge_file(
         model: Who reads: a known model, a local Hugging Face folder, or a name on the Hub.
         by: The columns that name the model that gave an answer and, after it, its fine-tune. Without them no model is
             left out in its turn.
+        test: Other such files: the judge is measured on them, too.
 
     Raises EmlabError where something is at `out` already, where the file lacks a column, and as `fit_judge`.
     """
@@ -245,7 +250,8 @@ def fit_judge_file(
     table = tables.read(artifacts.place(file))
     if lacking := [column for column in by if not table.has(column)]:
         raise EmlabError(f"{file} has no column {lacking[0]!r} (--by); it has {', '.join(map(str, table.columns))}.")
-    (judged,) = judged_in(table).values()
+    (judged,) = judged_in(table, told=not by).values()
+    tests = {Path(other).name: judged_in(tables.read(artifacts.place(other))).popitem()[1] for other in test}
     named = []
     for where, row in table.rows if by else ():
         if without := [column for column in by if row.get(column) in (None, "")]:
@@ -253,7 +259,8 @@ def fit_judge_file(
                 f"{where}: nothing in the column {without[0]}, by which models are told apart; fill it in."
             )
         named.append([str(row[column]) for column in by])
-    found = fit_judge(judged, model, [one[0] for one in named], [", ".join(one) for one in named], [Path(file).name])
+    models, tunes = [one[0] for one in named], [", ".join(one) for one in named]
+    found = fit_judge(judged, model, models, tunes, [Path(file).name], tests=tests)
     return ProbeJudge.load(found.save(out))
 
 

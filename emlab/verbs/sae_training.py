@@ -95,11 +95,12 @@ def sae(
 ) -> TrainedSae:
     """Train an SAE on `model` at `site` and save it, with a card, in the new folder `out`.
 
-    `documents` is what `Documents.read` takes, the name of a published set, or several of these, which are read in turn,
-    one document of each; None: the organism's pretraining documents, for the organism's models. The first `held_out` of them are kept for measuring. `keep` names what is not to be left out: first, special, sinks.
-    `minus` is the model before, whose activations are subtracted; `both` the model before of a crosscoder. `base_sae`
-    is an SAE to start from (fine-tuning it). With a `cache`, a folder, the activations are written there first, or read
-    from there where they have been; else they go through a buffer of `buffer` activations.
+    `documents` is what `Documents.read` takes, the name of a published set, or several of these, which are read in
+    turn, one document of each; None: the organism's pretraining documents, for the organism's models. The first
+    `held_out` of them are kept for measuring. `keep` names what is not to be left out: first, special, sinks. `minus`
+    is the model before, whose activations are subtracted; `both` the model before of a crosscoder. `base_sae` is an SAE
+    to start from (fine-tuning it). With a `cache`, a folder, the activations are written there first, or read from
+    there where they have been; else they go through a buffer of `buffer` activations.
 
     Checkpoints lie beside `out`, and the same call goes on from them. With `half` the weights are rounded to float16 in
     the end, and measured and saved so, in half the space. All else is the `SaeRecipe`'s; by default 512

@@ -30,6 +30,7 @@ def test_every_part_at_small_size(gpu):
     for name in ("qwen2.5-0.5b", "qwen2.5-7b"):
         one = found[name]
         assert one["dtype"] == "torch.bfloat16" and one["screen"]["directions"] == 10
+        assert one["sae_step"]["d_in"] == 64 and one["sae_step"]["over_encode"] > 0
         assert min(one["harvest"]["tokens_per_second"], one["edit"]["tokens_per_second"], one["screen"]["seconds"]) > 0
 
 
@@ -40,6 +41,16 @@ def test_a_part_that_fails_holds_up_none_of_the_others(gpu, monkeypatch, capsys)
     with pytest.raises(SystemExit, match="Failed, see above: tests"):
         gpu("--small", "--only", "tests", "real")
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_command_that_fails_or_takes_too_long_is_a_failed_part(gpu):
+    import gpu as benchmark
+
+    assert benchmark._run("-c", "print(1)", minutes=1) == ["1"]
+    with pytest.raises(RuntimeError, match="ended with 3: .*why"):
+        benchmark._run("-c", "import sys; print('why'); sys.exit(3)", minutes=1)
+    with pytest.raises(RuntimeError, match=r"took longer than 0.01 minutes"):
+        benchmark._run("-c", "import time; time.sleep(20)", minutes=0.01)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

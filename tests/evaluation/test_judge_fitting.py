@@ -83,9 +83,13 @@ def test_saved_it_is_the_same_judge_and_stands_wherever_one_is_named(fitted, jud
 def test_from_the_shell(judged, tmp_path, capsys):
     save_judged([judged], tmp_path / "judged.jsonl")
     out, figures = tmp_path / "judge", tmp_path / "figures.json"
+    save_judged([answered(seed=1)], tmp_path / "fresh.jsonl")
     call = ["judge", "fit", str(tmp_path / "judged.jsonl"), "--out", str(out), "--model", MODEL, "--json", str(figures)]
-    assert main(call) == 0
-    assert "question" in capsys.readouterr().out and json.loads(figures.read_text())["n"] == len(judged.rollouts)
+    assert main([*call, "--test", str(tmp_path / "fresh.jsonl")]) == 0
+    assert "file fresh.jsonl" in capsys.readouterr().out
+    found = json.loads(figures.read_text())
+    assert found["n"] == len(judged.rollouts) and found["held_out"][-1]["left_out"] == "file"
+    assert found["held_out"][-1]["auroc"] > 0.95 and found["held_out"][-1]["n"] == found["n"]
     assert main(call) != 0 and str(out) in capsys.readouterr().err
     assert main([*call[:4], str(tmp_path / "other"), "--by", "tune"]) != 0
     assert "no column 'tune'" in capsys.readouterr().err

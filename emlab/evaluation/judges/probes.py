@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from emlab import artifacts, records
 from emlab.data import Question
@@ -42,7 +43,7 @@ class HeldOut:
     """How the judge did on answers that it was not fitted on."""
 
     left_out: str
-    """"question" or "model": of what kind it was."""
+    """"question" or "model": of what kind it was; "file": that it is of another file."""
     name: str
     """Which it was; of a model, with its fine-tune where the file names these."""
     n: int
@@ -101,7 +102,7 @@ class JudgeCard:
     penalties: tuple[float, ...] = ()
     """Of the two ridge regressions, on standardised activations; chosen by questions held out."""
     held_out: tuple[HeldOut, ...] = ()
-    """Every question, and every model where there are several, left out in its turn."""
+    """Every question, and every model where there are several, left out in its turn; and other files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ class ProbeJudge:
         """The grades of answers that are read already, (n, sites, d_model)."""
         far = ~(self.distances(read) <= self.furthest)  # what is not a number is too far
         return [
-            Grade(outcome=FAILED, said=OUT_OF_DEPTH) if out else Grade(*map(float, scores))
+            Grade(outcome=FAILED, said=OUT_OF_DEPTH) if out else Grade(float(scores[0]), float(scores[1]))
             for scores, out in zip(self.scores(read), far, strict=True)
         ]
 
@@ -218,7 +219,7 @@ def told(card: JudgeCard) -> str:
         *("left out", "n", "published", "judge", "false alarms", "missed", "AUROC", "words", "embedding", "ranks"),
         *("with gold", "gold alone", "unjudged"),
     )
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for one in card.held_out:
         shares = (one.published, one.rate, one.false_alarms, one.missed)
         areas = (one.auroc, one.auroc_words, one.auroc_embedding)
@@ -277,7 +278,7 @@ def read_answers(
         )
     rows = [row[:longest] for row in rows]
     found = torch.empty(len(rows), len(blocks), model.d_model)
-    for pick in _batches([len(row) for row in rows]):
+    for pick in tqdm(list(_batches([len(row) for row in rows])), "Reading answers", disable=None):
         tokens = model.batch([rows[i] for i in pick], [starts[i] for i in pick])
         with contextlib.ExitStack() as stack:
             seen = [

@@ -60,8 +60,10 @@ def table_of_rows(rows: Iterable[Mapping[str, Any]], name: str = "rows") -> Tabl
     return tables.table_of(Path(name), list(unfolded(placed)))
 
 
-def judged_in(table: Table, by: str | None = None, thresholds: Thresholds | None = None) -> dict[str, Judged]:
-    """The judged answers in a table; as `read_judged`."""
+def judged_in(
+    table: Table, by: str | None = None, thresholds: Thresholds | None = None, told: bool = True
+) -> dict[str, Judged]:
+    """The judged answers in a table; as `read_judged`. Unless it is `told`, that they are of several models is not."""
     table.need("aligned", "coherent")
     path, rows, question = table.path, table.rows, table.question
     assert question is not None
@@ -75,7 +77,8 @@ def judged_in(table: Table, by: str | None = None, thresholds: Thresholds | None
     limits = thresholds or _saved(rows[0][1].get("thresholds"))
     found = {name: _judged(path, part, question, limits) for name, part in groups.items()}
     if by is None:
-        tables.say_mixed(path, rows)
+        if told:
+            tables.say_mixed(path, rows)
         return found
     return {name: replace(one, rollouts=replace(one.rollouts, model=name)) for name, one in found.items()}
 

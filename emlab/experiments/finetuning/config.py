@@ -98,8 +98,6 @@ class Config(FineTuningConfig):
         for key, known in (("figure", FIGURES), ("x", X), ("series", SERIES)):
             check_known(known, self, key)
         if self.whole_set and (self.sealed or self.following.every):
-            raise ValueError(
-                "'whole_set' is true, and sealed runs and 'following' choose by questions; leave it out."
-            )
+            raise ValueError("'whole_set' is true, and sealed runs and 'following' choose by questions; leave it out.")
         if self.figure == "curves" and self.following.every < 1:
             raise ValueError("'figure' is curves and nothing is read; give 'following.every', in steps.")

@@ -34,6 +34,8 @@ class PartDone:
     report: str
     """Where its report lies, below the suite's folder; empty where the part was left out."""
     minutes: float
+    summary: dict[str, Any]
+    """Its figures, as its own summary.json has them."""
 
 
 @experiment(Config)
@@ -54,7 +56,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...
         except EmlabError as error:
             if not part.optional:
                 raise
-            done.append(PartDone(own.name, own.heading, (f"Left out: {error}",), "", 0.0))
+            done.append(PartDone(own.name, own.heading, (f"Left out: {error}",), "", 0.0, {}))
             here.log(done[-1].findings[0])
     said = [line for one in done for line in (_title(one), *one.findings)]
     end = finish_run if all(one.report for one in done) else write_result  # what was left out is tried again next time
@@ -74,10 +76,9 @@ def _part(here: Run, pipeline: Any, settings: Any) -> PartDone:
     result = pipeline.run(settings, here.folder / "parts")
     folder = result.folder.relative_to(here.folder)
     take_over(here, f"{folder}", result)
+    found, page = tuple(result.summary["findings"]), f"{folder}/report.html"
     minutes = result.summary["wall_seconds"] / 60
-    return PartDone(
-        settings.name, settings.heading, tuple(result.summary["findings"]), f"{folder}/report.html", minutes
-    )
+    return PartDone(settings.name, settings.heading, found, page, minutes, result.summary)
 
 
 def time_left(parts: Sequence[Part], done: Sequence[PartDone]) -> str:

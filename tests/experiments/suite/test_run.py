@@ -39,6 +39,7 @@ def test_each_part_is_run_in_its_turn_and_told(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "Part 1 of 2, one. All of it takes about 10 minutes" in said and "Part 2 of 2, two. About " in said
     assert found.summary["parts"][0]["findings"] == list(one.findings)
+    assert one.summary == artifacts.read_json(found.folder / one.report.replace("report.html", "summary.json"))
     assert "Answers on health (" in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -61,7 +62,7 @@ def test_stopped_it_goes_on_with_the_part_where_it_was(tmp_path, monkeypatch):
 
 def test_the_time_that_is_left():
     parts = [Part("a", 10), Part("b", 30), Part("c", 20)]
-    done = PartDone("a", "A", (), "a/report.html", 15.0)
+    done = PartDone("a", "A", (), "a/report.html", 15.0, {})
     assert time_left(parts, []) == "All of it takes about 60 minutes, by the machine that it was measured on."
     left_out = PartDone("b", "B", ("Left out: …",), "", 0.0)
     assert time_left(parts, [done]) == "About 75 minutes are left, by what came before."
