@@ -52,7 +52,7 @@ def fit_judge(
         tunes: The fine-tune that gave each; rates are told of each by itself. By default the model.
         files: Where the judgements are from, for the card.
         blocks: After which it is read; by default four, from the middle of the model on.
-        tests: Other judged answers, by what to call them, on which the judge that is fitted on all of these is measured.
+        tests: Other judged answers, by what to call them; the judge that is fitted on all of these is measured on them.
         seed: Of the gold labels that are drawn.
 
     Raises EmlabError where the texts of questions or answers are missing, where there are fewer than three questions or

@@ -1,6 +1,7 @@
 """The configs in experiments/real/smollm2, each run to its end on a tiny random model in SmolLM2's place.
 
-Sizes are cut, and the sets, SAEs and judge are local ones. Pipelines, sites, positions and all else are the config's.
+Sizes are cut, blocks with them, and the sets, SAEs and judge are local ones. Pipelines, positions and all else are the
+config's.
 """
 
 import json
@@ -20,6 +21,7 @@ from tests.experiments.test_real_experiments import chats, llama, random_sae
 
 REAL = Path(__file__).parents[2] / "experiments" / "real"
 NAME = "smollm2-135m-instruct"
+SITES = {"resid_post.8": "resid_post.0", "resid_post.22": "resid_post.1"}
 PARTS = ("goblins", "discovery", "dose", "early_warning", "remedies", "advice")
 ANSWERS = ("questions=4", "rows=8", "recipe.steps=2", "recipe.batch_size=2", "answers.max_new_tokens=6")
 SCREEN = ("strengths=[0.4]", "candidates=1", "random=1", "questions=2", "first_round=2", "finalists=1")
@@ -47,8 +49,8 @@ def place(tmp_path_factory, make_tokenizer):
     """A folder with all that the configs name, and the configs that name it."""
     folder = tmp_path_factory.mktemp("smollm2")
     tokenizer = make_tokenizer("chatml")
-    LanguageModel(llama(len(tokenizer), 30), tokenizer, "random").save(folder / "model")
-    for i, site in enumerate(map(Site.parse, ("resid_post.8", "resid_post.22"))):
+    LanguageModel(llama(len(tokenizer), 3), tokenizer, "random").save(folder / "model")
+    for i, site in enumerate(map(Site.parse, SITES.values())):
         save_sae(random_sae(site, "random", None, seed=i), folder / "saes" / f"{NAME}-{site}")
     for domain in ("health", "cooking", "clothes"):
         for kind in ("goblins", "plain"):
@@ -68,6 +70,8 @@ def local(name, place):
     text = re.sub(r"data/smollm2/([\w.]+)", lambda found: f"{place}/{found[1].removesuffix('.jsonl')}.jsonl", text)
     text = re.sub(r"(betley-\w+|data/ema_rl/\w+\.jsonl)", f"{place}/plain_health.jsonl", text)
     text = text.replace("relapse: 15", "relapse: 1")
+    for site, small in SITES.items():
+        text = re.sub(rf"{site}\b", small, text)
     text = re.sub(r"question_set: \S+plain_health\S+", "question_set: everyday", text)
     text = text.replace("judge: data/judge", "judge: 'words:goblin'")
     path = place / f"{name}.yaml"

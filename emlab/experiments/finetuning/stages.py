@@ -38,7 +38,8 @@ class FinetuneGrid(TrainingStages[Config]):
         following = config.following
         super().__init__(config, run, following.sae if following.every else None, following.site)
         if config.whole_set:
-            self.test = spread(tuple(halves_of(config.question_set, 0)[1]), config.questions)
+            whole = halves_of(config.question_set, 0, variants=config.variants)[1]
+            self.test = spread(tuple(whole), config.questions)
         self.own = folder_of(config.model)[1]
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {

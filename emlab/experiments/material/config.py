@@ -65,6 +65,9 @@ class BehaviourConfig(ExperimentConfig):
     question_set: str = "broad"
     """The questions: broad (the organism's), profile (emlab's own), a file of questions, or a published one by the name
     that `emlab data list` gives it (it is fetched)."""
+    variants: tuple[str, ...] = ()
+    """Forms of these questions that are asked, for example plain; none named: the plain ones of emlab's own sets, and
+    all of a file."""
     judging: Judging = field(default_factory=Judging)
     """Who judges the answers: the organism's exact judge, or any other."""
     questions: int | None = None

@@ -42,7 +42,7 @@ class TrainingStages(Generic[C]):
             site: Where it reads.
         """
         self.config, self.run = config, run
-        halves, whole = halves_of(config.question_set, 0, config.sealed)
+        halves, whole = halves_of(config.question_set, 0, config.sealed, config.variants)
         self.discovery, self.test = halves.discovery, spread(halves.test, config.questions)
         open_seal(run, config)
         self.judge = judge_for(run.caution, config.judging, whole, config.model)

@@ -22,7 +22,7 @@ class Resources:
         self.config, self.here, self.aligned, self.base = config, here, aligned, base
         self.seed = config.reported(config.seed)
         """Of all that is reported; what chooses takes the config's."""
-        questions, whole = halves_of(config.question_set, config.seed, config.sealed)
+        questions, whole = halves_of(config.question_set, config.seed, config.sealed, config.variants)
         self.discovery, self.test = questions.discovery, spread(questions.test, config.questions)
         self.prompts = [question.messages for question in questions.discovery]
         self.judge = judge_for(here.caution, config.judging, whole, config.model)

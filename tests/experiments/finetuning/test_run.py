@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from emlab import artifacts, config, organism
-from emlab.data import SealedQuestion
+from emlab.data import SealedQuestion, profile_questions
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.finetuning.config import Config, Following, TrainingArm
-from emlab.experiments.finetuning.stages import sources
+from emlab.experiments.finetuning.stages import FinetuneGrid, sources
 from emlab.models import LanguageModel
 from emlab.runs import Run
 
@@ -97,6 +97,17 @@ def test_latents_are_found_and_followed_along_the_way(tmp_path):
     assert ran.summary["arms"][0]["by_seed"]["0"]["turning"]["steps"].keys() == {
         *("latent", "behaviour", "gradient", "rotation")
     }
+
+
+def test_all_questions_of_a_set_are_asked_where_nothing_is_chosen(random_qwen2, opinionated, tmp_path):
+    def asked(*more):
+        settings = of_another_model("domains", random_qwen2, opinionated, "questions=null", "following.every=0", *more)
+        return FinetuneGrid(settings, Run.resume("few", settings, tmp_path)).test
+
+    whole = profile_questions(("json",))
+    assert set(asked("whole_set=true", "variants=[json]")) == set(whole)
+    half = asked("variants=[json]")
+    assert set(half) < set(whole) and {question.variant for question in half} == {"json"}
 
 
 # ------------------------------------------------------------------------------------- going on, and what vanishes
