@@ -16,9 +16,13 @@ CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
 def save_sae(sae: SAE, folder: str | Path, card: str = "", half: bool = False) -> Path:
-    """Write `sae`, and a `card` as its README.md, to the new folder `folder`, whole or not at all; returns it.
+    """Write `sae` to the new folder `folder`, whole or not at all; returns it.
 
-    With `half` the file has the weights in float16. They are read in the precision that `sae` has all the same.
+    Args:
+        sae: As SAELens has it.
+        folder: Must not be there yet.
+        card: Written as README.md; empty writes none.
+        half: Whether the file has the weights in float16. They are read in the precision that `sae` has all the same.
     """
     folder = artifacts.place(folder)
     with artifacts.new_folder(folder) as temporary:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_emlabs_own_are_the_folders_with_a_run():
     folders = sorted(path.parent.name for path in (ROOT / "emlab" / "experiments").glob("*/run.py"))
     own = [name for name in EXPERIMENTS.names() if EXPERIMENTS.get(name).run.__module__.startswith("emlab.")]
-    assert own == folders and len(own) == 11
+    assert own == folders and len(own) == 13
     assert all(EXPERIMENTS.get(name).config.pipeline == name for name in own)
 
 
