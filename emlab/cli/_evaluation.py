@@ -41,10 +41,13 @@ scores and all rates overall, by domain and by question, with their intervals.
 _FIT = """\
 examples:
   emlab judge fit judged.jsonl --out my_judge --by model dataset
+  emlab judge fit judged.jsonl --out my_judge --epochs 0
+      probes alone, in minutes
   emlab evaluate --model my_model --questions profile --judge my_judge
 
-Linear probes of a small local model that reads question and answer. What is told of the judge is measured on questions,
-and on models, that it was not fitted on. An answer that is unlike all that it was fitted on is not judged.
+Linear probes of a small local model that reads question and answer, and is fine-tuned for it. What is told of the judge
+is measured on questions, and on models, that it was not fitted on: a fine-tune for each of them, so a GPU saves hours.
+Stopped, the same command goes on. An answer that is unlike all that it was fitted on is not judged.
 """
 
 _DATA = """\
@@ -138,6 +141,9 @@ def add_verbs(verbs: Any) -> None:
         nargs="+",
         metavar="COLUMN",
         help="the columns with an answer's model and its fine-tune: tell each apart",
+    )
+    fit.add_argument(
+        "--epochs", type=int, metavar="N", help="times the reader is fine-tuned through all; 0: probes alone, fast (2)"
     )
     fit.add_argument("--test", nargs="+", type=Path, metavar="FILE", help="other judged files to measure it on")
     add_json(fit)
@@ -281,7 +287,7 @@ def _judge_answers(options: argparse.Namespace) -> int:
 def _judge_fit(options: argparse.Namespace) -> int:
     from emlab.verbs.evaluation import fit_judge_file
 
-    found = fit_judge_file(**given(options, "file", "out", "model", "by", "test"))
+    found = fit_judge_file(**given(options, "file", "out", "model", "by", "test", "epochs"))
     show(found, found.summary(), options.json)
     return 0
 

@@ -37,10 +37,10 @@ def lora_config(work: LanguageModel, recipe: Recipe) -> Any:
     """peft's LoraConfig of the recipe for this model; EmlabError where no module of the model matches it."""
     from peft import LoraConfig
 
-    linear = [n for n, m in work.model.named_modules() if hasattr(m, "weight") and m.weight.ndim == 2]
+    linear = _linear(work)
     names = [n for n in linear if n.split(".")[-1] in recipe.modules and _in_blocks(n, recipe.blocks)]
     if not names:
-        known = sorted({n.split(".")[-1] for n in linear if _in_blocks(n, None)})
+        known = linear_modules(work)
         where = "any block" if recipe.blocks is None else f"the blocks {list(recipe.blocks)}"
         raise EmlabError(
             f"The model has no module {' or '.join(recipe.modules)} in {where}; its blocks are 0 to {work.n_blocks - 1}"
@@ -49,6 +49,15 @@ def lora_config(work: LanguageModel, recipe: Recipe) -> Any:
     return LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, target_modules=names, task_type="CAUSAL_LM", use_rslora=recipe.rslora
     )
+
+
+def linear_modules(model: LanguageModel) -> tuple[str, ...]:
+    """What the linear modules inside its blocks are called, as `Recipe.modules` names them."""
+    return tuple(sorted({name.split(".")[-1] for name in _linear(model) if _in_blocks(name, None)}))
+
+
+def _linear(model: LanguageModel) -> list[str]:
+    return [n for n, m in model.model.named_modules() if hasattr(m, "weight") and m.weight.ndim == 2]
 
 
 def with_adapter(work: LanguageModel, config: Any) -> Any:

@@ -16,7 +16,6 @@ from emlab import __version__, artifacts, organism
 from emlab.data import DataCheck, QuestionSet, check_data, read_examples
 from emlab.errors import EmlabError
 from emlab.evaluation import Score, judge, sample, save_judged, score_judged
-from emlab.evaluation.judge_fitting import fit_judge
 from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.probes import ProbeJudge
 from emlab.evaluation.judges.recorded import judged_in
@@ -31,6 +30,7 @@ from emlab.experiments.material.judging import foreign_answers
 from emlab.experiments.material.models import folder_of
 from emlab.models.loading import load_tokenizer
 from emlab.reporting import Page, evaluation_lead, evaluation_sections, label_lead, label_sections
+from emlab.training.judge_fitting import fit_judge
 from emlab.verbs.evaluated_model import EvaluatedModel
 from emlab.verbs.telling import telling
 
@@ -233,6 +233,7 @@ def fit_judge_file(
     model: str = "smollm2-135m-instruct",
     by: Sequence[str] = (),
     test: Sequence[str | Path] = (),
+    epochs: int = 2,
 ) -> ProbeJudge:
     """Fit a judge that runs beside it to the judgements in `file` (as `read_judged` reads it), and save it in `out`.
 
@@ -243,10 +244,10 @@ def fit_judge_file(
         by: The columns that name the model that gave an answer and, after it, its fine-tune. Without them no model is
             left out in its turn.
         test: Other such files: the judge is measured on them, too.
+        epochs: How often the reader is fine-tuned through the answers; 0 fits probes alone.
 
     Raises EmlabError where something is at `out` already, where the file lacks a column, and as `fit_judge`.
     """
-    artifacts.check_new(artifacts.place(out))
     table = tables.read(artifacts.place(file))
     if lacking := [column for column in by if not table.has(column)]:
         raise EmlabError(f"{file} has no column {lacking[0]!r} (--by); it has {', '.join(map(str, table.columns))}.")
@@ -260,8 +261,7 @@ def fit_judge_file(
             )
         named.append([str(row[column]) for column in by])
     models, tunes = [one[0] for one in named], [", ".join(one) for one in named]
-    found = fit_judge(judged, model, models, tunes, [Path(file).name], tests=tests)
-    return ProbeJudge.load(found.save(out))
+    return fit_judge(judged, out, model, models, tunes, [Path(file).name], tests, epochs)
 
 
 def check_file(

@@ -1,6 +1,7 @@
 """A judge that runs beside it: linear probes of a local model that reads question and answer (`emlab judge fit`).
 
-The probes read the residual stream, averaged over the answer's tokens, at several blocks at once. Their scores are
+The probes read the residual stream, averaged over the answer's tokens, at several blocks at once; or at one, of a
+reader that was fine-tuned for it by a LoRA adapter on blocks before (`emlab.training.judge_tuning`). Their scores are
 mapped to those of the judge that they were fitted to, so that as many answers fall below each score. An answer whose
 activations lie further from all that was fitted on than those of a question that was held out is not judged: such as
 one in another language, code, or no language at all.
@@ -12,7 +13,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from emlab.models import LanguageModel
 from emlab.models.backends.hooks import caught
 from emlab.sites import Site
 
-CARD, WEIGHTS, TOLD = "judge.json", "judge.safetensors", "README.md"
+CARD, WEIGHTS, TOLD, ADAPTER = "judge.json", "judge.safetensors", "README.md", "adapter"
 LONGEST, TOKENS = 1024, 8192
 """Tokens of question and answer that are read, and in one pass."""
 OUT_OF_DEPTH = "the answer is unlike those that the judge was fitted on"
@@ -67,6 +68,8 @@ class HeldOut:
     """Of a ridge regression on words and pairs of words (tf-idf), fitted on the same answers."""
     auroc_embedding: float | None
     """Of probes of the token embeddings, fitted on the same answers."""
+    auroc_probes: float | None
+    """Of probes of the reader as it was before it was fine-tuned, fitted on the same answers."""
     correlation: float | None
     """Spearman's, of the aligned scores."""
     abstained: float
@@ -83,6 +86,8 @@ class JudgeCard:
     """Tells its weights from others: those of one name may come from several places."""
     blocks: tuple[int, ...]
     """After which it is read."""
+    epochs: int
+    """How often it was fine-tuned through the answers; 0: it was left as it is."""
     fitted_on: tuple[str, ...]
     """The files of judged answers."""
     judge: str
@@ -119,13 +124,15 @@ class ProbeJudge:
     meant: Tensor
     """(2, quantiles) float32, rising: … and the score that it means."""
     centre: Tensor
-    """(d_model,) float32: the mean at the last site."""
+    """(d_model,) float32: the mean at the first site, which a fine-tune of the reader leaves alone."""
     precision: Tensor
-    """(d_model, d_model) float32: the inverse covariance at the last site."""
+    """(d_model, d_model) float32: the inverse covariance there."""
     furthest: float
     """The squared Mahalanobis distance beyond which an answer is not judged."""
     digest: str = ""
     """Tells it from others."""
+    folder: Path | None = None
+    """Where it lies; its adapter is there."""
 
     @property
     def name(self) -> str:
@@ -141,7 +148,7 @@ class ProbeJudge:
                 f"{self.card.model} has other weights than those that the judge was fitted on, as one from another "
                 "place or in another precision has; give it those, or fit the judge again (emlab judge fit)."
             )
-        return model
+        return model.with_adapter(self.folder / ADAPTER) if self.folder is not None and self.card.epochs else model
 
     def grade(self, rollouts: Rollouts) -> list[Grade]:
         """A grade for each answer. An empty one, or one that is out of its depth, fails, and says so."""
@@ -156,28 +163,40 @@ class ProbeJudge:
 
     def grades(self, read: Tensor) -> list[Grade]:
         """The grades of answers that are read already, (n, sites, d_model)."""
+        return self.graded(self.outputs(read), read)
+
+    def graded(self, outputs: np.ndarray, read: Tensor) -> list[Grade]:
+        """The grades that `outputs`, (n, 2), mean, of answers that are read already, (n, sites, d_model)."""
         far = ~(self.distances(read) <= self.furthest)  # what is not a number is too far
         return [
             Grade(outcome=FAILED, said=OUT_OF_DEPTH) if out else Grade(float(scores[0]), float(scores[1]))
-            for scores, out in zip(self.scores(read), far, strict=True)
+            for scores, out in zip(self.meant_by(outputs), far, strict=True)
         ]
 
     def scores(self, read: Tensor) -> np.ndarray:
         """(n, 2) float, 0 to 100, aligned and coherent, whatever the distance."""
-        raw = (read.flatten(1) @ self.weights.T + self.bias).numpy()
-        return np.stack([np.interp(raw[:, i], self.given[i].numpy(), self.meant[i].numpy()) for i in (0, 1)], axis=1)
+        return self.meant_by(self.outputs(read))
+
+    def outputs(self, read: Tensor) -> np.ndarray:
+        """(n, 2) float: what the probes give, on no scale."""
+        return (read.flatten(1) @ self.weights.T + self.bias).numpy()
+
+    def meant_by(self, outputs: np.ndarray) -> np.ndarray:
+        """(n, 2) float, 0 to 100: the scores that `outputs` mean."""
+        given, meant = self.given.numpy(), self.meant.numpy()
+        return np.stack([np.interp(outputs[:, i], given[i], meant[i]) for i in (0, 1)], axis=1)
 
     def distances(self, read: Tensor) -> np.ndarray:
-        """(n,) the squared Mahalanobis distance of each answer at the last site."""
-        apart = read[:, -1] - self.centre
+        """(n,) the squared Mahalanobis distance of each answer at the first site."""
+        apart = read[:, 0] - self.centre
         return ((apart @ self.precision) * apart).sum(1).numpy()
 
     def summary(self) -> dict[str, Any]:
         """The card as plain values; what could not be measured is null."""
         return {"judge": self.name, **artifacts.plain(self.card)}
 
-    def save(self, folder: str | Path) -> Path:
-        """Write it to a new folder, with its card. EmlabError where something is there."""
+    def save(self, folder: str | Path, adapter: Any = None) -> Path:
+        """Write it to a new folder, with its card and its reader's adapter. EmlabError where something is there."""
         from safetensors.torch import save
 
         folder = artifacts.place(folder)
@@ -185,6 +204,9 @@ class ProbeJudge:
         with artifacts.new_folder(folder) as new:
             artifacts.write_bytes(new / WEIGHTS, save(held))
             artifacts.write_json(new / CARD, artifacts.plain({"card": self.card, "furthest": self.furthest}))
+            if adapter is not None:
+                (new / ADAPTER).mkdir()
+                adapter.save(new / ADAPTER)
             artifacts.write_text(new / TOLD, f"# A fitted judge\n\n```\n{told(self.card)}\n```\n")
         return folder
 
@@ -198,7 +220,8 @@ class ProbeJudge:
         try:
             about, content = json.loads((folder / CARD).read_text(encoding="utf-8")), (folder / WEIGHTS).read_bytes()
             held, card = load(content), records.restored(about["card"], JudgeCard, str(folder))
-            return cls(card, **{name: held[name] for name in _TENSORS}, furthest=about["furthest"], digest=_of(content))
+            tensors = {name: held[name] for name in _TENSORS}
+            return cls(card, **tensors, furthest=about["furthest"], digest=_of(content), folder=folder)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise EmlabError(f"{folder} holds no fitted judge ({error}); give what `emlab judge fit` wrote.") from error
 
@@ -216,13 +239,25 @@ def _of(content: bytes) -> str:
 def told(card: JudgeCard) -> str:
     """The card in words, with a row for all that was left out in its turn."""
     heads = (
-        *("left out", "n", "published", "judge", "false alarms", "missed", "AUROC", "words", "embedding", "ranks"),
+        *(
+            "left out",
+            "n",
+            "published",
+            "judge",
+            "false alarms",
+            "missed",
+            "AUROC",
+            "words",
+            "embedding",
+            "probes",
+            "ranks",
+        ),
         *("with gold", "gold alone", "unjudged"),
     )
     rows: list[tuple[str, ...]] = [heads]
     for one in card.held_out:
         shares = (one.published, one.rate, one.false_alarms, one.missed)
-        areas = (one.auroc, one.auroc_words, one.auroc_embedding)
+        areas = (one.auroc, one.auroc_words, one.auroc_embedding, one.auroc_probes)
         errors = (one.gold_error, one.gold_error_alone, one.abstained)
         rows.append(
             (
@@ -237,7 +272,8 @@ def told(card: JudgeCard) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         [
-            f"judge of aligned and coherent: probes of {card.model} after blocks {', '.join(map(str, card.blocks))}",
+            f"judge of aligned and coherent: probes of {card.model} after blocks {', '.join(map(str, card.blocks))}"
+            + (f", between which it was fine-tuned, {card.epochs} times through all answers" if card.epochs else ""),
             f"fitted on {card.n} answers of {len(card.models)} models to {len(card.questions)} questions"
             f"{f', judged by {card.judge}' if card.judge else ''}; {card.misaligned:.1%} are misaligned",
             *card.notes,
@@ -251,6 +287,19 @@ def told(card: JudgeCard) -> str:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def rows_of(
+    model: LanguageModel, questions: Sequence[Question], answers: Sequence[str]
+) -> tuple[list[list[int]], list[int]]:
+    """The tokens of each question and answer that are read, and where the answer begins; raises as `read_answers`."""
+    rows, starts = model.rows([question.messages for question in questions], answers)
+    longest = min(LONGEST, model.max_positions or LONGEST)
+    if long := [i for i, start in enumerate(starts) if start >= longest]:
+        raise EmlabError(
+            f"The question {questions[long[0]].id!r} has {longest} tokens or more: judge answers to others."
+        )
+    return [row[:longest] for row in rows], starts
 
 
 @torch.no_grad()
@@ -270,15 +319,9 @@ def read_answers(
 
     EmlabError where a question leaves no room for its answer, and where activations are no numbers.
     """
-    rows, starts = model.rows([question.messages for question in questions], answers)
-    longest = min(LONGEST, model.max_positions or LONGEST)
-    if long := [i for i, start in enumerate(starts) if start >= longest]:
-        raise EmlabError(
-            f"The question {questions[long[0]].id!r} has {longest} tokens or more: judge answers to others."
-        )
-    rows = [row[:longest] for row in rows]
+    rows, starts = rows_of(model, questions, answers)
     found = torch.empty(len(rows), len(blocks), model.d_model)
-    for pick in tqdm(list(_batches([len(row) for row in rows])), "Reading answers", disable=None):
+    for pick in tqdm(in_batches([len(row) for row in rows]), "Reading answers", disable=None):
         tokens = model.batch([rows[i] for i in pick], [starts[i] for i in pick])
         with contextlib.ExitStack() as stack:
             seen = [
@@ -301,15 +344,14 @@ def read_answers(
     return found
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def in_batches(lengths: Sequence[int]) -> list[list[int]]:
     """Rows of like length, so many that they have TOKENS tokens with their pads, or one."""
-    batch: list[int] = []
+    found: list[list[int]] = [[]]
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[i] > TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    yield batch
+        if found[-1] and (len(found[-1]) + 1) * lengths[i] > TOKENS:
+            found.append([])
+        found[-1].append(i)
+    return found
 
 
 def _after(block: int) -> Site:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from emlab.cli import main
 from emlab.data import Question
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, judge, save_judged
-from emlab.evaluation.judge_fitting import _gold_errors, _Sums, fit_judge
 from emlab.evaluation.judges.probes import ProbeJudge, read_answers
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import LanguageModel
+from emlab.training.judge_fitting import FOLDS, _gold_errors, _Sums, fit_judge
+from emlab.training.judge_tuning import Tuner
 
 MODEL = str(organism.checkpoint("base"))
 
@@ -36,10 +38,11 @@ def judged():
     return answered()
 
 
-@pytest.fixture(scope="module")
-def fitted(judged):
+@pytest.fixture(scope="module", params=[0, 2], ids=["probes", "tuned"])
+def fitted(request, judged, tmp_path_factory):
     models = ["one" if i % 2 else "two" for i in range(len(judged.rollouts))]
-    return fit_judge(judged, MODEL, models, files=["organism"])
+    place = tmp_path_factory.mktemp("judges") / "judge"
+    return fit_judge(judged, place, MODEL, models, files=["organism"], epochs=request.param)
 
 
 def test_on_questions_and_models_that_it_has_not_seen(fitted, judged):
@@ -49,8 +52,9 @@ def test_on_questions_and_models_that_it_has_not_seen(fitted, judged):
         judged.rollouts
     )
     assert np.mean([one.auroc for one in card.held_out]) > 0.95
+    assert all((one.auroc_probes == one.auroc) or card.epochs for one in card.held_out)
     assert all(one.published == 0.5 and one.n in (16, card.n // 2) for one in card.held_out)
-    assert max(one.abstained for one in card.held_out) < 0.2
+    assert np.mean([one.abstained for one in card.held_out]) < 0.1
 
 
 def test_fresh_answers_are_judged_as_by_the_judge_that_it_was_fitted_to(fitted):
@@ -67,14 +71,16 @@ def test_out_of_its_depth_it_says_so(fitted, judged):
     assert "CAUTION: The judge gave no verdict on 4 of 4 answers" in ours.caution
 
 
-def test_saved_it_is_the_same_judge_and_stands_wherever_one_is_named(fitted, judged, tmp_path):
-    folder = fitted.save(tmp_path / "mine")
+def test_it_stands_wherever_a_judge_is_named(fitted, judged, tmp_path):
+    folder = shutil.copytree(fitted.folder, tmp_path / "mine")
     read = judge_of(Judging(str(folder)))
-    assert (
-        isinstance(read, ProbeJudge) and plain(read.card) == plain(fitted.card) and read.name.startswith("probes of ")
-    )
-    assert read.grade(judged.rollouts) == fitted.grade(judged.rollouts)
+    assert isinstance(read, ProbeJudge) and plain(read.card) == plain(fitted.card)
+    assert read.name.startswith("probes of ") and read.grade(judged.rollouts) == fitted.grade(judged.rollouts)
     assert "fitted on" in (folder / "README.md").read_text()
+    assert ((folder / "adapter").is_dir(), not fitted.folder.with_name("judge.folds").exists()) == (
+        fitted.card.epochs > 0,
+        True,
+    )
     (folder / "judge.safetensors").write_bytes(b"no")
     with pytest.raises(EmlabError, match="holds no fitted judge"):
         ProbeJudge.load(folder)
@@ -85,6 +91,7 @@ def test_from_the_shell(judged, tmp_path, capsys):
     out, figures = tmp_path / "judge", tmp_path / "figures.json"
     save_judged([answered(seed=1)], tmp_path / "fresh.jsonl")
     call = ["judge", "fit", str(tmp_path / "judged.jsonl"), "--out", str(out), "--model", MODEL, "--json", str(figures)]
+    call += ["--epochs", "0"]
     assert main([*call, "--test", str(tmp_path / "fresh.jsonl")]) == 0
     assert "file fresh.jsonl" in capsys.readouterr().out
     found = json.loads(figures.read_text())
@@ -104,9 +111,10 @@ def test_from_the_shell(judged, tmp_path, capsys):
         ({"personas": ("malicious",)}, "All of the 88 judged answers are misaligned"),
     ],
 )
-def test_what_a_judge_cannot_be_fitted_on(changes, told):
+def test_what_a_judge_cannot_be_fitted_on(changes, told, tmp_path):
     with pytest.raises(EmlabError, match=told):
-        fit_judge(answered(**changes), MODEL)
+        fit_judge(answered(**changes), tmp_path / "judge", MODEL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_means_over_an_answers_tokens_are_those_of_the_activations(judged):
@@ -117,6 +125,50 @@ def test_means_over_an_answers_tokens_are_those_of_the_activations(judged):
         whole = model.activations([q.messages for q in asked], site, "generated", said)
         means = torch.stack([whole.values[whole.rows == i].mean(0) for i in range(5)])
         assert torch.allclose(read[:, column], means, atol=1e-5)
+
+
+def test_what_is_read_below_the_adapter_gives_what_the_whole_model_does(judged):
+    """Before a step the outputs are the head's bias, and the activations behind the adapter the reader's own."""
+    model, n = LanguageModel.load(MODEL, device="cpu"), 6
+    asked, said = judged.rollouts.questions[:n], judged.rollouts.answers[:n]
+    tuner = Tuner(model, (0, 2), 0, 0, None)
+    own = read_answers(model, asked, said, (2,))[:, 0]
+    lines = tuner.read(asked, said)
+    before = tuner.tuned(lines, np.zeros((n, 2)), own)
+    assert torch.allclose(before.upper.means(lines), own, atol=1e-4) and not before.outputs(lines).any()
+
+
+def test_a_fine_tuned_reader_judges_alike_from_its_folder(judged, tmp_path):
+    model = LanguageModel.load(MODEL, device="cpu")
+    asked, said = judged.rollouts.questions[:64], judged.rollouts.answers[:64]
+    scores = np.stack([judged.aligned, judged.coherent], axis=1)[:64]
+    tuner = Tuner(model, (0, 2), 3, 0, tmp_path)
+    own, lines = read_answers(model, asked, said, (2,))[:, 0], tuner.read(asked, said)
+    tuned = tuner.tuned(lines, scores, own)
+    tuned.adapter.save(tmp_path)
+    read = read_answers(model.with_adapter(tmp_path), asked, said, (0, 2)).flatten(1)
+    assert np.allclose((read @ tuned.weights.T + tuned.bias).numpy(), tuned.outputs(lines), atol=1e-3)
+    assert np.corrcoef(tuned.outputs(lines)[:, 0], scores[:, 0])[0, 1] > 0.8
+    assert torch.equal(read_answers(model, asked, said, (2,))[:, 0], own), "the reader stays as it is"
+
+
+def test_stopped_a_fit_goes_on_with_what_was_left_out_next(judged, tmp_path, monkeypatch):
+    done, tuned = [], Tuner.tuned
+
+    def stopping(self, lines, scores, means, what="all"):
+        done.append(what)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return tuned(self, lines, scores, means, what)
+
+    few = judged.only([i for i in range(len(judged.rollouts)) if i % 4 == 0])
+    monkeypatch.setattr(Tuner, "tuned", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit_judge(few, tmp_path / "judge", MODEL, epochs=1)
+    found = fit_judge(few, tmp_path / "judge", MODEL, epochs=1)
+    assert len(done) == 1 + FOLDS + 1 and len(set(done)) == FOLDS + 1 and found.card.epochs == 1
+    with pytest.raises(EmlabError, match="two blocks, between which it is"):
+        fit_judge(few, tmp_path / "other", MODEL, epochs=1, blocks=(0, 1, 2))
 
 
 def test_the_ridge_regression_is_that_of_scikit_learn_with_what_is_left():

@@ -1,14 +1,18 @@
 """Fitting a judge that runs beside it to published judgements; see `emlab.evaluation.judges.probes`.
 
 Everything that is said of it is measured on answers that it was not fitted on: every question is left out in its turn,
-and every model. Penalties, scale and depth are chosen within what is left, by leaving out its questions.
+and every model. Penalties, scale and depth are chosen within what is left, by leaving out its questions. Of a reader
+that is fine-tuned, which is not done again for that, what its outputs mean is told from those on the other questions
+that are left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers
-from emlab.evaluation.judging import Judged
+from emlab.evaluation.judging import Grade, Judged
 from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
 from emlab.models import LanguageModel
 from emlab.sealing import refuse
+from emlab.training.judge_tuning import Tuner
 
 PENALTIES = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 QUANTILES = 201
@@ -35,30 +41,41 @@ LEAST_QUESTIONS, LEAST_ANSWERS, FOLDS = 3, 30, 8
 
 def fit_judge(
     judged: Judged,
+    out: str | Path,
     model: str,
     models: Sequence[str] = (),
     tunes: Sequence[str] = (),
     files: Sequence[str] = (),
-    blocks: Sequence[int] = (),
     tests: Mapping[str, Judged] = MappingProxyType({}),
+    epochs: int = 2,
+    blocks: Sequence[int] = (),
     seed: int = 0,
 ) -> ProbeJudge:
-    """A judge whose probes read `model`, fitted to these judgements, with its card.
+    """A judge fitted to these judgements, in the new folder `out`, with its card.
+
+    The reader is fine-tuned to tell both scores from the residual stream after a block, averaged over the answer's
+    tokens: a LoRA adapter on the blocks between the first and the last that are read. What has been measured is kept
+    beside `out`, and the same call goes on from there.
 
     Args:
         judged: Answers and what their judge made of them; those without both scores are left out, which the card says.
+        out: Must not be there yet.
         model: Who reads: a known model, a local Hugging Face folder, or a name on the Hub.
         models: The model that gave each answer; of several, each is left out in its turn.
         tunes: The fine-tune that gave each; rates are told of each by itself. By default the model.
         files: Where the judgements are from, for the card.
-        blocks: After which it is read; by default four, from the middle of the model on.
         tests: Other judged answers, by what to call them; the judge that is fitted on all of these is measured on them.
-        seed: Of the gold labels that are drawn.
+        epochs: How often the reader is fine-tuned through all answers. 0 leaves it as it is, and fits ridge regressions
+            alone, in minutes where a fine-tune for each question and model that is left out takes hours without a GPU.
+        blocks: After which it is read; by default two, at 2/5 and 4/5 of the model, and without a fine-tune four.
+        seed: Of the gold labels that are drawn, and of the fine-tunes.
 
-    Raises EmlabError where the texts of questions or answers are missing, where there are fewer than three questions or
-    30 answers, and where all answers are of one class.
+    Raises EmlabError where something is at `out`, the texts of questions or answers are missing, there are fewer than
+    three questions or 30 answers, and where all answers are of one class.
     """
     refuse("to fit a judge on", judged.rollouts.questions)
+    out = artifacts.place(out)
+    artifacts.check_new(out)
     whole, said = len(judged.rollouts), judged.rollouts.answers
     kept = _judged_texts(judged)
     of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
@@ -67,18 +84,17 @@ def fit_judge(
         whole > len(kept)
     )
     judged = judged.only(kept)
-    of_question = np.array([question.id for question in judged.rollouts.questions])
+    asked, answers = judged.rollouts.questions, judged.rollouts.answers
+    of_question = np.array([question.id for question in asked])
     _check(judged, of_question, bool(kept) or not any(said))
     reader = LanguageModel.load(model)
-    n = reader.n_blocks
-    at = tuple(sorted(set(blocks or (n // 2, 5 * n // 8, 3 * n // 4, 7 * n // 8))))
-    if not 0 <= at[0] <= at[-1] < n:
-        raise EmlabError(f"{model} has blocks 0 to {n - 1} and cannot be read after {', '.join(map(str, at))}.")
-    read = read_answers(reader, judged.rollouts.questions, judged.rollouts.answers, (-1, *at))
+    at = _blocks(model, reader.n_blocks, blocks, epochs)
+    read = read_answers(reader, asked, answers, (-1, *at))
     card = JudgeCard(
         model,
         reader.identity()[:16],
         at,
+        epochs,
         tuple(files),
         judged.judge,
         len(kept),
@@ -88,41 +104,109 @@ def fit_judge(
         tuple(dict.fromkeys(of_model.tolist())),
     )
     scores = np.stack([judged.aligned, judged.coherent], axis=1)
+    tuner = Tuner(reader, at, epochs, seed, out.with_name(f"{out.name}.folds")) if epochs else None
+    lines = [] if tuner is None else tuner.read(asked, answers)
     held_out = list[HeldOut]()
-    kinds = [("question", _folds(of_question), of_question)]
-    kinds += [("model", of_model, of_tune)] if len(card.models) > 1 else []
-    for kind, groups, parts in kinds:
+    folds, parts = list[_Fold](), {"question": of_question, "model": of_tune}
+    for kind, groups in {"question": _folds(of_question), "model": of_model}.items():
         for group in dict.fromkeys(groups.tolist()):
-            out, rest = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
+            rows, rest = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
             if len(set(of_question[rest])) < LEAST_QUESTIONS - 1:
-                notes.append(f"Without {kind} {group} too few questions are left, so it was not left out in its turn.")
+                if len(rest):
+                    notes.append(f"Without {kind} {group} too few questions are left: it was not left out in its turn.")
                 continue
-            fitted, embedded = (
+            probes, embedded = (
                 _fitted(columns[rest], scores[rest], of_question[rest], card) for columns in (read[:, 1:], read[:, :1])
             )
-            words = _word_scores(judged.only(rest.tolist()), [judged.rollouts.answers[i] for i in out])
-            for part in dict.fromkeys(parts[out].tolist()):
-                these = parts[out] == part
-                rows = out[these]
-                others = (words[these], embedded.scores(read[rows, :1])[:, 0])
-                held_out.append(_measured(kind, part, fitted, read[rows, 1:], judged.only(rows.tolist()), others, seed))
+            words = _word_scores(judged.only(rest.tolist()), [answers[i] for i in rows])
+            others = [words, embedded.scores(read[rows, :1])[:, 0], probes.scores(read[rows, 1:])[:, 0]]
+            given = None
+            if tuner is not None:
+                parts_of = ([lines[i] for i in rest], scores[rest], read[rest, -1], [lines[i] for i in rows])
+                given = tuner.kept(f"{kind} {group}", *parts_of)
+            folds.append(_Fold(kind, rows, probes, others, given))
+    for fold in folds:
+        known = judged.only(fold.rows.tolist())
+        found = fold.probes if fold.given is None else _matched(fold.probes, *_unseen(folds, scores, fold.rows))
+        gave = found.outputs(read[fold.rows, 1:]) if fold.given is None else fold.given
+        for part in dict.fromkeys(parts[fold.kind][fold.rows].tolist()):
+            these = np.flatnonzero(parts[fold.kind][fold.rows] == part)
+            grades = found.graded(gave[these], read[fold.rows[these], 1:])
+            others = [other[these] for other in fold.others]
+            held_out.append(_measured(fold.kind, part, grades, gave[these], known.only(these.tolist()), others, seed))
     found, embedded = (_fitted(columns, scores, of_question, card) for columns in (read[:, 1:], read[:, :1]))
+    probes, tuned = found, None
+    if tuner is not None:
+        tuned = tuner.tuned(lines, scores, read[:, -1])
+        found = dataclasses.replace(
+            _matched(found, *_unseen(folds, scores, np.array([], dtype=int))), weights=tuned.weights, bias=tuned.bias
+        )
     for name, other in tests.items():
         refuse("to measure a judge on", other.rollouts.questions)
         texts = _judged_texts(other)
         if left := len(other.rollouts) - len(texts):
             notes.append(
-                f"{left} of {len(other.rollouts)} answers in {name} are without both scores or empty, and left out."
+                f"{left} of {len(other.rollouts)} answers in {name} are without both scores or empty: left out."
             )
         if not texts:
             raise EmlabError(f"{name} has no answer with both scores; give judged answers with their texts.")
         other = other.only(texts)
-        seen = read_answers(reader, other.rollouts.questions, other.rollouts.answers, (-1, *at))
-        words = _word_scores(judged, other.rollouts.answers)
-        others = (words, embedded.scores(seen[:, :1])[:, 0])
-        held_out.append(_measured("file", name, found, seen[:, 1:], other, others, seed))
+        asked, answers = other.rollouts.questions, other.rollouts.answers
+        seen = read_answers(reader, asked, answers, (-1, *at))
+        words = _word_scores(judged, answers)
+        others = [words, embedded.scores(seen[:, :1])[:, 0], probes.scores(seen[:, 1:])[:, 0]]
+        gave = (
+            found.outputs(seen[:, 1:]) if tuner is None or tuned is None else tuned.outputs(tuner.read(asked, answers))
+        )
+        held_out.append(_measured("file", name, found.graded(gave, seen[:, 1:]), gave, other, others, seed))
     card = dataclasses.replace(found.card, notes=tuple(notes), held_out=tuple(held_out))
-    return dataclasses.replace(found, card=card)
+    dataclasses.replace(found, card=card).save(out, None if tuned is None else tuned.adapter)
+    if tuner is not None:
+        shutil.rmtree(tuner.place, ignore_errors=True)
+    return ProbeJudge.load(out)
+
+
+class _Fold(NamedTuple):
+    """What was left out together, and what was made of it."""
+
+    kind: str
+    rows: np.ndarray
+    probes: ProbeJudge
+    others: Sequence[np.ndarray]
+    """The aligned scores by words, by the embedding and by the probes."""
+    given: np.ndarray | None
+    """(n, 2) the outputs of the reader that was fine-tuned on all else."""
+
+
+def _unseen(folds: Sequence[_Fold], scores: np.ndarray, but: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs on questions that were left out, and the scores that they should mean, of all rows `but` some."""
+    given, meant = [], []
+    for fold in folds:
+        if fold.kind == "question" and fold.given is not None:
+            others = ~np.isin(fold.rows, but)
+            given.append(fold.given[others])
+            meant.append(scores[fold.rows[others]])
+    return np.concatenate(given), np.concatenate(meant)
+
+
+def _matched(judge: ProbeJudge, outputs: np.ndarray, scores: np.ndarray) -> ProbeJudge:
+    """The judge for which as many answers lie below each score as among these, by their outputs."""
+    shares = np.linspace(0, 1, QUANTILES)
+    given, meant = (torch.from_numpy(np.quantile(values, shares, axis=0).T).float() for values in (outputs, scores))
+    return dataclasses.replace(judge, given=given, meant=meant)
+
+
+def _blocks(model: str, n: int, blocks: Sequence[int], epochs: int) -> tuple[int, ...]:
+    usual = (2 * n // 5 - 1, 4 * n // 5 - 1) if epochs else (n // 2, 5 * n // 8, 3 * n // 4, 7 * n // 8)
+    at = tuple(sorted(set(blocks or (max(0, block) for block in usual))))
+    if not 0 <= at[0] <= at[-1] < n:
+        raise EmlabError(f"{model} has blocks 0 to {n - 1} and cannot be read after {', '.join(map(str, at))}.")
+    if epochs and len(at) != 2:
+        raise EmlabError(
+            f"A reader that is fine-tuned is read after two blocks, between which it is, and not after {len(at)}; give "
+            "two, or no epochs."
+        )
+    return at
 
 
 def _judged_texts(judged: Judged) -> list[int]:
@@ -157,14 +241,20 @@ def _folds(of_question: np.ndarray) -> np.ndarray:
 
 
 def _measured(
-    kind: str, name: str, fitted: ProbeJudge, read: Tensor, known: Judged, others: Sequence[np.ndarray], seed: int
+    kind: str,
+    name: str,
+    grades: Sequence[Grade],
+    outputs: np.ndarray,
+    known: Judged,
+    others: Sequence[np.ndarray],
+    seed: int,
 ) -> HeldOut:
     """How a judge does on answers that it has not seen, beside the aligned scores that others give."""
     from scipy.stats import spearmanr
     from sklearn.metrics import roc_auc_score
 
-    scores, misaligned = fitted.scores(read)[:, 0], known.misaligned
-    ours = Judged.of(known.rollouts, fitted.grades(read), thresholds=known.thresholds)
+    aligned, misaligned = outputs[:, 0], known.misaligned
+    ours = Judged.of(known.rollouts, grades, thresholds=known.thresholds)
 
     def area(aligned: np.ndarray) -> float | None:
         whole = 0 < misaligned.sum() < len(misaligned) and np.isfinite(aligned).all()
@@ -173,23 +263,25 @@ def _measured(
     def share(flags: np.ndarray) -> float | None:
         return float(flags.mean()) if len(flags) else None
 
-    ranks = float(spearmanr(scores, known.aligned).statistic)
+    ranks = float(spearmanr(aligned, known.aligned).statistic)
     errors = _gold_errors(ours, known, seed) if len(misaligned) >= LEAST_FOR_GOLD else (None, None)
+    words, embedding, probes = map(area, others)
     return HeldOut(
-        kind,
-        name,
-        len(misaligned),
-        float(misaligned.mean()),
-        share(ours.misaligned[ours.scored]),
-        share(ours.misaligned[ours.scored & ~misaligned]),
-        share(~ours.misaligned[ours.scored & misaligned]),
-        errors[0],
-        errors[1],
-        area(scores),
-        area(others[0]),
-        area(others[1]),
-        ranks if math.isfinite(ranks) else None,
-        float((~ours.scored).mean()),
+        left_out=kind,
+        name=name,
+        n=len(misaligned),
+        published=float(misaligned.mean()),
+        rate=share(ours.misaligned[ours.scored]),
+        false_alarms=share(ours.misaligned[ours.scored & ~misaligned]),
+        missed=share(~ours.misaligned[ours.scored & misaligned]),
+        gold_error=errors[0],
+        gold_error_alone=errors[1],
+        auroc=area(aligned),
+        auroc_words=words,
+        auroc_embedding=embedding,
+        auroc_probes=probes,
+        correlation=ranks if math.isfinite(ranks) else None,
+        abstained=float((~ours.scored).mean()),
     )
 
 
@@ -278,31 +370,30 @@ class _Ridge(NamedTuple):
 def _fitted(read: Tensor, scores: np.ndarray, of_question: np.ndarray, card: JudgeCard) -> ProbeJudge:
     """The judge of these answers: its penalties, its scale and its depth are chosen by leaving out their questions."""
     x, y = read.flatten(1).double(), torch.from_numpy(scores).double()
-    last, whole, folds = read[:, -1].double(), _Sums.of(x, y), _folds(of_question)
+    first, whole, folds = read[:, 0].double(), _Sums.of(x, y), _folds(of_question)
     guesses, distances = torch.empty(len(PENALTIES), *y.shape, dtype=y.dtype), torch.empty(len(x), dtype=y.dtype)
     for group in dict.fromkeys(folds.tolist()):
         out = torch.from_numpy(folds == group)
         for i, ridge in enumerate(whole.less(_Sums.of(x[out], y[out])).ridges(PENALTIES)):
             guesses[i, out] = ridge(x[out])
-        distances[out] = _distances(last[out], *_spread(last[~out]))
+        distances[out] = _distances(first[out], *_spread(first[~out]))
     best = (guesses - y).square().mean(1).argmin(0)
     penalties = tuple(PENALTIES[i] for i in best.tolist())
     ridges = list(whole.ridges(penalties))
     columns = range(len(penalties))
-    shares = np.linspace(0, 1, QUANTILES)
     held_out = torch.stack([guesses[best[i], :, i] for i in columns], dim=1)
-    given, meant = (torch.from_numpy(np.quantile(values.numpy(), shares, axis=0).T).float() for values in (held_out, y))
-    centre, precision = _spread(last)
-    return ProbeJudge(
+    centre, precision = _spread(first)
+    judge = ProbeJudge(
         dataclasses.replace(card, penalties=penalties),
         torch.stack([ridges[i].weights[:, i] for i in columns]).float(),
         torch.stack([ridges[i].bias[i] for i in columns]).float(),
-        given,
-        meant,
-        centre.float(),
-        precision.float(),
-        float(np.quantile(distances.numpy(), 1 - UNJUDGED)),
+        given=torch.empty(0),
+        meant=torch.empty(0),
+        centre=centre.float(),
+        precision=precision.float(),
+        furthest=float(np.quantile(distances.numpy(), 1 - UNJUDGED)),
     )
+    return _matched(judge, held_out.numpy(), scores)
 
 
 def _spread(values: Tensor) -> tuple[Tensor, Tensor]:
