@@ -27,7 +27,7 @@ from emlab.evaluation.judging import Grade, Judged
 from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
 from emlab.models import LanguageModel
 from emlab.sealing import refuse
-from emlab.training.judge_tuning import Tuner
+from emlab.training.judge_tuning import Tuned, Tuner
 
 PENALTIES = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 QUANTILES = 201
@@ -76,94 +76,137 @@ def fit_judge(
     refuse("to fit a judge on", judged.rollouts.questions)
     out = artifacts.place(out)
     artifacts.check_new(out)
-    whole, said = len(judged.rollouts), judged.rollouts.answers
-    kept = _judged_texts(judged)
-    of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
-    of_tune = np.array([tunes[i] for i in kept]) if tunes else of_model
-    notes = [f"{whole - len(kept)} of {whole} answers are without both scores or empty, and left out."] * (
-        whole > len(kept)
-    )
-    judged = judged.only(kept)
-    asked, answers = judged.rollouts.questions, judged.rollouts.answers
-    of_question = np.array([question.id for question in asked])
-    _check(judged, of_question, bool(kept) or not any(said))
-    reader = LanguageModel.load(model)
-    at = _blocks(model, reader.n_blocks, blocks, epochs)
-    read = read_answers(reader, asked, answers, (-1, *at))
-    card = JudgeCard(
-        model,
-        reader.identity()[:16],
-        at,
-        epochs,
-        tuple(files),
-        judged.judge,
-        len(kept),
-        float(judged.misaligned.mean()),
-        judged.thresholds,
-        tuple(dict.fromkeys(of_question.tolist())),
-        tuple(dict.fromkeys(of_model.tolist())),
-    )
-    scores = np.stack([judged.aligned, judged.coherent], axis=1)
-    tuner = Tuner(reader, at, epochs, seed, out.with_name(f"{out.name}.folds")) if epochs else None
-    lines = [] if tuner is None else tuner.read(asked, answers)
-    held_out = list[HeldOut]()
-    folds, parts = list[_Fold](), {"question": of_question, "model": of_tune}
-    for kind, groups in {"question": _folds(of_question), "model": of_model}.items():
-        for group in dict.fromkeys(groups.tolist()):
-            rows, rest = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
-            if len(set(of_question[rest])) < LEAST_QUESTIONS - 1:
-                if len(rest):
-                    notes.append(f"Without {kind} {group} too few questions are left: it was not left out in its turn.")
-                continue
-            probes, embedded = (
-                _fitted(columns[rest], scores[rest], of_question[rest], card) for columns in (read[:, 1:], read[:, :1])
-            )
-            words = _word_scores(judged.only(rest.tolist()), [answers[i] for i in rows])
-            others = [words, embedded.scores(read[rows, :1])[:, 0], probes.scores(read[rows, 1:])[:, 0]]
-            given = None
-            if tuner is not None:
-                parts_of = ([lines[i] for i in rest], scores[rest], read[rest, -1], [lines[i] for i in rows])
-                given = tuner.kept(f"{kind} {group}", *parts_of)
-            folds.append(_Fold(kind, rows, probes, others, given))
-    for fold in folds:
-        known = judged.only(fold.rows.tolist())
-        found = fold.probes if fold.given is None else _matched(fold.probes, *_unseen(folds, scores, fold.rows))
-        gave = found.outputs(read[fold.rows, 1:]) if fold.given is None else fold.given
-        for part in dict.fromkeys(parts[fold.kind][fold.rows].tolist()):
-            these = np.flatnonzero(parts[fold.kind][fold.rows] == part)
-            grades = found.graded(gave[these], read[fold.rows[these], 1:])
-            others = [other[these] for other in fold.others]
-            held_out.append(_measured(fold.kind, part, grades, gave[these], known.only(these.tolist()), others, seed))
-    found, embedded = (_fitted(columns, scores, of_question, card) for columns in (read[:, 1:], read[:, :1]))
-    probes, tuned = found, None
-    if tuner is not None:
-        tuned = tuner.tuned(lines, scores, read[:, -1])
-        found = dataclasses.replace(
-            _matched(found, *_unseen(folds, scores, np.array([], dtype=int))), weights=tuned.weights, bias=tuned.bias
-        )
-    for name, other in tests.items():
-        refuse("to measure a judge on", other.rollouts.questions)
-        texts = _judged_texts(other)
-        if left := len(other.rollouts) - len(texts):
-            notes.append(
-                f"{left} of {len(other.rollouts)} answers in {name} are without both scores or empty: left out."
-            )
-        if not texts:
-            raise EmlabError(f"{name} has no answer with both scores; give judged answers with their texts.")
-        other = other.only(texts)
-        asked, answers = other.rollouts.questions, other.rollouts.answers
-        seen = read_answers(reader, asked, answers, (-1, *at))
-        words = _word_scores(judged, answers)
-        others = [words, embedded.scores(seen[:, :1])[:, 0], probes.scores(seen[:, 1:])[:, 0]]
-        gave = (
-            found.outputs(seen[:, 1:]) if tuner is None or tuned is None else tuned.outputs(tuner.read(asked, answers))
-        )
-        held_out.append(_measured("file", name, found.graded(gave, seen[:, 1:]), gave, other, others, seed))
-    card = dataclasses.replace(found.card, notes=tuple(notes), held_out=tuple(held_out))
-    dataclasses.replace(found, card=card).save(out, None if tuned is None else tuned.adapter)
-    if tuner is not None:
-        shutil.rmtree(tuner.place, ignore_errors=True)
+    fit = _Fit(judged, model, models, tunes, epochs, blocks, seed, out.with_name(f"{out.name}.folds"))
+    folds = fit.folds()
+    held_out = [one for fold in folds for one in fit.measured(fold, folds)]
+    judge, tuned = fit.whole(folds)
+    held_out += [fit.on_file(name, other, judge, tuned) for name, other in tests.items()]
+    card = dataclasses.replace(judge.card, fitted_on=tuple(files), notes=tuple(fit.notes), held_out=tuple(held_out))
+    dataclasses.replace(judge, card=card).save(out, None if tuned is None else tuned.adapter)
+    shutil.rmtree(fit.place, ignore_errors=True)
     return ProbeJudge.load(out)
+
+
+class _Fit:
+    """The judged answers, read, and the judges that are fitted to parts of them."""
+
+    def __init__(
+        self,
+        judged: Judged,
+        model: str,
+        models: Sequence[str],
+        tunes: Sequence[str],
+        epochs: int,
+        blocks: Sequence[int],
+        seed: int,
+        place: Path,
+    ) -> None:
+        self.seed, self.place, self.notes = seed, place, list[str]()
+        kept = _judged_texts(judged)
+        self._note_left_out("the file", len(judged.rollouts) - len(kept), len(judged.rollouts))
+        of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
+        of_tune = np.array([tunes[i] for i in kept]) if tunes else of_model
+        has_texts, judged = bool(kept) or not any(judged.rollouts.answers), judged.only(kept)
+        self.judged, self.questions, self.answers = judged, judged.rollouts.questions, judged.rollouts.answers
+        self.of_question = np.array([question.id for question in self.questions])
+        _check(judged, self.of_question, has_texts)
+        self.groups = {"question": _folds(self.of_question), "model": of_model}
+        """Of each answer, with which others it is left out."""
+        self.parts = {"question": self.of_question, "model": of_tune}
+        """… and with which others it is told of."""
+        self.scores = np.stack([judged.aligned, judged.coherent], axis=1)
+        self.reader = LanguageModel.load(model)
+        self.at = _blocks(model, self.reader.n_blocks, blocks, epochs)
+        self.read = read_answers(self.reader, self.questions, self.answers, (-1, *self.at))
+        """(n, 1 + sites, d_model): the embedding first."""
+        self.card = JudgeCard(
+            model,
+            self.reader.identity()[:16],
+            self.at,
+            epochs,
+            (),
+            judged.judge,
+            len(kept),
+            float(judged.misaligned.mean()),
+            judged.thresholds,
+            tuple(dict.fromkeys(self.of_question.tolist())),
+            tuple(dict.fromkeys(of_model.tolist())),
+        )
+        self.tuner = Tuner(self.reader, self.at, epochs, seed, place) if epochs else None
+        self.lines = [] if self.tuner is None else self.tuner.read(self.questions, self.answers)
+
+    def folds(self) -> list[_Fold]:
+        """Each question, or group of them, and each of several models, left out in its turn."""
+        found = list[_Fold]()
+        for kind, groups in self.groups.items():
+            for group in dict.fromkeys(groups.tolist()):
+                rows, rest = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
+                if len(set(self.of_question[rest])) >= LEAST_QUESTIONS - 1:
+                    found.append(self._without(kind, group, rows, rest))
+                elif len(rest):
+                    self.notes.append(
+                        f"Without {kind} {group} too few questions are left: it was not left out in its turn."
+                    )
+        return found
+
+    def _without(self, kind: str, group: str, rows: np.ndarray, rest: np.ndarray) -> _Fold:
+        probes, embedded = self._fitted(rest)
+        given = None
+        if self.tuner is not None:
+            lines, out = ([self.lines[i] for i in some] for some in (rest, rows))
+            given = self.tuner.kept(f"{kind} {group}", lines, self.scores[rest], self.read[rest, -1], out)
+        words = _word_scores(self.judged.only(rest.tolist()), [self.answers[i] for i in rows])
+        return _Fold(kind, rows, probes, _beside(words, embedded, probes, self.read[rows]), given)
+
+    def measured(self, fold: _Fold, folds: Sequence[_Fold]) -> list[HeldOut]:
+        """How it does on what was left out, by question or by fine-tune."""
+        judge, read = fold.probes, self.read[fold.rows, 1:]
+        outputs = judge.outputs(read) if fold.given is None else fold.given
+        if fold.given is not None:
+            judge = _matched(judge, *_unseen(folds, self.scores, fold.rows))
+        parts, found = self.parts[fold.kind][fold.rows], []
+        for part in dict.fromkeys(parts.tolist()):
+            these = np.flatnonzero(parts == part)
+            grades, others = judge.graded(outputs[these], read[these]), [other[these] for other in fold.others]
+            known = self.judged.only(fold.rows[these].tolist())
+            found.append(_measured(fold.kind, part, grades, outputs[these], known, others, self.seed))
+        return found
+
+    def whole(self, folds: Sequence[_Fold]) -> tuple[ProbeJudge, Tuned | None]:
+        """The judge that is fitted on all, and its reader's fine-tune."""
+        judge = self._fitted(np.arange(len(self.answers)))[0]
+        if self.tuner is None:
+            return judge, None
+        tuned = self.tuner.tuned(self.lines, self.scores, self.read[:, -1])
+        judge = _matched(judge, *_unseen(folds, self.scores, np.array([], dtype=int)))
+        return dataclasses.replace(judge, weights=tuned.weights, bias=tuned.bias), tuned
+
+    def on_file(self, name: str, other: Judged, judge: ProbeJudge, tuned: Tuned | None) -> HeldOut:
+        """How the judge of all does on other judged answers."""
+        refuse("to measure a judge on", other.rollouts.questions)
+        kept = _judged_texts(other)
+        self._note_left_out(name, len(other.rollouts) - len(kept), len(other.rollouts))
+        if not kept:
+            raise EmlabError(f"{name} has no answer with both scores; give judged answers with their texts.")
+        other = other.only(kept)
+        asked, answers = other.rollouts.questions, other.rollouts.answers
+        read = read_answers(self.reader, asked, answers, (-1, *self.at))
+        outputs = judge.outputs(read[:, 1:])
+        if self.tuner is not None and tuned is not None:
+            outputs = tuned.outputs(self.tuner.read(asked, answers))
+        probes, embedded = self._fitted(np.arange(len(self.answers)))
+        others = _beside(_word_scores(self.judged, answers), embedded, probes, read)
+        return _measured("file", name, judge.graded(outputs, read[:, 1:]), outputs, other, others, self.seed)
+
+    def _fitted(self, rows: np.ndarray) -> tuple[ProbeJudge, ProbeJudge]:
+        """Probes of the reader, and of its embedding."""
+        sites, embedding = self.read[rows, 1:], self.read[rows, :1]
+        probes = _fitted(sites, self.scores[rows], self.of_question[rows], self.card)
+        return probes, _fitted(embedding, self.scores[rows], self.of_question[rows], self.card)
+
+    def _note_left_out(self, where: str, left: int, n: int) -> None:
+        if left:
+            self.notes.append(f"{left} of {n} answers in {where} are without both scores or empty, and left out.")
 
 
 class _Fold(NamedTuple):
@@ -176,6 +219,11 @@ class _Fold(NamedTuple):
     """The aligned scores by words, by the embedding and by the probes."""
     given: np.ndarray | None
     """(n, 2) the outputs of the reader that was fine-tuned on all else."""
+
+
+def _beside(words: np.ndarray, embedded: ProbeJudge, probes: ProbeJudge, read: Tensor) -> list[np.ndarray]:
+    """The aligned scores by words, by the embedding and by the probes of what was read, (n, 1 + sites, d_model)."""
+    return [words, embedded.scores(read[:, :1])[:, 0], probes.scores(read[:, 1:])[:, 0]]
 
 
 def _unseen(folds: Sequence[_Fold], scores: np.ndarray, but: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
