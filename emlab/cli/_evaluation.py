@@ -143,7 +143,7 @@ def add_verbs(verbs: Any) -> None:
         help="the columns with an answer's model and its fine-tune: tell each apart",
     )
     fit.add_argument(
-        "--epochs", type=int, metavar="N", help="times the reader is fine-tuned through all; 0: probes alone, fast (2)"
+        "--epochs", type=int, metavar="N", help="times the reader is fine-tuned through all; 0: probes alone, fast (1)"
     )
     fit.add_argument("--test", nargs="+", type=Path, metavar="FILE", help="other judged files to measure it on")
     add_json(fit)

@@ -47,7 +47,7 @@ def fit_judge(
     tunes: Sequence[str] = (),
     files: Sequence[str] = (),
     tests: Mapping[str, Judged] = MappingProxyType({}),
-    epochs: int = 2,
+    epochs: int = 1,
     blocks: Sequence[int] = (),
     seed: int = 0,
 ) -> ProbeJudge:

@@ -233,7 +233,7 @@ def fit_judge_file(
     model: str = "smollm2-135m-instruct",
     by: Sequence[str] = (),
     test: Sequence[str | Path] = (),
-    epochs: int = 2,
+    epochs: int = 1,
 ) -> ProbeJudge:
     """Fit a judge that runs beside it to the judgements in `file` (as `read_judged` reads it), and save it in `out`.
 
