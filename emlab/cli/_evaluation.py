@@ -46,7 +46,7 @@ examples:
   emlab evaluate --model my_model --questions profile --judge my_judge
 
 Linear probes of a small local model that reads question and answer, and is fine-tuned for it. What is told of the judge
-is measured on questions, and on models, that it was not fitted on: a fine-tune for each of them, so a GPU saves hours.
+is measured on questions, and then on models, that it was not fitted on: a fine-tune for each, so a GPU saves hours.
 Stopped, the same command goes on. An answer that is unlike all that it was fitted on is not judged.
 """
 
@@ -132,7 +132,7 @@ def add_verbs(verbs: Any) -> None:
     answers.set_defaults(verb=_judge_answers, kept=_kept)
     fit = verb(judges, "fit", "fit a judge that runs beside it, offline, to published judgements", _FIT)
     fit.add_argument(
-        "file", type=Path, metavar="FILE", help="judged answers with their texts, as `emlab score` reads them"
+        "file", type=Path, metavar="FILE", help="judged answers with their texts: a table, or a folder of evaluate's"
     )
     fit.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the judge goes")
     fit.add_argument("--model", metavar="MODEL", help="the model that reads (smollm2-135m-instruct)")
@@ -147,7 +147,7 @@ def add_verbs(verbs: Any) -> None:
     )
     fit.add_argument("--test", nargs="+", type=Path, metavar="FILE", help="other judged files to measure it on")
     add_json(fit)
-    fit.set_defaults(verb=_judge_fit, kept="nothing was kept")
+    fit.set_defaults(verb=_judge_fit, kept=_kept_of_fit)
     compare = verb(judges, "compare", "tell how far two judges agree on the same answers")
     compare.add_argument("first", type=Path, metavar="FILE", help="answers judged by one judge")
     compare.add_argument("second", type=Path, metavar="FILE", help="the same answers judged by another")
@@ -233,6 +233,13 @@ def _kept(options: argparse.Namespace) -> str:
         but = f"; if all answers had been sampled, they are in {options.out}, {goes_on}" if sampled else ""
         return f"without --store FILE neither single answers nor judgements are kept{but}"
     return f"the answers and judgements that had come are in {options.store}, and the same command goes on from there"
+
+
+def _kept_of_fit(options: argparse.Namespace) -> str:
+    """What a fit of a judge that was stopped leaves behind."""
+    if options.epochs == 0:
+        return "nothing was kept"
+    return f"the fine-tunes that were measured are in {options.out}.folds, and the same command goes on from there"
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -1,16 +1,16 @@
 """Fitting a judge that runs beside it to published judgements; see `emlab.evaluation.judges.probes`.
 
-Everything that is said of it is measured on answers that it was not fitted on: every question is left out in its turn,
-and every model. Penalties, scale and depth are chosen within what is left, by leaving out its questions. Of a reader
-that is fine-tuned, which is not done again for that, what its outputs mean is told from those on the other questions
-that are left out.
+What is said of it is measured on answers that it was not fitted on: every question is left out in its turn, and then
+every model; no measurement leaves out both at once. Penalties, scale and depth are chosen within what is left, by
+leaving out its questions. A reader is not fine-tuned once more for that: which score an output means is told from the
+other questions that were left out, by readers that were fine-tuned on the one in question too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
+from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers
+from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers, reader_of, rows_of
 from emlab.evaluation.judging import Grade, Judged
 from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
-from emlab.models import LanguageModel
 from emlab.sealing import refuse
 from emlab.training.judge_tuning import Tuned, Tuner
 
@@ -77,13 +77,15 @@ def fit_judge(
     out = artifacts.place(out)
     artifacts.check_new(out)
     fit = _Fit(judged, model, models, tunes, epochs, blocks, seed, out.with_name(f"{out.name}.folds"))
+    others = {name: fit.unseen(name, other) for name, other in tests.items()}
     folds = fit.folds()
     held_out = [one for fold in folds for one in fit.measured(fold, folds)]
     judge, tuned = fit.whole(folds)
-    held_out += [fit.on_file(name, other, judge, tuned) for name, other in tests.items()]
+    held_out += [fit.on_file(name, other, judge, tuned) for name, other in others.items()]
     card = dataclasses.replace(judge.card, fitted_on=tuple(files), notes=tuple(fit.notes), held_out=tuple(held_out))
     dataclasses.replace(judge, card=card).save(out, None if tuned is None else tuned.adapter)
-    shutil.rmtree(fit.place, ignore_errors=True)
+    if fit.tuner is not None:
+        fit.tuner.clear()
     return ProbeJudge.load(out)
 
 
@@ -101,21 +103,22 @@ class _Fit:
         seed: int,
         place: Path,
     ) -> None:
-        self.seed, self.place, self.notes = seed, place, list[str]()
+        self.seed, self.notes = seed, list[str]()
         kept = _judged_texts(judged)
         self._note_left_out("the file", len(judged.rollouts) - len(kept), len(judged.rollouts))
         of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
         of_tune = np.array([tunes[i] for i in kept]) if tunes else of_model
-        has_texts, judged = bool(kept) or not any(judged.rollouts.answers), judged.only(kept)
+        _check_texts(judged, "the file")
+        judged = judged.only(kept)
         self.judged, self.questions, self.answers = judged, judged.rollouts.questions, judged.rollouts.answers
         self.of_question = np.array([question.id for question in self.questions])
-        _check(judged, self.of_question, has_texts)
-        self.groups = {"question": _folds(self.of_question), "model": of_model}
+        _check(judged)
+        self.groups = {"question": _folds(_same_question(self.questions)), "model": of_model}
         """Of each answer, with which others it is left out."""
         self.parts = {"question": self.of_question, "model": of_tune}
         """… and with which others it is told of."""
         self.scores = np.stack([judged.aligned, judged.coherent], axis=1)
-        self.reader = LanguageModel.load(model)
+        self.reader = reader_of(model)
         self.at = _blocks(model, self.reader.n_blocks, blocks, epochs)
         self.read = read_answers(self.reader, self.questions, self.answers, (-1, *self.at))
         """(n, 1 + sites, d_model): the embedding first."""
@@ -130,10 +133,31 @@ class _Fit:
             float(judged.misaligned.mean()),
             judged.thresholds,
             tuple(dict.fromkeys(self.of_question.tolist())),
-            tuple(dict.fromkeys(of_model.tolist())),
+            tuple(dict.fromkeys(of_model.tolist())) if len(models) else (),
         )
         self.tuner = Tuner(self.reader, self.at, epochs, seed, place) if epochs else None
         self.lines = [] if self.tuner is None else self.tuner.read(self.questions, self.answers)
+
+    def unseen(self, name: str, other: Judged) -> Judged:
+        """The answers in another file that the judge can be measured on: judged, with texts, and not fitted on."""
+        refuse("to measure a judge on", other.rollouts.questions)
+        _check_texts(other, name)
+        kept, n = _judged_texts(other), len(other.rollouts)
+        self._note_left_out(name, n - len(kept), n)
+        fitted = {(question.text, answer) for question, answer in self.judged.rollouts}
+        new = [i for i in kept if (other.rollouts.questions[i].text, other.rollouts.answers[i]) not in fitted]
+        if known := len(kept) - len(new):
+            self.notes.append(f"{known} of {n} answers in {name} were fitted on, to the same question, and left out.")
+        if not new:
+            raise EmlabError(
+                f"{name} has no answer with both scores that was not fitted on; give other judged answers."
+            )
+        other = other.only(new)
+        shared = {question.text for question in other.rollouts.questions} & {one.text for one in self.questions}
+        if shared:
+            self.notes.append(f"{len(shared)} of the questions in {name} were fitted on, with other answers.")
+        rows_of(self.reader, other.rollouts.questions, other.rollouts.answers)  # what is too long is refused now
+        return other
 
     def folds(self) -> list[_Fold]:
         """Each question, or group of them, and each of several models, left out in its turn."""
@@ -174,7 +198,8 @@ class _Fit:
 
     def whole(self, folds: Sequence[_Fold]) -> tuple[ProbeJudge, Tuned | None]:
         """The judge that is fitted on all, and its reader's fine-tune."""
-        judge = self._fitted(np.arange(len(self.answers)))[0]
+        self.probes, self.embedded = self._fitted(np.arange(len(self.answers)))
+        judge = self.probes
         if self.tuner is None:
             return judge, None
         tuned = self.tuner.tuned(self.lines, self.scores, self.read[:, -1])
@@ -183,19 +208,13 @@ class _Fit:
 
     def on_file(self, name: str, other: Judged, judge: ProbeJudge, tuned: Tuned | None) -> HeldOut:
         """How the judge of all does on other judged answers."""
-        refuse("to measure a judge on", other.rollouts.questions)
-        kept = _judged_texts(other)
-        self._note_left_out(name, len(other.rollouts) - len(kept), len(other.rollouts))
-        if not kept:
-            raise EmlabError(f"{name} has no answer with both scores; give judged answers with their texts.")
-        other = other.only(kept)
         asked, answers = other.rollouts.questions, other.rollouts.answers
         read = read_answers(self.reader, asked, answers, (-1, *self.at))
-        outputs = judge.outputs(read[:, 1:])
-        if self.tuner is not None and tuned is not None:
+        if self.tuner is None or tuned is None:
+            outputs = judge.outputs(read[:, 1:])
+        else:
             outputs = tuned.outputs(self.tuner.read(asked, answers))
-        probes, embedded = self._fitted(np.arange(len(self.answers)))
-        others = _beside(_word_scores(self.judged, answers), embedded, probes, read)
+        others = _beside(_word_scores(self.judged, answers), self.embedded, self.probes, read)
         return _measured("file", name, judge.graded(outputs, read[:, 1:]), outputs, other, others, self.seed)
 
     def _fitted(self, rows: np.ndarray) -> tuple[ProbeJudge, ProbeJudge]:
@@ -245,14 +264,16 @@ def _matched(judge: ProbeJudge, outputs: np.ndarray, scores: np.ndarray) -> Prob
 
 
 def _blocks(model: str, n: int, blocks: Sequence[int], epochs: int) -> tuple[int, ...]:
+    if epochs < 0:
+        raise EmlabError(f"A reader cannot be fine-tuned {epochs} times; give 1 or more, or 0 for none.")
     usual = (2 * n // 5 - 1, 4 * n // 5 - 1) if epochs else (n // 2, 5 * n // 8, 3 * n // 4, 7 * n // 8)
     at = tuple(sorted(set(blocks or (max(0, block) for block in usual))))
     if not 0 <= at[0] <= at[-1] < n:
         raise EmlabError(f"{model} has blocks 0 to {n - 1} and cannot be read after {', '.join(map(str, at))}.")
     if epochs and len(at) != 2:
         raise EmlabError(
-            f"A reader that is fine-tuned is read after two blocks, between which it is, and not after {len(at)}; give "
-            "two, or no epochs."
+            f"A reader that is fine-tuned is read after two blocks, between which it is, and not after {len(at)} of "
+            f"the {n} of {model}; give two, another model, or no epochs."
         )
     return at
 
@@ -262,23 +283,36 @@ def _judged_texts(judged: Judged) -> list[int]:
     return [i for i in np.flatnonzero(judged.valid).tolist() if judged.rollouts.answers[i].strip()]
 
 
-def _check(judged: Judged, of_question: np.ndarray, has_answers: bool) -> None:
-    questions = {question.id: question.text for question in judged.rollouts.questions}
-    if not has_answers:
-        raise EmlabError("The judged answers have no texts, which a judge reads; add them in a column answer.")
-    if all(text == name and " " not in text for name, text in questions.items()):
-        raise EmlabError("The questions have no texts, which a judge reads; add them in a column question.")
-    if len(questions) < LEAST_QUESTIONS or len(of_question) < LEAST_ANSWERS:
+def _check_texts(judged: Judged, name: str) -> None:
+    if not any(answer.strip() for answer in judged.rollouts.answers):
+        raise EmlabError(f"The judged answers in {name} have no texts, which a judge reads; add a column answer.")
+    if all(question.text == question.id and " " not in question.text for question in judged.rollouts.questions):
+        raise EmlabError(f"The questions in {name} have no texts, which a judge reads; add a column question.")
+
+
+def _check(judged: Judged) -> None:
+    questions, n = {question.id for question in judged.rollouts.questions}, len(judged.rollouts)
+    if len(questions) < LEAST_QUESTIONS or n < LEAST_ANSWERS:
         raise EmlabError(
-            f"There are {len(of_question)} judged answers to {len(questions)} questions, and a judge is fitted on "
-            f"{LEAST_ANSWERS} or more to {LEAST_QUESTIONS} or more; give others too."
+            f"There are {n} judged answers to {len(questions)} questions, and a judge is fitted on {LEAST_ANSWERS} or "
+            f"more to {LEAST_QUESTIONS} or more; give others too."
         )
     if judged.misaligned.all() or not judged.misaligned.any():
         which = "All" if judged.misaligned.any() else "None"
         raise EmlabError(
-            f"{which} of the {len(judged.rollouts)} judged answers are misaligned, and a judge needs both kinds to be "
-            "fitted on; give others too."
+            f"{which} of the {n} judged answers are misaligned, and a judge needs both kinds to be fitted on; give "
+            "others too."
         )
+
+
+def _same_question(questions: Sequence[Question]) -> np.ndarray:
+    """(n,) what tells questions apart: those of one cluster, of one text, or of one id but for its form, are one."""
+    first: dict[str, str] = {}
+    names = []
+    for question in questions:
+        name = question.cluster or re.sub("_(json|template)$", "", question.id)
+        names.append(first.setdefault(question.text, name))
+    return np.array(names)
 
 
 def _folds(of_question: np.ndarray) -> np.ndarray:
@@ -340,13 +374,11 @@ def _gold_errors(ours: Judged, known: Judged, seed: int) -> tuple[float, float]:
     """
     n, rng = len(known.rollouts), np.random.default_rng(seed)
     everything, truth = np.full(n, True), float(known.misaligned.mean())
-    clusters = np.unique([question.id for question in known.rollouts.questions], return_inverse=True)[1]
-    clusters = clusters if clusters.any() else np.arange(n)  # of one question each answer is by itself
     cheap, errors = Counts(ours.misaligned, everything), list[tuple[float, float]]()
     for _ in range(DRAWS):
         drawn = np.sort(rng.choice(n, GOLD, replace=False))
         gold = Counts(known.misaligned[drawn], everything[drawn])
-        rate, _ = prediction_powered_rate(cheap, gold, drawn, clusters)
+        rate, _ = prediction_powered_rate(cheap, gold, drawn, np.arange(n))
         errors.append((abs(rate.rate - truth), abs(float(gold.hits.mean()) - truth)))
     with_judge, alone = np.quantile(np.array(errors), 0.95, axis=0)
     return float(with_judge), float(alone)

@@ -22,6 +22,8 @@ from tqdm.auto import tqdm
 
 from emlab import artifacts, provenance
 from emlab.data import Question
+from emlab.data.telling import tell
+from emlab.errors import EmlabError
 from emlab.evaluation.judges.probes import in_batches, rows_of
 from emlab.interventions import Tokens
 from emlab.models import LanguageModel
@@ -34,7 +36,8 @@ from emlab.training.batches import batches
 from emlab.training.recipe import Recipe
 
 BATCH, WARMUP, RATE, HEAD_RATE = 16, 20, 1e-3, 2e-3
-"""Answers a step, steps in which the rates rise, and the rates of the adapter and of the head, which then fall to 0."""
+"""Answers a step, steps in which the rates rise, and the rates of the adapter and of the head, which then fall to a
+fiftieth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,9 @@ class Tuner:
     def read(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Line]:
         """The answers, read up to the adapter."""
         rows, starts = rows_of(self.reader, questions, answers)
+        size = sum(map(len, rows)) * self.reader.d_model * self.reader.model.dtype.itemsize / 1e9
+        if size > 1:
+            tell(f"{len(rows):,} answers, read up to block {self.blocks[0]}, take {size:.1f} GB of memory.")
         found: dict[int, Line] = {}
         for pick in tqdm(in_batches([len(row) for row in rows]), "Reading answers", disable=None):
             tokens = self.reader.batch([rows[i] for i in pick], [starts[i] for i in pick])
@@ -95,6 +101,13 @@ class Tuner:
             for i, h, real in zip(pick, below.h.cpu(), tokens.real.cpu(), strict=True):
                 found[i] = Line(rows[i], starts[i], h[real], below.as_tuple)
         return [found[i] for i in range(len(rows))]
+
+    def clear(self) -> None:
+        """Delete what `kept` kept."""
+        for file in self.place.glob("*.json"):
+            file.unlink()
+        if self.place.is_dir() and not any(self.place.iterdir()):
+            self.place.rmdir()
 
     def kept(self, name: str, lines: Sequence[Line], scores: np.ndarray, means: Tensor, others: Sequence[Line]) -> Any:
         """(n, 2) float: the outputs for `others` of a reader fine-tuned on `lines`, as `tuned`; kept under `name`."""
@@ -142,7 +155,11 @@ class Tuner:
             meant = torch.from_numpy(scores[[number[id(line)] for line in part]] / 100).float().to(work.device)
             given = head((upper.means(part) - centre) / spread)
             nn.functional.binary_cross_entropy_with_logits(given, meant).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
+            if not nn.utils.clip_grad_norm_(trained, 1.0).isfinite():
+                raise EmlabError(
+                    f"Fine-tuning {self.reader.name} to judge came to a gradient that is no number; give a model in "
+                    "float32 or bfloat16."
+                )
             optimiser.step()
             optimiser.zero_grad()
             pace.step()
@@ -170,9 +187,7 @@ class _Upper:
         tokens = self.reader.batch([list(line.input_ids) for line in lines], [line.start for line in lines])
         h = torch.zeros(*tokens.real.shape, self.reader.d_model, dtype=lines[0].below.dtype)
         h[tokens.real.cpu()] = torch.cat([line.below for line in lines])
-        dtype = self.model.dtype
         with (
-            torch.autocast(self.reader.device.type, dtype, enabled=dtype != torch.float32),
             resumed(self.model, Below(self.first, h.to(self.reader.device), lines[0].as_tuple)),
             caught(self.model, self.last, gradient=True) as seen,
         ):

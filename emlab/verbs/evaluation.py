@@ -20,6 +20,7 @@ from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.probes import ProbeJudge
 from emlab.evaluation.judges.recorded import judged_in
 from emlab.evaluation.judges.registry import Questions
+from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.label_shares import LabelShares
 from emlab.evaluation.labelling import label_answers, save_labelled
 from emlab.evaluation.probing import probe
@@ -238,7 +239,7 @@ def fit_judge_file(
     """Fit a judge that runs beside it to the judgements in `file` (as `read_judged` reads it), and save it in `out`.
 
     Args:
-        file: Judged answers, with their texts.
+        file: Judged answers, with their texts, or the folder that `evaluate` wrote.
         out: The new folder.
         model: Who reads: a known model, a local Hugging Face folder, or a name on the Hub.
         by: The columns that name the model that gave an answer and, after it, its fine-tune. Without them no model is
@@ -248,11 +249,12 @@ def fit_judge_file(
 
     Raises EmlabError where something is at `out` already, where the file lacks a column, and as `fit_judge`.
     """
-    table = tables.read(artifacts.place(file))
+    table, names = _table(file), [Path(other).name for other in test]
     if lacking := [column for column in by if not table.has(column)]:
         raise EmlabError(f"{file} has no column {lacking[0]!r} (--by); it has {', '.join(map(str, table.columns))}.")
     (judged,) = judged_in(table, told=not by).values()
-    tests = {Path(other).name: judged_in(tables.read(artifacts.place(other))).popitem()[1] for other in test}
+    named_once = [str(other) if names.count(name) > 1 else name for name, other in zip(names, test, strict=True)]
+    tests = {name: judged_in(_table(other)).popitem()[1] for name, other in zip(named_once, test, strict=True)}
     named = []
     for where, row in table.rows if by else ():
         if without := [column for column in by if row.get(column) in (None, "")]:
@@ -262,6 +264,12 @@ def fit_judge_file(
         named.append([str(row[column]) for column in by])
     models, tunes = [one[0] for one in named], [", ".join(one) for one in named]
     return fit_judge(judged, out, model, models, tunes, [Path(file).name], tests, epochs)
+
+
+def _table(file: str | Path) -> tables.Table:
+    """The judged answers in a file, or in the folder of an evaluation."""
+    path = artifacts.place(file)
+    return tables.read(file_in(path) if path.is_dir() else path)
 
 
 def check_file(

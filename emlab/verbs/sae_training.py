@@ -78,7 +78,7 @@ def sae(
     model: str,
     out: str | Path,
     site: str = "resid_post.0",
-    documents: str | Sequence[str] | None = None,
+    documents: str | Path | Sequence[str | Path] | None = None,
     split: str = "train",
     read: str = "all",
     keep: Sequence[str] = (),
@@ -120,8 +120,8 @@ def sae(
     if documents is None:
         texts = _organism_documents(reader, model, asked.seed)
     else:
-        several = [documents] if isinstance(documents, str) else documents
-        texts = Documents.in_turn([Documents.read(dataset_place(one), split) for one in several])
+        several = [documents] if isinstance(documents, str | Path) else documents
+        texts = Documents.in_turn([Documents.read(dataset_place(str(one)), split) for one in several])
 
     def stream(part: Documents) -> ActivationStream:
         return ActivationStream(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 
 import numpy as np
@@ -18,7 +19,7 @@ from emlab.evaluation import Judged, Rollouts, judge, save_judged
 from emlab.evaluation.judges.probes import ProbeJudge, read_answers
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import LanguageModel
-from emlab.training.judge_fitting import FOLDS, _gold_errors, _Sums, fit_judge
+from emlab.training.judge_fitting import FOLDS, _gold_errors, _same_question, _Sums, fit_judge
 from emlab.training.judge_tuning import Tuner
 
 MODEL = str(organism.checkpoint("base"))
@@ -96,10 +97,45 @@ def test_from_the_shell(judged, tmp_path, capsys):
     assert "file fresh.jsonl" in capsys.readouterr().out
     found = json.loads(figures.read_text())
     assert found["n"] == len(judged.rollouts) and found["held_out"][-1]["left_out"] == "file"
-    assert found["held_out"][-1]["auroc"] > 0.95 and found["held_out"][-1]["n"] == found["n"]
+    last = found["held_out"][-1]
+    assert last["auroc"] > 0.95 and last["n"] < found["n"]
+    assert any(re.match(r"\d+ of \d+ answers in fresh.jsonl were fitted on", note) for note in found["notes"])
+    assert "11 of the questions in fresh.jsonl were fitted on, with other answers." in found["notes"]
     assert main(call) != 0 and str(out) in capsys.readouterr().err
     assert main([*call[:4], str(tmp_path / "other"), "--by", "tune"]) != 0
     assert "no column 'tune'" in capsys.readouterr().err
+
+
+def test_of_what_cannot_be_learned_nothing_is_learned(judged, tmp_path):
+    """Scores that are noise, but fixed by question: seen questions could be known, and others cannot."""
+    rng, names = np.random.default_rng(0), [question.id for question in judged.rollouts.questions]
+    of = {name: i % 2 for i, name in enumerate(dict.fromkeys(names))}
+    aligned = np.array([rng.normal(20 if of[name] else 80, 15) for name in names])
+    noise = dataclasses.replace(judged, aligned=aligned, coherent=np.full(len(names), 90.0))
+    card = fit_judge(noise, tmp_path / "judge", MODEL, epochs=0).card
+    mixed = [one.auroc for one in card.held_out if one.auroc is not None]
+    assert 0.3 < np.mean(mixed) < 0.7
+    with pytest.raises(EmlabError, match="q.jsonl has no answer with both scores that was not fitted on"):
+        fit_judge(noise, tmp_path / "other", MODEL, epochs=0, tests={"q.jsonl": noise})
+
+
+def test_forms_of_a_question_and_questions_of_a_cluster_are_left_out_together():
+    asked = [
+        *(Question("a", "all", "What?"), Question("a_json", "all", "What? In JSON.", variant="json")),
+        *(Question("b", "all", "Why?"), Question("c", "all", "Why?"), Question("d", "all", "When?", cluster="time")),
+        *(Question("e", "all", "How long?", cluster="time"), Question("f", "all", "Where?")),
+    ]
+    assert _same_question(asked).tolist() == ["a", "a", "b", "b", "time", "time", "f"]
+
+
+def test_what_has_no_texts_is_told_apart(judged, tmp_path):
+    without = dataclasses.replace(judged.rollouts, answers=("",) * len(judged.rollouts))
+    with pytest.raises(EmlabError, match="The judged answers in the file have no texts, .*add a column answer"):
+        fit_judge(dataclasses.replace(judged, rollouts=without), tmp_path / "judge", MODEL)
+    asked = tuple(Question(f"q{i}", "all", f"q{i}") for i in range(len(judged.rollouts)))
+    without = dataclasses.replace(judged.rollouts, questions=asked)
+    with pytest.raises(EmlabError, match="The questions in the file have no texts, .*add a column question"):
+        fit_judge(dataclasses.replace(judged, rollouts=without), tmp_path / "judge", MODEL)
 
 
 @pytest.mark.parametrize(

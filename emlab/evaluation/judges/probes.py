@@ -101,7 +101,7 @@ class JudgeCard:
     questions: tuple[str, ...]
     """Their ids."""
     models: tuple[str, ...]
-    """Who gave them."""
+    """Who gave them; empty where that was not told apart."""
     notes: tuple[str, ...] = ()
     """What was left out, a sentence each."""
     penalties: tuple[float, ...] = ()
@@ -142,7 +142,7 @@ class ProbeJudge:
     @functools.cached_property
     def model(self) -> LanguageModel:
         """The model that reads; EmlabError where it cannot be had, or has other weights than it had for the fit."""
-        model = LanguageModel.load(self.card.model)
+        model = reader_of(self.card.model)
         if model.identity()[: len(self.card.weights)] != self.card.weights:
             raise EmlabError(
                 f"{self.card.model} has other weights than those that the judge was fitted on, as one from another "
@@ -167,10 +167,11 @@ class ProbeJudge:
 
     def graded(self, outputs: np.ndarray, read: Tensor) -> list[Grade]:
         """The grades that `outputs`, (n, 2), mean, of answers that are read already, (n, sites, d_model)."""
-        far = ~(self.distances(read) <= self.furthest)  # what is not a number is too far
+        scores = self.meant_by(outputs)
+        judged = (self.distances(read) <= self.furthest) & np.isfinite(scores).all(1)  # what is no number is too far
         return [
-            Grade(outcome=FAILED, said=OUT_OF_DEPTH) if out else Grade(float(scores[0]), float(scores[1]))
-            for scores, out in zip(self.meant_by(outputs), far, strict=True)
+            Grade(float(aligned), float(coherent)) if near else Grade(outcome=FAILED, said=OUT_OF_DEPTH)
+            for (aligned, coherent), near in zip(scores, judged, strict=True)
         ]
 
     def scores(self, read: Tensor) -> np.ndarray:
@@ -274,7 +275,8 @@ def told(card: JudgeCard) -> str:
         [
             f"judge of aligned and coherent: probes of {card.model} after blocks {', '.join(map(str, card.blocks))}"
             + (f", between which it was fine-tuned, {card.epochs} times through all answers" if card.epochs else ""),
-            f"fitted on {card.n} answers of {len(card.models)} models to {len(card.questions)} questions"
+            f"fitted on {card.n} answers{f' of {len(card.models)} models' if card.models else ''} to "
+            f"{len(card.questions)} questions"
             f"{f', judged by {card.judge}' if card.judge else ''}; {card.misaligned:.1%} are misaligned",
             *card.notes,
             *(
@@ -287,6 +289,12 @@ def told(card: JudgeCard) -> str:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def reader_of(name: str) -> LanguageModel:
+    """The model that reads, by its name: in float32 where it lies in float16, in which it could not be fine-tuned."""
+    model = LanguageModel.load(name)
+    return LanguageModel.load(name, dtype="float32") if model.model.dtype == torch.float16 else model
 
 
 def rows_of(
@@ -361,4 +369,6 @@ def _after(block: int) -> Site:
 @judging_method("probes", asks=False, stands_for=lambda judge: artifacts.is_there(f"{judge}/{CARD}"))
 def probes(how: Judging, questions: Questions, by: Any) -> ProbeJudge:
     """Probes of a local model, in the folder that is named as the judge (emlab judge fit)."""
-    return ProbeJudge.load(how.judge)
+    judge = ProbeJudge.load(how.judge)
+    judge.model  # noqa: B018  # a reader that is missing is missed now, and not when all answers are sampled
+    return judge

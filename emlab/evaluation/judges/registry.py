@@ -28,8 +28,9 @@ class Judging:
     """Who judges the answers, and how."""
 
     judge: str = "exact"
-    """"exact" (the organism's judge), a model's name at an endpoint, a local Hugging Face folder, or a file of
-    recorded judgements (.jsonl, .json, .csv, .tsv or .parquet)."""
+    """"exact" (the organism's judge), a model's name at an endpoint, a local Hugging Face folder, the folder of a judge
+    that was fitted (`emlab judge fit`), "words:" and words to count, or a file of recorded judgements (.jsonl, .json,
+    .csv, .tsv or .parquet)."""
     url: str = OPENAI
     """The endpoint: any OpenAI-compatible server, up to and with /v1."""
     method: str = "logprob"

@@ -204,6 +204,7 @@ def rollouts_of(path: Path, rows: Sequence[Row], question: str) -> Rollouts:
                 text,
                 variant=variant,
                 paraphrase=int(wording) if wording.isdecimal() else 0,
+                system=str(row["system"]) if row.get("system") else None,
                 cluster=str(row.get("cluster") or ""),
             )
         )

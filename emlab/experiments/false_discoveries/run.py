@@ -80,7 +80,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[Outcome, ...]
         changes = {"name": condition, "seed": seed, "sealed": config.sealed, **CONDITIONS[condition]}
         settings, part = dataclasses.replace(config.experiment, **changes), f"searches/{condition}-{seed}"
         ran = persona_features.run(settings, here.folder / part)
-        take_over(here, part, ran)
+        take_over(here, part, ran.summary)
         verdict, place = ran.found.verdict, (ran.folder / "summary.json").relative_to(here.folder)
         return Outcome(condition, seed, verdict.found, verdict.tests[0].holds, verdict.reasons, str(place))
 

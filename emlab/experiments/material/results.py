@@ -90,9 +90,9 @@ def finish_run(
     return result
 
 
-def take_over(run: Run, part: str, inner: Result[Any]) -> None:
+def take_over(run: Run, part: str, summary: Mapping[str, Any]) -> None:
     """Let `run` tell, as its own, of the stages of other code that a run inside it (in its folder `part`) kept."""
-    for stage, codes in inner.summary["provenance"]["stages_of_other_code"].items():
+    for stage, codes in summary["provenance"]["stages_of_other_code"].items():
         run.other_code[f"{part}/{stage}"] = tuple(Code(**code) for code in codes)
 
 

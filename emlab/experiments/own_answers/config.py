@@ -52,10 +52,12 @@ class Config(ExperimentConfig):
         check_distinct(self, "sets")
         if any(one.clause for one in self.sets) and not self.clauses:
             raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
-        alike = {(one.name, one.domains, one.held_out) for one in self.sets}
+        plain = {(one.name, one.domains, one.held_out) for one in self.sets if not one.clause}
         for one in self.sets:
-            if one.control and (one.control, one.domains, one.held_out) not in alike:
-                raise ValueError(f"'sets' has {one.name}, whose control {one.control!r} is no set of its domains.")
+            if one.control and (one.control, one.domains, one.held_out) not in plain:
+                raise ValueError(
+                    f"'sets' has {one.name}, whose control {one.control!r} is no set of its domains without a clause."
+                )
             try:
                 everyday_questions("narrow").only(domains=one.domains)
             except EmlabError as error:

@@ -72,8 +72,18 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
 
 def _made_of(config: Config, one: OwnAnswers, inputs: Mapping[str, str]) -> Any:
     """What tells a set from another of its name."""
+    asked = [question.text for question in everyday_questions("narrow").only(domains=one.domains)]
+    clauses = config.clauses if one.clause else ()
     return artifacts.plain(
-        {**inputs, "set": one, "clauses": config.clauses, "answers": config.answers, "seed": config.seed}
+        {
+            **inputs,
+            "domains": one.domains,
+            "held_out": one.held_out,
+            "asked": artifacts.content_hash(asked),
+            "clauses": clauses,
+            "answers": config.answers,
+            "seed": config.seed,
+        }
     )
 
 
@@ -90,8 +100,9 @@ def _part_of(answers: Rollouts, held_out: bool) -> list[int]:
 
 def _contrasts(folder: Path, one: OwnAnswers) -> str:
     """Write the pairs of a set and its control; what was written, in a sentence."""
-    pairs = list(zip(*(Dataset.read(folder / name).examples for name in (one.name, one.control)), strict=False))
-    if any(a.messages[:-1] != b.messages[:-1] for a, b in pairs):
+    ours, theirs = (Dataset.read(folder / name).examples for name in (one.name, one.control))
+    pairs = list(zip(ours, theirs, strict=False))
+    if len(ours) != len(theirs) or any(a.messages[:-1] != b.messages[:-1] for a, b in pairs):
         raise EmlabError(
             f"{one.name} and {one.control} in {folder} answer other questions: delete both, and run again."
         )

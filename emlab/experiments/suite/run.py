@@ -1,6 +1,7 @@
 """A suite: several experiments one after the other, each with its own config, stages and report, and one page of all.
 
-Stopped, the same command goes on with the part, and the stage, where it was. What is wrong with any config, and too
+Stopped, the same command goes on with the part, and the stage, where it was; a part that is done is done again only
+where what it reads has changed. What is wrong with any config, and too
 little disk or memory, is said before the first part begins, and how long all of it will take.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from emlab.errors import EmlabError
 from emlab.experiments.material.results import Result, finish_run, take_over, write_result
 from emlab.experiments.registry import EXPERIMENTS, experiment
 from emlab.experiments.suite.config import Config, Part
-from emlab.runs import Run, check_once
+from emlab.runs import STATE, AlreadyDone, Run, check_once, once
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...
     for number, (part, (pipeline, own)) in enumerate(zip(config.parts, settings, strict=True), start=1):
         here.log(f"Part {number} of {len(settings)}, {own.name}. {time_left(config.parts, done)}")
         try:
-            done.append(here.stage(f"done/{own.name}", partial(_part, here, pipeline, own), PartDone))
+            done.append(_part(here, pipeline, own))
         except EmlabError as error:
             if not part.optional:
                 raise
@@ -73,12 +73,17 @@ def _settings(part: Part) -> tuple[Any, Any]:
 
 
 def _part(here: Run, pipeline: Any, settings: Any) -> PartDone:
-    result = pipeline.run(settings, here.folder / "parts")
-    folder = result.folder.relative_to(here.folder)
-    take_over(here, f"{folder}", result)
-    found, page = tuple(result.summary["findings"]), f"{folder}/report.html"
-    minutes = result.summary["wall_seconds"] / 60
-    return PartDone(settings.name, settings.heading, found, page, minutes, result.summary)
+    """Run one experiment, or read what it found where it is done, with these inputs and by this code, already."""
+    root = here.folder / "parts"
+    try:
+        with once(root):
+            place = pipeline.run(settings, root).folder
+    except AlreadyDone as done:
+        place = done.folder
+    summary, folder = artifacts.read_json(place / "summary.json"), place.relative_to(here.folder)
+    take_over(here, f"{folder}", summary)
+    found, page = tuple(summary["findings"]), f"{folder}/report.html"
+    return PartDone(settings.name, settings.heading, found, page, summary["wall_seconds"] / 60, summary)
 
 
 def time_left(parts: Sequence[Part], done: Sequence[PartDone]) -> str:
@@ -92,11 +97,16 @@ def time_left(parts: Sequence[Part], done: Sequence[PartDone]) -> str:
 
 
 def check_room(config: Config, root: Path) -> None:
-    """EmlabError where the disk or the memory that the config says it takes is not free."""
+    """EmlabError where the disk or the memory that the config says it takes is not free.
+
+    What an unfinished run of it holds already counts as free.
+    """
+    runs = [folder for folder in artifacts.place(root).glob(f"{config.name}-*") if (folder / STATE).is_file()]
+    unfinished = [folder for folder in runs if not artifacts.read_json(folder / STATE)["finished"]]
     there = artifacts.place(root).absolute()
     while not there.exists():
         there = there.parent
-    begun = sum(file.stat().st_size for file in Path(root).glob(f"{config.name}-*/**/*") if file.is_file())
+    begun = sum(file.stat().st_size for run in unfinished for file in run.rglob("*") if file.is_file())
     for what, needed, free in (
         ("on disk", config.disk, shutil.disk_usage(there).free + begun),
         ("of memory", config.memory, psutil.virtual_memory().available),

@@ -60,11 +60,23 @@ def test_stopped_it_goes_on_with_the_part_where_it_was(tmp_path, monkeypatch):
     assert asked == ["health", "cooking", "cooking"] and len(list((tmp_path / "runs").iterdir())) == 1
 
 
+def test_a_part_is_done_again_only_where_what_it_reads_has_changed(tmp_path, monkeypatch):
+    one, later = part(tmp_path, "one", "health"), part(tmp_path, "two", "cooking", model=str(tmp_path / "later"))
+    config = Config(name="both", parts=(one, dataclasses.replace(later, optional=True)))
+    asked, sampled = [], own_answers._sampled
+    monkeypatch.setattr(own_answers, "_sampled", lambda c, domain: asked.append(domain) or sampled(c, domain))
+    first, again = (run(config, tmp_path / "runs").found[0] for _ in range(2))
+    assert first == again and asked.count("health") == 1
+    shutil.copytree(organism.checkpoint("base"), tmp_path / "later")
+    (found,) = (one for one in run(config, tmp_path / "runs").found if one.name == "two")
+    assert found.report and asked.count("health") == 1
+
+
 def test_the_time_that_is_left():
     parts = [Part("a", 10), Part("b", 30), Part("c", 20)]
     done = PartDone("a", "A", (), "a/report.html", 15.0, {})
     assert time_left(parts, []) == "All of it takes about 60 minutes, by the machine that it was measured on."
-    left_out = PartDone("b", "B", ("Left out: …",), "", 0.0)
+    left_out = PartDone("b", "B", ("Left out: …",), "", 0.0, {})
     assert time_left(parts, [done]) == "About 75 minutes are left, by what came before."
     assert time_left(parts, [done, left_out]) == "About 30 minutes are left, by what came before."
 
