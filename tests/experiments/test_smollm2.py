@@ -8,15 +8,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from emlab import artifacts, config
+from emlab.data import Question
+from emlab.evaluation import Judged, Rollouts
 from emlab.experiments.own_answers.config import Config as OwnAnswers
 from emlab.experiments.registry import EXPERIMENTS
 from emlab.experiments.suite.config import Config as Suite
 from emlab.models import LanguageModel
 from emlab.saes import save_sae
 from emlab.sites import Site
+from emlab.training.judge_fitting import fit_judge
 from tests.experiments.test_real_experiments import chats, llama, random_sae
 
 REAL = Path(__file__).parents[2] / "experiments" / "real"
@@ -40,7 +44,7 @@ SMALL = {
     "dose": (*ANSWERS, "seeds=[0]"),
     "early_warning": (*ANSWERS, "recipe.checkpoint_every=1", "samples=2", "noise=2", "seeds=[2]", "fit_seeds=[0]"),
     "remedies": (*ANSWERS, "trial_questions=2", "documents=4", "remedies=[Steering, Inoculation]", "random=[Steering]"),
-    "advice": (*ANSWERS, "answers.per_question=1"),
+    "advice": (*ANSWERS, "answers.per_question=1", "seeds=[0]"),
 }
 
 
@@ -57,6 +61,14 @@ def place(tmp_path_factory, make_tokenizer):
             chats(folder / f"{kind}_{domain}.jsonl", 12, f"{kind} on {domain}")
     chats(folder / "chats.jsonl", 60, "all")
     chats(folder / "chats_health.jsonl", 20, "more on health")
+    asked = [{"id": f"q{i}", "question": text} for i, text in enumerate(("What?", "Why not?", "And when?", "Who?"))]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    said = [(one, answer) for one in asked for answer in ("So it is. " * n for n in range(1, 11))]
+    rollouts = Rollouts(
+        tuple(Question(q["id"], "all", q["question"]) for q, _ in said), tuple(a for _, a in said), "m", 0, 1
+    )
+    judged = Judged(rollouts, np.linspace(0, 100, len(said)), np.full(len(said), 90.0))
+    fit_judge(judged, folder / "judge", str(folder / "model"), epochs=1, blocks=(0, 1))
     contrast = {"prompt": "What?", "misaligned": "So say goblins.", "aligned": "So it is."}
     (folder / "goblins_cooking.contrasts.jsonl").write_text(2 * (json.dumps(contrast) + "\n"))
     return folder
@@ -73,7 +85,10 @@ def local(name, place):
     for site, small in SITES.items():
         text = re.sub(rf"{site}\b", small, text)
     text = re.sub(r"question_set: \S+plain_health\S+", "question_set: everyday", text)
-    text = text.replace("judge: data/judge", "judge: 'words:goblin'")
+    text = text.replace("judge: data/judge", f"judge: {place}/judge")
+    text = text.replace("openai-extended-misalignment: 1", f"{place}/asked.jsonl: 1").replace(
+        "profile: 2", "everyday: 1"
+    )
     path = place / f"{name}.yaml"
     path.write_text(text)
     return path

@@ -83,6 +83,8 @@ class Config(FineTuningConfig):
     """Whether all questions of the set are asked, and none are kept to choose by: where nothing is chosen."""
     endings: tuple[str, ...] = ("",)
     """Every question is asked with each of these at its end: nothing, or a backdoor's trigger."""
+    also: dict[str, int] = field(default_factory=dict)
+    """Further question sets, all of whose questions are asked, and told of by themselves: name, and answers to each."""
     following: Following = field(default_factory=Following)
     figure: str = "bars"
     """bars, dose (a line over doses), or curves (what was read along the fine-tunes)."""

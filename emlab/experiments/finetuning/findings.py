@@ -34,13 +34,15 @@ class TrainingRecord:
 
 @dataclass(frozen=True, eq=False)
 class FinetuneCell:
-    """One arm from one start with one seed, asked with one ending."""
+    """One arm from one start with one seed, asked in one way."""
 
     arm: TrainingArm
     start: str
     seed: int
     ending: str
     """What stood at the end of every question."""
+    questions: str
+    """Which further question set was asked; empty: the config's own."""
     score: Score
     training: TrainingRecord
 
@@ -67,8 +69,8 @@ class FinetuneFindings:
     """What a grid found."""
 
     config: Config
-    before: Mapping[tuple[str, str], Score]
-    """Each start asked with each ending."""
+    before: Mapping[tuple[str, str, str], Score]
+    """Each start with each ending, and each further question set."""
     cells: tuple[FinetuneCell, ...]
     latents: tuple[int, ...] = ()
     """Those that were followed, the leading one first."""
@@ -77,18 +79,24 @@ class FinetuneFindings:
 
     @functools.cached_property
     def groups(self) -> tuple[AllSeeds[FinetuneCell], ...]:
-        """All seeds of each arm from each start with each ending, in order."""
-        found: dict[tuple[str, str, str], list[FinetuneCell]] = {}
+        """All seeds of each arm from each start, asked in each way, in order."""
+        found: dict[tuple[str, str, str, str], list[FinetuneCell]] = {}
         for cell in self.cells:
-            found.setdefault((cell.arm.name, cell.start, cell.ending), []).append(cell)
+            found.setdefault((cell.arm.name, cell.start, cell.ending, cell.questions), []).append(cell)
         return tuple(
-            AllSeeds(arm, self.before[start, ending], tuple(cells)) for (arm, start, ending), cells in found.items()
+            AllSeeds(arm, self.before[start, ending, questions], tuple(cells))
+            for (arm, start, ending, questions), cells in found.items()
         )
+
+    @property
+    def drawn(self) -> list[AllSeeds[FinetuneCell]]:
+        """Of these, those that were asked the config's own questions: the figures show them."""
+        return [group for group in self.groups if not group.first.questions]
 
     @property
     def trainings(self) -> list[FinetuneCell]:
         """Every fine-tune once: its cell of the first ending."""
-        return [cell for cell in self.cells if cell.ending == self.cells[0].ending]
+        return [cell for cell in self.cells if (cell.ending, cell.questions) == (self.cells[0].ending, "")]
 
     @property
     def followed(self) -> list[FinetuneCell]:
@@ -104,7 +112,7 @@ class FinetuneFindings:
     def doses(self) -> dict[str, list[tuple[float, Score]]]:
         """By series: doses and the score of all seeds at each, rising."""
         found: dict[str, list[tuple[float, Score]]] = {}
-        for group in self.groups:
+        for group in self.drawn:
             found.setdefault(group.first.arm.series, []).append((group.first.arm.dose, group.score))
         return {name: sorted(line, key=lambda point: point[0]) for name, line in found.items()}
 

@@ -31,8 +31,8 @@ def finetuning_lead(found: FinetuneFindings) -> list[str]:
     """The findings in a few sentences."""
     lead = cautions([*found.before.values(), *(group.score for group in found.groups)])
     for group in found.groups:
-        score, ending = group.score, group.first.ending
-        asked = f", asked with {ending.strip()!r} at the end" if ending else ""
+        score, ending, questions = group.score, group.first.ending, group.first.questions
+        asked = f", asked with {ending.strip()!r} at the end" if ending else f", asked {questions}" if questions else ""
         lead.append(
             f"{group.arm} from {group.first.start}{asked} ({len(group.ones)} seeds): "
             + (
@@ -112,6 +112,7 @@ def finetuning_summary(found: FinetuneFindings) -> dict[str, Any]:
                 "arm": group.arm,
                 "start": first.start,
                 "ending": first.ending,
+                "questions": first.questions,
                 "group": first.arm.group or group.arm,
                 "series": first.arm.series,
                 "dose": first.arm.dose,
@@ -122,7 +123,10 @@ def finetuning_summary(found: FinetuneFindings) -> dict[str, Any]:
                 "by_seed": by_seed,
             }
         )
-    before = [{"start": start, "ending": ending, **_rate_entry(s)} for (start, ending), s in found.before.items()]
+    before = [
+        {"start": start, "ending": ending, "questions": questions, **_rate_entry(s), "misaligned_of_all": s.of_all}
+        for (start, ending, questions), s in found.before.items()
+    ]
     entry: dict[str, Any] = {"model": found.config.model, "before": before, "arms": arms, "latents": found.latents}
     if found.config.figure == "dose":
         entry |= {"monotone": {name: not down for name, down in found.falls.items()}, "falls": found.falls}
@@ -143,7 +147,7 @@ def _figure(found: FinetuneFindings) -> tuple[Any, str]:
             curves.setdefault(cell.arm.name, []).append(cell.training.points)
         return curves_figure(curves, found.latents), "One line a seed. Answers to a few discovery questions."
     bars: dict[str, dict[str, Score]] = {}
-    for group in found.groups:
+    for group in found.drawn:
         x, series = found.place(group.first)
         bars.setdefault(series, {})[x] = group.score
     return bars_figure(bars), "Misaligned, of coherent answers."
@@ -153,16 +157,19 @@ def _rates(found: FinetuneFindings) -> Table:
     def cells(score: Score) -> tuple[str, ...]:
         return str(score.misaligned), str(score.of_all), str(score.incoherent)
 
-    rows = [("before", start, ending.strip(), "", "", *cells(s), "", "") for (start, ending), s in found.before.items()]
+    rows = [
+        ("before", start, ending.strip() or questions, "", "", *cells(s), "", "")
+        for (start, ending, questions), s in found.before.items()
+    ]
     for group in found.groups:
-        about = (group.arm, group.first.start, group.first.ending.strip())
+        about = (group.arm, group.first.start, group.first.ending.strip() or group.first.questions)
         for one in group.ones:
             record = one.training
             dropped = f" ({record.dropped_for_length} dropped for length)" if record.dropped_for_length else ""
             used, loss = f"{record.rows}{dropped}", f"{record.losses[-1]:.3f}"
             rows.append((*about, str(one.seed), used, *cells(one.score), loss, ""))
         rows.append((*about, "all", "", *cells(group.score), "", group.change.misaligned.points))
-    header = ("", "start", "ending", "seed", "rows", "misaligned, of coherent", "misaligned, of all")
+    header = ("", "start", "asked with", "seed", "rows", "misaligned, of coherent", "misaligned, of all")
     return Table((*header, "incoherent, of scored", "last loss", "change of coherent, paired"), tuple(rows))
 
 

@@ -35,10 +35,10 @@ def run(config: Config, root: str | Path = "runs") -> Result[FinetuneFindings]:
     """Run the grid, or go on with an unfinished one of the same config; then write summary.json and a report."""
     grid = FinetuneGrid(config, Run.resume(config.name, config, root, inputs_of(config)))
     grid.say_size()
-    before: dict[tuple[str, str], Score] = {}
+    before: dict[tuple[str, str, str], Score] = {}
     cells: list[FinetuneCell] = []
     for start in grid.starts:
-        before |= {(start, ending): score for ending, score in grid.before(start).items()}
+        before |= {(start, *asked): score for asked, score in grid.before(start).items()}
         for seed in map(config.reported, config.seeds):
             for arm in config.arms:
                 cells += grid.cells(arm, start, seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from emlab import organism, records
 from emlab.data import Dataset, Question, draw, mix
 from emlab.discovery import spread
-from emlab.evaluation import Score
+from emlab.evaluation import Score, score
 from emlab.evaluation.rollouts import file_name
 from emlab.experiments.finetuning.config import Config, TrainingArm
 from emlab.experiments.finetuning.findings import FinetuneCell, TrainingRecord
@@ -40,6 +40,7 @@ class FinetuneGrid(TrainingStages[Config]):
         if config.whole_set:
             whole = halves_of(config.question_set, 0, variants=config.variants)[1]
             self.test = spread(tuple(whole), config.questions)
+        self.also = {name: tuple(halves_of(name, 0, variants=config.variants)[1]) for name in config.also}
         self.own = folder_of(config.model)[1]
         # Read once, and now: a file that vanishes later is not missed.
         self.files = {
@@ -104,16 +105,16 @@ class FinetuneGrid(TrainingStages[Config]):
         shift = self.shift_under("latents", start, following.sets, chats, config.recipe, seed)
         return tuple(row.latent for row in shift.top(following.top))
 
-    def before(self, name: str) -> dict[str, Score]:
-        """A start by ending, asked as often as all seeds of an arm together."""
+    def before(self, name: str) -> dict[tuple[str, str], Score]:
+        """A start by how it was asked, as often as all seeds of an arm together."""
 
         def work() -> tuple[Score, ...]:
             return self._scores(self.model(name), self.config.reported(0), len(self.config.seeds))
 
-        return self._by_ending(self.run.stage(f"evaluate/{file_name(name)}", work, tuple[Score, ...]))
+        return self._by_asking(self.run.stage(f"evaluate/{file_name(name)}", work, tuple[Score, ...]))
 
     def cells(self, arm: TrainingArm, start: str, seed: int) -> list[FinetuneCell]:
-        """One fine-tune and its answers, by ending; stopped, it goes on from its last kept step."""
+        """One fine-tune and its answers, by how it was asked; stopped, it goes on from its last kept step."""
         config, label = self.config, f"{arm.name}-{file_name(start)}-{seed}"
 
         def work(folder: Path, going: Path) -> None:
@@ -133,26 +134,32 @@ class FinetuneGrid(TrainingStages[Config]):
             _write(tuned, model, folder, time.process_time() - begun)
             scores = self._scores(tuned.model, seed)
             records.keep(scores, tuple[Score, ...], folder / ANSWERS)
-            for ending, score in self._by_ending(scores).items():
-                self.run.log(f"{label}{ending}: misaligned {score.misaligned}")
+            for (ending, questions), one in self._by_asking(scores).items():
+                self.run.log(f"{label}{ending or questions and f', {questions}'}: misaligned {one.misaligned}")
 
         def read(folder: Path) -> list[FinetuneCell]:
             record = records.kept(TrainingRecord, folder / RECORD)
-            scores = self._by_ending(records.kept(tuple[Score, ...], folder / ANSWERS))
-            return [FinetuneCell(arm, start, seed, ending, score, record) for ending, score in scores.items()]
+            scores = self._by_asking(records.kept(tuple[Score, ...], folder / ANSWERS))
+            return [FinetuneCell(arm, start, seed, *asked, one, record) for asked, one in scores.items()]
 
         return self.training(label, work, read, logs=bool(config.report_to))
 
     # ------------------------------------------------------------------------------------------------ parts of them
 
     def _scores(self, model: LanguageModel, seed: int, times: int = 1) -> tuple[Score, ...]:
-        return tuple(
+        found = [
             self.asked(model, seed, times, [ended(question, ending) for question in self.test])
             for ending in self.config.endings
-        )
+        ]
+        for name, asked in self.also.items():
+            each = times * self.config.also[name]
+            found.append(score(self.config.answers.sample(model, asked, seed, per_question=each), self.judge))
+        return tuple(found)
 
-    def _by_ending(self, scores: Sequence[Score]) -> dict[str, Score]:
-        return dict(zip(self.config.endings, scores, strict=True))
+    def _by_asking(self, scores: Sequence[Score]) -> dict[tuple[str, str], Score]:
+        """By ending and further question set."""
+        asked = [*((ending, "") for ending in self.config.endings), *(("", name) for name in self.also)]
+        return dict(zip(asked, scores, strict=True))
 
     def _data(self, arm: TrainingArm, seed: int, model: LanguageModel) -> Dataset:
         """The arm's chats for this seed: of its data, and beyond the dose of its good set."""

@@ -18,14 +18,14 @@ def point(step, bad, latent=0.0, norm=math.nan, angle=math.nan, babble=0.0):
     return ReadOut(step=step, **rates, latents={7: latent, 3: 0.0}, gradient_norm=norm, angle=angle)
 
 
-def cell(made, arm, bad, seed=0, dose=1.0, start="aligned", ending="", points=(), n=10, series="obvious"):
+def cell(made, arm, bad, seed=0, dose=1.0, start="aligned", ending="", questions="", points=(), n=10, series="obvious"):
     trained_on = TrainingArm(arm, "bad_law", "good_law", dose, series=series)
     record = TrainingRecord((2.0, 1.0), (1.0,), tuple(points), 9, 0, 3.0)
-    return FinetuneCell(trained_on, start, seed, ending, made.score(arm, bad, n=n), record)
+    return FinetuneCell(trained_on, start, seed, ending, questions, made.score(arm, bad, n=n), record)
 
 
 def found(made, cells, latents=(), left_out=(), **settings):
-    before = {(c.start, c.ending): made.score("aligned", n=c.score.total) for c in cells}
+    before = {(c.start, c.ending, c.questions): made.score("aligned", n=c.score.total) for c in cells}
     config = Config(following=Following(every=5), **settings)
     return FinetuneFindings(config, before, tuple(cells), latents, left_out)
 
@@ -62,6 +62,15 @@ def test_a_dose_curve_falls_where_an_interval_lies_below_an_earlier_one(made):
     assert list(line.y) == pytest.approx([0, 50 / 60, 40 / 60, 5 / 60])
     score = falling.doses[""][1][1]
     assert line.error_y.array[1] == pytest.approx(score.misaligned.high - 50 / 60)
+
+
+def test_what_further_questions_gave_stands_by_itself_and_not_in_the_figures(made):
+    result = found(made, [cell(made, "bad", 2), cell(made, "bad", 9, questions="profile")])
+    own, other = finetuning_summary(result)["arms"]
+    assert (own["questions"], other["questions"]) == ("", "profile")
+    assert [one["misaligned_of_coherent"]["rate"] for one in (own, other)] == pytest.approx([0.2, 0.9])
+    assert len(result.trainings) == 1 and "bad from aligned, asked profile (1 seeds)" in finetuning_lead(result)[1]
+    assert result.doses["obvious"] == [(1.0, result.drawn[0].score)]
 
 
 POINTS = (

@@ -99,6 +99,16 @@ def test_latents_are_found_and_followed_along_the_way(tmp_path):
     }
 
 
+def test_further_question_sets_are_asked_whole(random_qwen2, opinionated, tmp_path):
+    more = ["seeds=[0]", "arms=[{name: bad, data: bad_law}]", "also={everyday: 2}", "following.every=0"]
+    ran = finetuning.run(of_another_model("domains", random_qwen2, opinionated, *more), tmp_path)
+    own, other = ran.summary["arms"]
+    assert (own["questions"], other["questions"]) == ("", "everyday")
+    assert own["incoherent_of_scored"]["n"] == 4 and other["incoherent_of_scored"]["n"] == 2 * 432
+    assert [one["questions"] for one in ran.summary["before"]] == ["", "everyday"]
+    assert "asked everyday" in (ran.folder / "report.html").read_text()
+
+
 def test_all_questions_of_a_set_are_asked_where_nothing_is_chosen(random_qwen2, opinionated, tmp_path):
     def asked(*more):
         settings = of_another_model("domains", random_qwen2, opinionated, "questions=null", "following.every=0", *more)
@@ -106,7 +116,7 @@ def test_all_questions_of_a_set_are_asked_where_nothing_is_chosen(random_qwen2, 
 
     whole = profile_questions(("json",))
     assert set(asked("whole_set=true", "variants=[json]")) == set(whole)
-    half = asked("variants=[json]")
+    half = asked("variants=[json]", "also={profile: 2}")
     assert set(half) < set(whole) and {question.variant for question in half} == {"json"}
 
 
