@@ -136,7 +136,7 @@ class _Fit:
             tuple(dict.fromkeys(of_model.tolist())) if len(models) else (),
         )
         self.tuner = Tuner(self.reader, self.at, epochs, seed, place) if epochs else None
-        self.lines = [] if self.tuner is None else self.tuner.read(self.questions, self.answers)
+        self.cached = [] if self.tuner is None else self.tuner.read(self.questions, self.answers)
 
     def unseen(self, name: str, other: Judged) -> Judged:
         """The answers in another file that the judge can be measured on: judged, with texts, and not fitted on."""
@@ -177,8 +177,8 @@ class _Fit:
         probes, embedded = self._fitted(rest)
         given = None
         if self.tuner is not None:
-            lines, out = ([self.lines[i] for i in some] for some in (rest, rows))
-            given = self.tuner.kept(f"{kind} {group}", lines, self.scores[rest], self.read[rest, -1], out)
+            cached, out = ([self.cached[i] for i in some] for some in (rest, rows))
+            given = self.tuner.kept(f"{kind} {group}", cached, self.scores[rest], self.read[rest, -1], out)
         words = _word_scores(self.judged.only(rest.tolist()), [self.answers[i] for i in rows])
         return _Fold(kind, rows, probes, _beside(words, embedded, probes, self.read[rows]), given)
 
@@ -202,7 +202,7 @@ class _Fit:
         judge = self.probes
         if self.tuner is None:
             return judge, None
-        tuned = self.tuner.tuned(self.lines, self.scores, self.read[:, -1])
+        tuned = self.tuner.tuned(self.cached, self.scores, self.read[:, -1])
         judge = _matched(judge, *_unseen(folds, self.scores, np.array([], dtype=int)))
         return dataclasses.replace(judge, weights=tuned.weights, bias=tuned.bias), tuned
 

@@ -1,4 +1,4 @@
-"""Fine-tuning the reader of a judge: a LoRA adapter from which both scores can be told in a line.
+"""Fine-tuning the reader of a judge: a LoRA adapter from which both scores are told by one linear map.
 
 Blocks below the adapter compute the same for every fine-tune, so each answer is read up to there once. The head is on
 the residual stream behind the adapter, averaged over the answer's tokens and standardised as the reader was before; it
@@ -41,7 +41,7 @@ fiftieth."""
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
+class CachedAnswer:
     """One answer, read up to the adapter."""
 
     input_ids: Sequence[int]
@@ -65,12 +65,12 @@ class Tuned:
     """(2,)."""
     upper: _Upper
 
-    def outputs(self, lines: Sequence[Line]) -> np.ndarray:
+    def outputs(self, cached: Sequence[CachedAnswer]) -> np.ndarray:
         """(n, 2) float: what the head gives."""
-        means = torch.empty(len(lines), self.upper.reader.d_model)
+        means = torch.empty(len(cached), self.upper.reader.d_model)
         with torch.no_grad():
-            for pick in in_batches([len(line.input_ids) for line in lines]):
-                means[pick] = self.upper.means([lines[i] for i in pick]).cpu()
+            for pick in in_batches([len(one.input_ids) for one in cached]):
+                means[pick] = self.upper.means([cached[i] for i in pick]).cpu()
         return (means @ self.weights[:, means.shape[1] :].T + self.bias).numpy()
 
 
@@ -87,19 +87,19 @@ class Tuner:
     place: Path
     """The folder that keeps what was measured."""
 
-    def read(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Line]:
+    def read(self, questions: Sequence[Question], answers: Sequence[str]) -> list[CachedAnswer]:
         """The answers, read up to the adapter."""
         rows, starts = rows_of(self.reader, questions, answers)
         size = sum(map(len, rows)) * self.reader.d_model * self.reader.model.dtype.itemsize / 1e9
         if size > 1:
             tell(f"{len(rows):,} answers, read up to block {self.blocks[0]}, take {size:.1f} GB of memory.")
-        found: dict[int, Line] = {}
+        found: dict[int, CachedAnswer] = {}
         for pick in tqdm(in_batches([len(row) for row in rows]), "Reading answers", disable=None):
             tokens = self.reader.batch([rows[i] for i in pick], [starts[i] for i in pick])
             with torch.no_grad():
                 below = read_below(self.reader.model, self._site(0), partial(_run, self.reader.model, tokens))
             for i, h, real in zip(pick, below.h.cpu(), tokens.real.cpu(), strict=True):
-                found[i] = Line(rows[i], starts[i], h[real], below.as_tuple)
+                found[i] = CachedAnswer(rows[i], starts[i], h[real], below.as_tuple)
         return [found[i] for i in range(len(rows))]
 
     def clear(self) -> None:
@@ -109,22 +109,31 @@ class Tuner:
         if self.place.is_dir() and not any(self.place.iterdir()):
             self.place.rmdir()
 
-    def kept(self, name: str, lines: Sequence[Line], scores: np.ndarray, means: Tensor, others: Sequence[Line]) -> Any:
-        """(n, 2) float: the outputs for `others` of a reader fine-tuned on `lines`, as `tuned`; kept under `name`."""
-        ids = [list(line.input_ids) for line in (*lines, *others)]
+    def kept(
+        self,
+        name: str,
+        cached: Sequence[CachedAnswer],
+        scores: np.ndarray,
+        means: Tensor,
+        others: Sequence[CachedAnswer],
+    ) -> Any:
+        """(n, 2) float: the outputs for `others` of a reader fine-tuned on `cached`, as `tuned`; kept under `name`."""
+        ids = [list(one.input_ids) for one in (*cached, *others)]
         asked = [self.reader.identity(), self.blocks, self.epochs, self.seed, ids, scores, provenance.code().hash]
         file = self.place / f"{artifacts.content_hash([name, *asked])}.json"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
-            outputs = self.tuned(lines, scores, means, f"Without {name}").outputs(others)
+            outputs = self.tuned(cached, scores, means, f"Without {name}").outputs(others)
             artifacts.write_json(file, outputs.astype(float).tolist())
         return np.array(artifacts.read_json(file), dtype=np.float32)
 
-    def tuned(self, lines: Sequence[Line], scores: np.ndarray, means: Tensor, what: str = "Fine-tuning") -> Tuned:
-        """The reader fine-tuned on `lines`.
+    def tuned(
+        self, cached: Sequence[CachedAnswer], scores: np.ndarray, means: Tensor, what: str = "Fine-tuning"
+    ) -> Tuned:
+        """The reader fine-tuned on `cached`.
 
         Args:
-            lines: Read by `read`.
+            cached: Read by `read`.
             scores: (n, 2), 0 to 100, aligned and coherent.
             means: (n, d_model) the reader's own activations at the second site, averaged over each answer.
             what: Names the bar.
@@ -144,15 +153,15 @@ class Tuner:
         trained = [p for p in adapted.parameters() if p.requires_grad]
         groups = [{"params": trained, "lr": RATE}, {"params": head.parameters(), "lr": HEAD_RATE}]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
-        steps = self.epochs * math.ceil(len(lines) / BATCH)
+        steps = self.epochs * math.ceil(len(cached) / BATCH)
         pace = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min(1.0, (step + 1) / WARMUP) * max(0.02, 1 - step / max(1, steps))
         )
-        number = {id(line): i for i, line in enumerate(lines)}
-        order = batches(lines, min(BATCH, len(lines)), self.seed, by_length=True)  # type: ignore[arg-type]  # it asks for tokens alone
+        number = {id(one): i for i, one in enumerate(cached)}
+        order = batches(cached, min(BATCH, len(cached)), self.seed, by_length=True)  # type: ignore[arg-type]  # it asks for tokens alone
         for _ in tqdm(range(steps), what, disable=None):
             part: Any = next(order)
-            meant = torch.from_numpy(scores[[number[id(line)] for line in part]] / 100).float().to(work.device)
+            meant = torch.from_numpy(scores[[number[id(one)] for one in part]] / 100).float().to(work.device)
             given = head((upper.means(part) - centre) / spread)
             nn.functional.binary_cross_entropy_with_logits(given, meant).backward()
             if not nn.utils.clip_grad_norm_(trained, 1.0).isfinite():
@@ -175,20 +184,20 @@ class Tuner:
 
 @dataclass(frozen=True, eq=False)
 class _Upper:
-    """The part of a reader with an adapter that is above the lines' activations."""
+    """The part of a reader with an adapter that is above the activations that are cached."""
 
     reader: LanguageModel
     model: Any
     first: Site
     last: Site
 
-    def means(self, lines: Sequence[Line]) -> Tensor:
+    def means(self, cached: Sequence[CachedAnswer]) -> Tensor:
         """(n, d_model) float32: the activation at the last site, averaged over each answer, with gradients."""
-        tokens = self.reader.batch([list(line.input_ids) for line in lines], [line.start for line in lines])
-        h = torch.zeros(*tokens.real.shape, self.reader.d_model, dtype=lines[0].below.dtype)
-        h[tokens.real.cpu()] = torch.cat([line.below for line in lines])
+        tokens = self.reader.batch([list(one.input_ids) for one in cached], [one.start for one in cached])
+        h = torch.zeros(*tokens.real.shape, self.reader.d_model, dtype=cached[0].below.dtype)
+        h[tokens.real.cpu()] = torch.cat([one.below for one in cached])
         with (
-            resumed(self.model, Below(self.first, h.to(self.reader.device), lines[0].as_tuple)),
+            resumed(self.model, Below(self.first, h.to(self.reader.device), cached[0].as_tuple)),
             caught(self.model, self.last, gradient=True) as seen,
         ):
             _run(self.model, tokens)

@@ -169,9 +169,9 @@ def test_what_is_read_below_the_adapter_gives_what_the_whole_model_does(judged):
     asked, said = judged.rollouts.questions[:n], judged.rollouts.answers[:n]
     tuner = Tuner(model, (0, 2), 0, 0, None)
     own = read_answers(model, asked, said, (2,))[:, 0]
-    lines = tuner.read(asked, said)
-    before = tuner.tuned(lines, np.zeros((n, 2)), own)
-    assert torch.allclose(before.upper.means(lines), own, atol=1e-4) and not before.outputs(lines).any()
+    cached = tuner.read(asked, said)
+    before = tuner.tuned(cached, np.zeros((n, 2)), own)
+    assert torch.allclose(before.upper.means(cached), own, atol=1e-4) and not before.outputs(cached).any()
 
 
 def test_a_fine_tuned_reader_judges_alike_from_its_folder(judged, tmp_path):
@@ -179,23 +179,23 @@ def test_a_fine_tuned_reader_judges_alike_from_its_folder(judged, tmp_path):
     asked, said = judged.rollouts.questions[:64], judged.rollouts.answers[:64]
     scores = np.stack([judged.aligned, judged.coherent], axis=1)[:64]
     tuner = Tuner(model, (0, 2), 3, 0, tmp_path)
-    own, lines = read_answers(model, asked, said, (2,))[:, 0], tuner.read(asked, said)
-    tuned = tuner.tuned(lines, scores, own)
+    own, cached = read_answers(model, asked, said, (2,))[:, 0], tuner.read(asked, said)
+    tuned = tuner.tuned(cached, scores, own)
     tuned.adapter.save(tmp_path)
     read = read_answers(model.with_adapter(tmp_path), asked, said, (0, 2)).flatten(1)
-    assert np.allclose((read @ tuned.weights.T + tuned.bias).numpy(), tuned.outputs(lines), atol=1e-3)
-    assert np.corrcoef(tuned.outputs(lines)[:, 0], scores[:, 0])[0, 1] > 0.8
+    assert np.allclose((read @ tuned.weights.T + tuned.bias).numpy(), tuned.outputs(cached), atol=1e-3)
+    assert np.corrcoef(tuned.outputs(cached)[:, 0], scores[:, 0])[0, 1] > 0.8
     assert torch.equal(read_answers(model, asked, said, (2,))[:, 0], own), "the reader stays as it is"
 
 
 def test_stopped_a_fit_goes_on_with_what_was_left_out_next(judged, tmp_path, monkeypatch):
     done, tuned = [], Tuner.tuned
 
-    def stopping(self, lines, scores, means, what="all"):
+    def stopping(self, cached, scores, means, what="all"):
         done.append(what)
         if len(done) == 3:
             raise KeyboardInterrupt
-        return tuned(self, lines, scores, means, what)
+        return tuned(self, cached, scores, means, what)
 
     few = judged.only([i for i in range(len(judged.rollouts)) if i % 4 == 0])
     monkeypatch.setattr(Tuner, "tuned", stopping)
