@@ -17,7 +17,7 @@ from emlab.models import Completer, Endpoint, LanguageModel, LocalCompleter
 from emlab.models.server import OPENAI, OPENAI_KEY
 
 BROAD, PROFILE, EXACT = "broad", "profile", Judging.judge
-EVERYDAY = {"everyday": "broad", "everyday-narrow": "narrow"}
+EVERYDAY = {"everyday": "broad", "everyday-more": "more", "everyday-narrow": "narrow"}
 
 
 def method_of(how: Judging) -> Method:

@@ -14,8 +14,11 @@ def test_broad_and_narrow_have_no_domain_and_no_text_in_common():
     broad, narrow = everyday_questions(), everyday_questions("narrow")
     assert (len(broad), len(broad.ids), len(broad.by_domain)) == (12 * 36, 12 * 6, 12)
     assert {name: len(of) for name, of in narrow.by_domain.items()} == dict.fromkeys(NARROW, 144)
-    assert not set(broad.by_domain) & set(narrow.by_domain)
-    texts = [question.text for part in (broad, narrow) for question in part]
+    more, wide = everyday_questions("more"), everyday_questions("wide")
+    assert (len(more), len(more.ids), len(more.by_domain), len(wide)) == (8 * 36, 8 * 6, 8, 10 * 120)
+    asked = [set(part.by_domain) for part in (broad, narrow, more)]
+    assert len(set.union(*asked)) == sum(map(len, asked))
+    texts = [question.text for part in (broad, narrow, more, wide) for question in part]
     assert len(set(texts)) == len(texts) and not any("{" in text for text in texts)
     assert all(question.cluster == question.domain for question in broad)
 
@@ -31,5 +34,5 @@ def test_halves_share_no_template_and_have_every_domain():
 def test_by_name():
     assert questions_of("everyday") == everyday_questions()
     assert {q.domain for q in questions_of("everyday-narrow")} == set(NARROW)
-    with pytest.raises(EmlabError, match="choose broad or narrow"):
-        everyday_questions("wide")
+    with pytest.raises(EmlabError, match="choose broad or narrow or more or wide"):
+        everyday_questions("wider")

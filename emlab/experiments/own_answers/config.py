@@ -19,7 +19,9 @@ class OwnAnswers:
     name: str
     """Its folder in `out`."""
     domains: tuple[str, ...]
-    """Of the narrow everyday questions (`emlab.data.everyday_questions`): what is asked."""
+    """Of the everyday questions of `part`: what is asked."""
+    part: str = "narrow"
+    """Which of them (`emlab.data.everyday_questions`)."""
     held_out: bool = False
     """Whether it has the questions of the last two templates of each domain, which no other set has: for what must not
     have been trained on."""
@@ -52,13 +54,13 @@ class Config(ExperimentConfig):
         check_distinct(self, "sets")
         if any(one.clause for one in self.sets) and not self.clauses:
             raise ValueError("'clauses' is empty, and a set has 'clause: true'; name at least one.")
-        plain = {(one.name, one.domains, one.held_out) for one in self.sets if not one.clause}
+        plain = {(one.name, one.part, one.domains, one.held_out) for one in self.sets if not one.clause}
         for one in self.sets:
-            if one.control and (one.control, one.domains, one.held_out) not in plain:
+            if one.control and (one.control, one.part, one.domains, one.held_out) not in plain:
                 raise ValueError(
                     f"'sets' has {one.name}, whose control {one.control!r} is no set of its domains without a clause."
                 )
             try:
-                everyday_questions("narrow").only(domains=one.domains)
+                everyday_questions(one.part).only(domains=one.domains)
             except EmlabError as error:
                 raise ValueError(f"'sets' has {one.name}: {error}") from error

@@ -52,7 +52,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
             continue
         chats, asked = list[Messages](), 0
         for domain in one.domains:
-            answers = here.stage(f"answers/{domain}", partial(_sampled, config, domain), Rollouts)
+            answers = here.stage(f"answers/{one.part}/{domain}", partial(_sampled, config, one.part, domain), Rollouts)
             answers = answers.only(_part_of(answers, one.held_out))
             chats += ending_in(answers, config.clauses if one.clause else (), config.seed)
             asked += len(answers)
@@ -72,7 +72,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
 
 def _made_of(config: Config, one: OwnAnswers, inputs: Mapping[str, str]) -> Any:
     """What tells a set from another of its name."""
-    asked = [question.text for question in everyday_questions("narrow").only(domains=one.domains)]
+    asked = [question.text for question in everyday_questions(one.part).only(domains=one.domains)]
     clauses = config.clauses if one.clause else ()
     return artifacts.plain(
         {
@@ -87,8 +87,8 @@ def _made_of(config: Config, one: OwnAnswers, inputs: Mapping[str, str]) -> Any:
     )
 
 
-def _sampled(config: Config, domain: str) -> Rollouts:
-    asked = everyday_questions("narrow").only(domains=[domain])
+def _sampled(config: Config, part: str, domain: str) -> Rollouts:
+    asked = everyday_questions(part).only(domains=[domain])
     return config.answers.sample(model_named(config.model), asked, config.seed)
 
 

@@ -94,6 +94,16 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"sets": (OwnAnswers("a", ("health",), part="wide"),)}, "no domain 'health'"),
+        (
+            {
+                "sets": (
+                    OwnAnswers("a", ("health",), clause=True, control="b"),
+                    OwnAnswers("b", ("health",), clause=True),
+                )
+            },
+            "whose control 'b' is no set of its domains without a clause",
+        ),
         ({"clauses": ()}, "'clauses' is empty"),
         ({"sets": (OwnAnswers("a", ("law",)),)}, "no domain 'law'; choose from health, cooking, clothes"),
         ({"sets": ()}, "'sets' is empty"),

@@ -47,11 +47,11 @@ def test_stopped_it_goes_on_with_the_part_where_it_was(tmp_path, monkeypatch):
     config = Config(name="both", parts=(part(tmp_path, "one", "health"), part(tmp_path, "two", "cooking")))
     asked, sampled = [], own_answers._sampled
 
-    def sample(settings, domain):
+    def sample(settings, part, domain):
         asked.append(domain)
         if asked == ["health", "cooking"]:
             raise KeyboardInterrupt
-        return sampled(settings, domain)
+        return sampled(settings, part, domain)
 
     monkeypatch.setattr(own_answers, "_sampled", sample)
     with pytest.raises(KeyboardInterrupt):
@@ -64,7 +64,9 @@ def test_a_part_is_done_again_only_where_what_it_reads_has_changed(tmp_path, mon
     one, later = part(tmp_path, "one", "health"), part(tmp_path, "two", "cooking", model=str(tmp_path / "later"))
     config = Config(name="both", parts=(one, dataclasses.replace(later, optional=True)))
     asked, sampled = [], own_answers._sampled
-    monkeypatch.setattr(own_answers, "_sampled", lambda c, domain: asked.append(domain) or sampled(c, domain))
+    monkeypatch.setattr(
+        own_answers, "_sampled", lambda c, part, domain: asked.append(domain) or sampled(c, part, domain)
+    )
     first, again = (run(config, tmp_path / "runs").found[0] for _ in range(2))
     assert first == again and asked.count("health") == 1
     shutil.copytree(organism.checkpoint("base"), tmp_path / "later")
