@@ -246,7 +246,7 @@ def test_what_is_no_adapter(base, two, tmp_path):
 def test_a_name_on_the_hub(base, two, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append(name) or str(two[0])
+        "huggingface_hub.snapshot_download", lambda name, allow_patterns, local_dir: asked.append(name) or str(two[0])
     )
     monkeypatch.chdir(tmp_path)
     assert base.with_adapter("someone/bad-medicine-lora").name == "tiny+bad-medicine-lora"

@@ -72,7 +72,10 @@ def test_shift_from_the_shell(moved, tmp_path, capsys):
         (["--contrasts", "answers.jsonl"], "positions in answers and not at 'header'"),
         (["--questions", "profile", "--positions", "sentence"], "which questions have not"),
         (["--site", "resid_post.2"], "trained at resid_post.0 and means nothing at resid_post.2"),
-        (["--after", "no_such_model"], "There is no folder 'no_such_model' here, and the organism has no model"),
+        (
+            ["--after", "no_such_model"],
+            "There is no folder 'no_such_model' here, and neither the organism nor emlab has",
+        ),
     ):
         assert cli.main([*asked, *wrong]) == 2
         assert said in capsys.readouterr().err
