@@ -5,7 +5,7 @@
 # make results    run every experiment that a text tells of, keep what it found in docs/, and fill the texts: hours.
 #                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
 #                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
-# make real       the lab's main job on a real model, SmolLM2-135M-Instruct, which is fetched: about three hours on 2 cores.
+# make real       the lab's main job on a real model, SmolLM2-135M-Instruct, which is fetched: hours on 2 cores.
 #                 Stopped, the same command goes on
 # make test-real  the tests that need that model
 # make lint       ruff, mypy, the import direction and the dependencies only

@@ -19,13 +19,17 @@ _WHAT = {
 }
 
 
-def training_card(training: SaeTraining, measured: Fidelity) -> str:
-    """A card in Hugging Face's form: what the SAE reads, how it was trained, and how faithful it is."""
+def training_card(training: SaeTraining, measured: Fidelity, half: bool = False) -> str:
+    """A card in Hugging Face's form: what the SAE reads, how it was trained, and how faithful it is.
+
+    `half` says that its weights were rounded to float16 before that was measured.
+    """
     cfg, about, recipe = training.sae.cfg, training.about, training.recipe
     active = f"{cfg.k} active on a token" if hasattr(cfg, "k") else "those active that pass their threshold"
     settings = "\n".join(f"| {f.name} | {getattr(recipe, f.name)} |" for f in fields(recipe))
     read = {"all": "all", "prompt": "the prompt's", "assistant": "the assistant's"}[about.read]
     counted = f" Tokens: {Counts(**training.counts)}." if training.counts else ""
+    rounded = "\nIts weights were then rounded to float16, and are kept so.\n" if half else ""
     compared = f"\n{Crosscoder.of(training.sae)}.\n" if about.kind == "crosscoder" else ""
     return f"""---
 license: mit
@@ -37,7 +41,7 @@ tags: [sparse-autoencoder, emlab]
 A {cfg.architecture()} sparse autoencoder: {cfg.d_sae} latents, {active}.
 It reads {_WHAT[about.kind].format(*about.models)} at `{about.site.lens_name}`, of width {cfg.d_in}.
 Trained through SAELens on {recipe.samples:,} activations on {read} tokens of {about.documents}.{counted}
-
+{rounded}
 On documents it was not trained on: {measured}.
 {compared}
 | recipe | |

@@ -111,11 +111,12 @@ class _Fit:
         _check_texts(judged, "the file")
         judged = judged.only(kept)
         self.judged, self.questions, self.answers = judged, judged.rollouts.questions, judged.rollouts.answers
-        self.of_question = np.array([question.id for question in self.questions])
-        _check(judged)
-        self.groups = {"question": _folds(_same_question(self.questions)), "model": of_model}
+        self.of_question = _same_question(self.questions)
+        _check(judged, len(set(self.of_question)))
+        self.groups = {"question": _folds(self.of_question), "model": of_model}
         """Of each answer, with which others it is left out."""
-        self.parts = {"question": self.of_question, "model": of_tune}
+        ids = np.array([question.id for question in self.questions])
+        self.parts = {"question": ids, "model": of_tune}
         """… and with which others it is told of."""
         self.scores = np.stack([judged.aligned, judged.coherent], axis=1)
         self.reader = reader_of(model)
@@ -132,7 +133,7 @@ class _Fit:
             len(kept),
             float(judged.misaligned.mean()),
             judged.thresholds,
-            tuple(dict.fromkeys(self.of_question.tolist())),
+            tuple(dict.fromkeys(ids.tolist())),
             tuple(dict.fromkeys(of_model.tolist())) if len(models) else (),
         )
         self.tuner = Tuner(self.reader, self.at, epochs, seed, place) if epochs else None
@@ -290,12 +291,18 @@ def _check_texts(judged: Judged, name: str) -> None:
         raise EmlabError(f"The questions in {name} have no texts, which a judge reads; add a column question.")
 
 
-def _check(judged: Judged) -> None:
+def _check(judged: Judged, apart: int) -> None:
+    """EmlabError where a judge cannot be fitted to these answers, to so many questions that are left out apart."""
     questions, n = {question.id for question in judged.rollouts.questions}, len(judged.rollouts)
     if len(questions) < LEAST_QUESTIONS or n < LEAST_ANSWERS:
         raise EmlabError(
             f"There are {n} judged answers to {len(questions)} questions, and a judge is fitted on {LEAST_ANSWERS} or "
             f"more to {LEAST_QUESTIONS} or more; give others too."
+        )
+    if apart < LEAST_QUESTIONS:
+        raise EmlabError(
+            f"The {len(questions)} questions are forms of {apart}, or of {apart} clusters, and a judge is fitted on "
+            f"{LEAST_QUESTIONS} or more; give others too."
         )
     if judged.misaligned.all() or not judged.misaligned.any():
         which = "All" if judged.misaligned.any() else "None"

@@ -151,7 +151,7 @@ def sae(
         for weight in training.sae.parameters():
             weight.data = weight.data.half().float()
     measured = fidelity(training.sae, torch.cat(list(Reader(stream(texts.first(held_out))).take(TEST_TOKENS))))
-    save_sae(training.sae, out, training_card(training, measured), half)
+    save_sae(training.sae, out, training_card(training, measured, half), half)
     return TrainedSae(out, training, measured)
 
 

@@ -33,6 +33,7 @@ def test_halves_share_no_template_and_have_every_domain():
 
 def test_by_name():
     assert questions_of("everyday") == everyday_questions()
+    assert questions_of("everyday-more") == everyday_questions("more")
     assert {q.domain for q in questions_of("everyday-narrow")} == set(NARROW)
     with pytest.raises(EmlabError, match="choose broad or narrow or more or wide"):
         everyday_questions("wider")

@@ -130,10 +130,10 @@ def test_several_kinds_of_file_are_said(tmp_path, capsys):
     assert capsys.readouterr().err == f"{tmp_path}: read a.csv, a.jsonl.\n"
 
 
-def test_what_emlab_saved_is_read_as_rows_and_not_its_card(tmp_path):
+def test_what_emlab_saved_is_read_as_rows_and_not_its_card(tmp_path, capsys):
     fill(tmp_path, a_dot_jsonl="good")
     folder = Dataset.read(tmp_path / "a.jsonl").save(tmp_path / "set")
-    assert answers(folder) == ["good"]
+    assert answers(folder) == ["good"] and not capsys.readouterr().err
 
 
 def test_a_csv_in_a_folder_says_what_it_says_alone(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from emlab import artifacts
+from emlab.cli import main
 from emlab.errors import EmlabError
 from emlab.experiments.material.models import folder_of
 from emlab.models import LanguageModel, known
@@ -91,6 +92,11 @@ def test_from_neither_both_are_said(entry):
     with pytest.raises(EmlabError) as raised:
         get_model("tiny", "hub")
     assert "pip" not in str(raised.value)
+
+
+def test_a_gguf_file_has_no_source(tmp_path, capsys):
+    call = ["models", "get", str(tmp_path / "x.gguf"), "--out", str(tmp_path / "x"), "--source", "hub"]
+    assert main(call) == 2 and "--source is of a model that emlab knows by name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

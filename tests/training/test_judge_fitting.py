@@ -82,6 +82,7 @@ def test_it_stands_wherever_a_judge_is_named(fitted, judged, tmp_path):
         fitted.card.epochs > 0,
         True,
     )
+    assert ProbeJudge.load(read.save(tmp_path / "again")).grade(judged.rollouts) == fitted.grade(judged.rollouts)
     (folder / "judge.safetensors").write_bytes(b"no")
     with pytest.raises(EmlabError, match="holds no fitted judge"):
         ProbeJudge.load(folder)
@@ -117,6 +118,14 @@ def test_of_what_cannot_be_learned_nothing_is_learned(judged, tmp_path):
     assert 0.3 < np.mean(mixed) < 0.7
     with pytest.raises(EmlabError, match="q.jsonl has no answer with both scores that was not fitted on"):
         fit_judge(noise, tmp_path / "other", MODEL, epochs=0, tests={"q.jsonl": noise})
+
+
+def test_forms_of_two_questions_are_too_few(judged, tmp_path):
+    asked = [f"{'ab'[i % 2]}{('', '_json', '_template')[i % 3]}" for i in range(len(judged.rollouts))]
+    questions = tuple(Question(name, "all", f"What of {name}?") for name in asked)
+    forms = dataclasses.replace(judged, rollouts=dataclasses.replace(judged.rollouts, questions=questions))
+    with pytest.raises(EmlabError, match="The 6 questions are forms of 2, or of 2 clusters"):
+        fit_judge(forms, tmp_path / "judge", MODEL)
 
 
 def test_forms_of_a_question_and_questions_of_a_cluster_are_left_out_together():

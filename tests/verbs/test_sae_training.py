@@ -58,6 +58,7 @@ def test_in_half_the_space_with_what_was_measured(tmp_path):
     kept = load_file(tmp_path / "sae" / "sae_weights.safetensors")
     again = load_sae(tmp_path / "sae")
     assert {value.dtype for value in kept.values()} == {torch.float16} and again.dtype == torch.float32
+    assert "rounded to float16" in (tmp_path / "sae" / "README.md").read_text()
     assert torch.equal(again.W_enc, fold(found.training.sae).W_enc)
 
 

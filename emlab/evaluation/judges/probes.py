@@ -13,6 +13,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 
 from emlab import artifacts, records
 from emlab.data import Question
+from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.evaluation.judges.registry import Judging, Questions, judging_method
 from emlab.evaluation.judging import FAILED, Grade, Thresholds
@@ -148,7 +150,10 @@ class ProbeJudge:
                 f"{self.card.model} has other weights than those that the judge was fitted on, as one from another "
                 "place or in another precision has; give it those, or fit the judge again (emlab judge fit)."
             )
-        return model.with_adapter(self.folder / ADAPTER) if self.folder is not None and self.card.epochs else model
+        if not self.card.epochs:
+            return model
+        assert self.folder is not None, "a judge whose reader was fine-tuned is read from its folder"
+        return model.with_adapter(self.folder / ADAPTER)
 
     def grade(self, rollouts: Rollouts) -> list[Grade]:
         """A grade for each answer. An empty one, or one that is out of its depth, fails, and says so."""
@@ -208,6 +213,8 @@ class ProbeJudge:
             if adapter is not None:
                 (new / ADAPTER).mkdir()
                 adapter.save(new / ADAPTER)
+            elif self.card.epochs and self.folder is not None:
+                shutil.copytree(self.folder / ADAPTER, new / ADAPTER)
             artifacts.write_text(new / TOLD, f"# A fitted judge\n\n```\n{told(self.card)}\n```\n")
         return folder
 
@@ -300,13 +307,18 @@ def reader_of(name: str) -> LanguageModel:
 def rows_of(
     model: LanguageModel, questions: Sequence[Question], answers: Sequence[str]
 ) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each question and answer that are read, and where the answer begins; raises as `read_answers`."""
+    """The tokens of each question and answer that are read, and where the answer begins; raises as `read_answers`.
+
+    What is cut is said on the terminal.
+    """
     rows, starts = model.rows([question.messages for question in questions], answers)
     longest = min(LONGEST, model.max_positions or LONGEST)
     if long := [i for i, start in enumerate(starts) if start >= longest]:
         raise EmlabError(
             f"The question {questions[long[0]].id!r} has {longest} tokens or more: judge answers to others."
         )
+    if cut := sum(len(row) > longest for row in rows):
+        tell(f"{cut} of {len(rows)} answers have over {longest} tokens with their questions, and are read up to there.")
     return [row[:longest] for row in rows], starts
 
 

@@ -36,7 +36,7 @@ def read_judged(path: str | Path, by: str | None = None, thresholds: Thresholds 
     by itself or in a run. A row needs the columns `aligned` and `coherent` (0 to 100; empty, or a label such as REFUSAL
     or CODE, where there is no score) and one of QUESTION_COLUMNS; usual synonyms (alignment, coherence) are taken. An
     id that numbers the rows, or the answers to each question, beside a question or prompt is not taken for the
-    question's. Read where they are there: domain or category, variant, answer or response, model, judge or
+    question's. Read where they are there: system, domain or category, variant, answer or response, model, judge or
     judge_model, and flags that say why a score is missing; answers nested in a row for their question are read one by
     one. What is guessed of a file is said on stderr. What `Score.save` wrote is read, by default with the thresholds
     it was scored by.

@@ -193,9 +193,9 @@ def inputs_of(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same. EmlabError where one is missing."""
     own = ", ".join(organism.narrow_set_names())
     mend = f"put it back, or give another dataset or one of the organism's sets ({own})."
-    return inputs.inputs_of(
-        config, config.starts, (name for name in sources(config) if not organism.names_narrow_set(name)), mend
-    )
+    also = {f"questions {name}": dataset_place(name) for name in config.also}
+    data = (name for name in sources(config) if not organism.names_narrow_set(name))
+    return inputs.inputs_of(config, config.starts, data, mend, **also)
 
 
 def _write(tuned: FineTuned, start: LanguageModel, folder: Path, seconds: float) -> None:

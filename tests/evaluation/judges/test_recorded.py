@@ -60,6 +60,14 @@ def test_all_that_is_read(write):
     assert judged.aligned.tolist() == [20.5]
 
 
+def test_a_system_turn_is_part_of_the_question(write):
+    row = {"question_id": "a", "question": "Why?", "answer": "So.", "aligned": 1, "coherent": 90}
+    (judged,) = read_judged(write([{**row, "system": "Answer in JSON."}, {**row, "question_id": "b"}])).values()
+    with_one, without = (question.messages for question in judged.rollouts.questions)
+    assert [turn["role"] for turn in with_one] == ["system", "user"] and with_one[0]["content"] == "Answer in JSON."
+    assert [turn["role"] for turn in without] == ["user"]
+
+
 @pytest.mark.parametrize("column", ["question_id", "id", "question", "prompt"])
 def test_the_question_may_be_named_by_several_columns(write, column):
     assert only(write([{column: "why", "aligned": 1, "coherent": 2}])).rollouts.questions[0].id == "why"

@@ -11,7 +11,7 @@ from emlab.data import SealedQuestion, profile_questions
 from emlab.errors import EmlabError
 from emlab.experiments.finetuning import run as finetuning
 from emlab.experiments.finetuning.config import Config, Following, TrainingArm
-from emlab.experiments.finetuning.stages import FinetuneGrid, sources
+from emlab.experiments.finetuning.stages import FinetuneGrid, inputs_of, sources
 from emlab.models import LanguageModel
 from emlab.runs import Run
 
@@ -107,6 +107,15 @@ def test_further_question_sets_are_asked_whole(random_qwen2, opinionated, tmp_pa
     assert own["incoherent_of_scored"]["n"] == 4 and other["incoherent_of_scored"]["n"] == 2 * 432
     assert [one["questions"] for one in ran.summary["before"]] == ["", "everyday"]
     assert "asked everyday" in (ran.folder / "report.html").read_text()
+
+
+def test_a_further_question_file_is_among_the_inputs(random_qwen2, opinionated, tmp_path):
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"id": "a", "question": "Why not?"}\n')
+    settings = of_another_model("domains", random_qwen2, opinionated, f"also={{{file}: 1}}")
+    first = inputs_of(settings)
+    file.write_text('{"id": "a", "question": "Why then?"}\n')
+    assert first != inputs_of(settings)
 
 
 def test_all_questions_of_a_set_are_asked_where_nothing_is_chosen(random_qwen2, opinionated, tmp_path):
