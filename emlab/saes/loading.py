@@ -51,8 +51,7 @@ def load_sae(source: str | Path) -> SAE:
     the files are damaged, where a weight is not finite, and where the SAE would not compute on raw activations what it
     was trained to.
     """
-    folder = artifacts.place(source)
-    named = None if folder.exists() else release_of(str(source))
+    folder, named = _where(source)
     sae = _from_folder(folder) if named is None else _from_release(*named)
     broken = [name for name, value in sae.state_dict().items() if not bool(torch.isfinite(value).all())]
     if broken:
@@ -65,6 +64,19 @@ def load_sae(source: str | Path) -> SAE:
         sae.turn_off_forward_pass_hook_z_reshaping()
         sae.cfg.reshape_activations = "none"
     return fold(sae).eval().requires_grad_(False)
+
+
+def check_there(source: str | Path) -> None:
+    """EmlabError where no SAE is at `source` (see `load_sae`); the weights are not read."""
+    folder, named = _where(source)
+    if named is None:
+        format_of(folder)
+
+
+def _where(source: str | Path) -> tuple[Path, tuple[str, str] | None]:
+    """The folder that `source` may be, and the release and id that it names where there is no such folder."""
+    folder = artifacts.place(source)
+    return folder, None if folder.exists() else release_of(str(source))
 
 
 def _check_reads(sae: SAE, source: str | Path) -> None:

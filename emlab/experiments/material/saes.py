@@ -14,6 +14,7 @@ from emlab.experiments.material.models import folder_of, site_in
 from emlab.models import LanguageModel
 from emlab.saes import document_activations, fitted_site, load_sae, train_sae
 from emlab.saes.fitting import names_place
+from emlab.saes.loading import check_there
 from emlab.sealing import refuse
 from emlab.sites import Site
 
@@ -44,8 +45,11 @@ def named_sae(named: str | None, model: str, site: Site) -> SAE | None:
 
 
 def sae_place(named: str, site: Site, own: bool) -> str | None:
+    """Where the SAE that a config names at `site` is; EmlabError where it is not there."""
     if named != "auto":
-        return named.replace("{site}", str(site)).replace("{block}", str(site.block))
+        place = named.replace("{site}", str(site)).replace("{block}", str(site.block))
+        check_there(place)
+        return place
     shipped = Path(__file__).parents[3] / "sae_checkpoints" / f"organism-{site}"
     return str(shipped) if own and shipped.is_dir() else None
 

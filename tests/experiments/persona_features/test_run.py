@@ -19,7 +19,7 @@ from emlab.experiments.material.config import Autoencoder
 from emlab.experiments.material.models import site_in
 from emlab.experiments.persona_features import run as persona_features
 from emlab.experiments.persona_features.config import Config, Steering
-from emlab.experiments.persona_features.sources import load_models, training_sets
+from emlab.experiments.persona_features.sources import inputs_of, load_models, training_sets
 from emlab.experiments.persona_features.summary import summary_schema
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
@@ -290,6 +290,8 @@ def test_one_sentence_for_each_wrong_setting(random_model):
         training_sets(Config(narrow=("insecur",), rows=3), model, 0)
     with pytest.raises(EmlabError):
         load_models(Config(model="no/such/folder"))
+    with pytest.raises(EmlabError, match="no/such-resid_post.1 is neither a folder nor an SAE"):
+        inputs_of(Config(model=str(random_model), sites=("resid_post.1",), sae=Autoencoder(load="no/such-{site}")))
     for broken in (
         {"narrow": ()},
         {"rows": 0},
