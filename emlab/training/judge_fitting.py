@@ -117,7 +117,7 @@ class _Fit:
         """Of each answer, with which others it is left out."""
         ids = np.array([question.id for question in self.questions])
         self.parts = {"question": ids, "model": of_tune}
-        """… and with which others it is told of."""
+        """… and with which others it is told of, beside all of a model's."""
         self.scores = np.stack([judged.aligned, judged.coherent], axis=1)
         self.reader = reader_of(model)
         self.at = _blocks(model, self.reader.n_blocks, blocks, epochs)
@@ -184,14 +184,16 @@ class _Fit:
         return _Fold(kind, rows, probes, _beside(words, embedded, probes, self.read[rows]), given)
 
     def measured(self, fold: _Fold, folds: Sequence[_Fold]) -> list[HeldOut]:
-        """How it does on what was left out, by question or by fine-tune."""
+        """How it does on what was left out: by question, or the model's answers as a whole and by fine-tune."""
         judge, read = fold.probes, self.read[fold.rows, 1:]
         outputs = judge.outputs(read) if fold.given is None else fold.given
         if fold.given is not None:
             judge = _matched(judge, *_unseen(folds, self.scores, fold.rows))
         parts, found = self.parts[fold.kind][fold.rows], []
-        for part in dict.fromkeys(parts.tolist()):
-            these = np.flatnonzero(parts == part)
+        told = {part: np.flatnonzero(parts == part) for part in dict.fromkeys(parts.tolist())}
+        if fold.kind == "model" and len(told) > 1:
+            told = {str(self.groups["model"][fold.rows[0]]): np.arange(len(parts)), **told}
+        for part, these in told.items():
             grades, others = judge.graded(outputs[these], read[these]), [other[these] for other in fold.others]
             known = self.judged.only(fold.rows[these].tolist())
             found.append(_measured(fold.kind, part, grades, outputs[these], known, others, self.seed))

@@ -42,19 +42,26 @@ def judged():
 @pytest.fixture(scope="module", params=[0, 2], ids=["probes", "tuned"])
 def fitted(request, judged, tmp_path_factory):
     models = ["one" if i % 2 else "two" for i in range(len(judged.rollouts))]
+    tunes = [f"{model}, {'ab'[i * 3 // len(models) % 2]}" for i, model in enumerate(models)]
     place = tmp_path_factory.mktemp("judges") / "judge"
-    return fit_judge(judged, place, MODEL, models, files=["organism"], epochs=request.param)
+    return fit_judge(judged, place, MODEL, models, tunes, ["organism"], epochs=request.param)
 
 
 def test_on_questions_and_models_that_it_has_not_seen(fitted, judged):
     card = fitted.card
     kinds = [one.left_out for one in card.held_out]
-    assert (kinds.count("question"), kinds.count("model")) == (len(card.questions), 2) and card.n == len(
+    assert (kinds.count("question"), kinds.count("model")) == (len(card.questions), 6) and card.n == len(
         judged.rollouts
     )
     assert np.mean([one.auroc for one in card.held_out]) > 0.95
     assert all((one.auroc_probes == one.auroc) or card.epochs for one in card.held_out)
-    assert all(one.published == 0.5 and one.n in (16, card.n // 2) for one in card.held_out)
+    by_model = [one for one in card.held_out if one.left_out == "model"]
+    assert [one.name for one in by_model] == ["two", "two, a", "two, b", "one", "one, a", "one, b"]
+    for whole, *parts in (by_model[:3], by_model[3:]):
+        assert whole.n == card.n // 2 == sum(one.n for one in parts) and whole.published == 0.5
+        assert whole.published * whole.n == pytest.approx(sum(one.published * one.n for one in parts))
+        assert (1 - whole.abstained) * whole.n == pytest.approx(sum((1 - one.abstained) * one.n for one in parts))
+    assert all(one.published == 0.5 and one.n == 16 for one in card.held_out if one.left_out == "question")
     assert np.mean([one.abstained for one in card.held_out]) < 0.1
 
 

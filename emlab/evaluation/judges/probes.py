@@ -48,7 +48,7 @@ class HeldOut:
     left_out: str
     """"question" or "model": of what kind it was; "file": that it is of another file."""
     name: str
-    """Which it was; of a model, with its fine-tune where the file names these."""
+    """Which it was: a question, a model, and each of its fine-tunes where the file names several, or a file."""
     n: int
     """Its judged answers."""
     published: float
