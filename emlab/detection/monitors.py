@@ -22,6 +22,7 @@ from emlab.detection.text_monitors import fit_words
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged
+from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
 from emlab.records import Saved
 from emlab.sealing import refuse
@@ -55,7 +56,7 @@ class Detection(Saved):
     models: tuple[tuple[str, bool], ...]
     """The models read, and whether each counts as misaligned."""
     prompts: Auroc
-    """Of (model, question) pairs, by the latent's activation at the assistant's header: is the model misaligned?"""
+    """Of (model, question) pairs, by the latent's activation on the prompts: is the model misaligned?"""
     prompts_baseline: Auroc
     """A bag of words on the same prompts, fitted on the discovery questions."""
     answers: Auroc
@@ -88,6 +89,7 @@ def detect(
     questions: Sequence[Question],
     discovery: Sequence[Question],
     seed: int = 0,
+    positions: Positions = "header",
 ) -> Detection:
     """Read `latent` in every model on the test `questions`, and on the misaligned models' answers to them.
 
@@ -101,6 +103,7 @@ def detect(
         questions: The test questions.
         discovery: Questions that share no template with these, on which the bag of words is fitted.
         seed: Of the bags of words.
+        positions: At which tokens of the prompts the latent is read.
     """
     questions, discovery = as_questions(questions), as_questions(discovery)
     refuse("to fit a bag of words on", discovery)
@@ -109,7 +112,7 @@ def detect(
         raise EmlabError("there is no model to read: give at least one.")
     texts = [q.text for q in questions]
     asked_as = [q.messages for q in questions]
-    at_header = [prompt_means(r.model, asked_as, site, "header", sae)[:, latent].numpy() for r in readings]
+    at_prompts = [prompt_means(r.model, asked_as, site, positions, sae)[:, latent].numpy() for r in readings]
     of_model = np.repeat([r.misaligned for r in readings], len(texts))
     alike = np.repeat(range(len(readings)), len(texts)).tolist(), [q.cluster or q.id for q in questions] * len(readings)
     learnt = [q.text for q in discovery] * len(readings)
@@ -142,7 +145,7 @@ def detect(
         site,
         latent,
         tuple((r.model.name, r.misaligned) for r in readings),
-        prompts=auroc(np.concatenate(at_header), of_model, *alike),
+        prompts=auroc(np.concatenate(at_prompts), of_model, *alike),
         prompts_baseline=auroc(guessed, of_model, *alike),
         answers=auroc(read, wrote_bad, *wrote_alike),
         answers_baseline=auroc(across, wrote_bad, *wrote_alike),

@@ -11,6 +11,7 @@ from emlab.data.prompts import as_questions
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
+from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
 from emlab.records import Saved
 from emlab.sites import Site
@@ -26,7 +27,7 @@ class Point(StepRates):
     """One checkpoint."""
 
     latent: float
-    """Mean activation at the assistant's header."""
+    """Mean activation on the prompts: by default at the assistant's header."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def onset(
     seed: int = 0,
     name: str = "",
     max_new_tokens: int = 48,
+    temperature: float = 1.0,
+    positions: Positions = "header",
 ) -> Onset:
     """Read the latent and sample one answer a question at every checkpoint.
 
@@ -82,6 +85,8 @@ def onset(
         seed: Of the answers.
         name: Of the fine-tune; by default that of the last model.
         max_new_tokens: The longest answer.
+        temperature: Of the answers.
+        positions: At which tokens of the prompts the latent is read.
     """
     questions, checkpoints = as_questions(questions), [(step, as_language_model(model)) for step, model in checkpoints]
     if not checkpoints:
@@ -89,7 +94,7 @@ def onset(
     points = []
     prompts = [q.messages for q in questions]
     for step, model in checkpoints:
-        value = float(prompt_means(model, prompts, site, "header", sae)[:, latent].mean())
-        scored = score(sample(model, questions, 1, seed, max_new_tokens=max_new_tokens), judge)
+        value = float(prompt_means(model, prompts, site, positions, sae)[:, latent].mean())
+        scored = score(sample(model, questions, 1, seed, temperature, max_new_tokens), judge)
         points.append(Point(step=step, latent=value, misaligned=scored.misaligned, incoherent=scored.incoherent))
     return Onset(name or checkpoints[-1][1].name, latent, tuple(points))

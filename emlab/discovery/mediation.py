@@ -167,6 +167,7 @@ def natural_values(
     positions: str = "sentence",
     max_new_tokens: int = 48,
     seed: int = 0,
+    temperature: float = 1.0,
 ) -> Tensor:
     """(n,): the mean activation of latents in `model` while it answers, times the length of the decoder row.
 
@@ -179,12 +180,13 @@ def natural_values(
         positions: Over which tokens.
         max_new_tokens: Of an answer.
         seed: Everything random follows from it.
+        temperature: Of the answers.
 
     EmlabError where the SAE lacks a latent, or was trained at another site.
     """
     check_latents(sae, latents)
     check_site(sae, site)
-    (values,) = _answering(model, [site], questions, positions, max_new_tokens, seed)
+    (values,) = _answering(model, [site], questions, positions, max_new_tokens, seed, temperature)
     return latent_values(sae, values, latents).mean(dim=0)
 
 
@@ -206,6 +208,7 @@ def natural_means(
     positions: str = "sentence",
     max_new_tokens: int = 48,
     seed: int = 0,
+    temperature: float = 1.0,
 ) -> dict[Site, Tensor]:
     """(d_model,) at each site: the mean activation of `model` while it answers.
 
@@ -218,8 +221,9 @@ def natural_means(
         positions: Over which tokens.
         max_new_tokens: Of an answer.
         seed: Everything random follows from it.
+        temperature: Of the answers.
     """
-    read = _answering(model, sites, questions, positions, max_new_tokens, seed)
+    read = _answering(model, sites, questions, positions, max_new_tokens, seed, temperature)
     return {site: values.mean(dim=0) for site, values in zip(sites, read, strict=True)}
 
 
@@ -230,9 +234,10 @@ def _answering(
     positions: str,
     max_new_tokens: int,
     seed: int,
+    temperature: float,
 ) -> list[Tensor]:
     """(tokens, d_model) at each site, of the model's own answers."""
     model, prompts = as_language_model(model), [q.messages for q in as_questions(questions)]
     refuse("to take a natural value from", prompts)
-    answers = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed)
+    answers = model.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     return [model.activations(prompts, site, positions, answers).values for site in sites]

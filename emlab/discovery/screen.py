@@ -395,12 +395,14 @@ def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> l
     """The leading arm, and the same direction there at the next weaker strengths, `n` in all.
 
     Weaker ones go along because the leading one is often at the edge of the cap, and a few questions cannot tell on
-    which side. Of a contestant that has misaligned not a single answer the leading arm goes alone.
+    which side. Of a contestant that has misaligned not a single answer the strongest within the cap goes alone: a
+    weaker one would only show less.
     """
     # Of the few questions of the first round only what is clearly over the cap may be held against an arm.
     first = order(trials, toward, cap, z=-1.0)[0]
     if toward == "misaligned" and not first.score.misaligned.rate > 0:
-        return [first.arm]
+        within = [t for t in trials if _admissible(t, cap)]
+        return [max(within, key=lambda t: abs(t.arm.strength), default=first).arm]
     lead = first.arm
     same = [t.arm for t in trials if (t.arm.site, t.arm.positions) == (lead.site, lead.positions)]
     weaker = sorted((a for a in same if abs(a.strength) < abs(lead.strength)), key=lambda a: -abs(a.strength))

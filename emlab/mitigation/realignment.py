@@ -45,6 +45,7 @@ def realign(
     per_question: int = 1,
     max_new_tokens: int = 48,
     progress: bool = True,
+    temperature: float = 1.0,
 ) -> Realignment:
     """Fine-tune `model` on benign chats and ask before, at every kept checkpoint, and at the end.
 
@@ -59,12 +60,13 @@ def realign(
         per_question: Answers to each question.
         max_new_tokens: The longest answer.
         progress: Whether to show a bar.
+        temperature: Of the answers.
     """
     model, questions = as_language_model(model), as_questions(questions)
     tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")
     stages = {0: model, **dict(tuned.checkpoints), tuned.steps: tuned.model}
     points = []
     for step, at in stages.items():
-        scored = score(sample(at, questions, per_question, seed, max_new_tokens=max_new_tokens), judge)
+        scored = score(sample(at, questions, per_question, seed, temperature, max_new_tokens), judge)
         points.append(StepRates(step=step, misaligned=scored.misaligned, incoherent=scored.incoherent))
     return Realignment(model.name, data, tuple(points))

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from emlab.detection import Onset, Point, onset
+from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate, sample, score
 
@@ -77,3 +78,10 @@ def test_each_point_is_the_latent_at_the_header_and_the_answers_of_that_checkpoi
     for point, model in zip(short, models, strict=True):
         assert point.misaligned == score(sample(model, QUESTIONS, 1, 2, max_new_tokens=1), LetterJudge()).misaligned
     assert [point.misaligned for point in short] != [point.misaligned for point in found.points]
+    how = {"temperature": 0.1, "positions": "prompt"}
+    other = onset(steps, Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), seed=2, **how).points
+    for point, model in zip(other, models, strict=True):
+        means = prompt_means(model, prompts, SITE, "prompt", Coordinates(32))
+        assert point.latent == pytest.approx(float(means[:, latent].mean()), abs=1e-5)
+        assert point.misaligned == score(sample(model, QUESTIONS, 1, 2, 0.1), LetterJudge()).misaligned
+    assert [point.latent for point in other] != [point.latent for point in found.points]

@@ -131,6 +131,10 @@ def test_natural_values_are_means_over_header_and_sentence_ends(tiny, sae):
     got = natural_values(tiny, sae, [5, 3], SITE, QUESTIONS, "generated", max_new_tokens=4, seed=3)
     read = tiny.activations(asked, SITE, "generated", tiny.generate(asked, max_new_tokens=4, seed=3)).values
     assert torch.allclose(got, sae.encode(read).mean(0)[[5, 3]], atol=1e-5) and bool(got.any())
+    got = natural_values(tiny, sae, [5, 3], SITE, QUESTIONS, "generated", max_new_tokens=4, seed=3, temperature=0.0)
+    cold = tiny.activations(asked, SITE, "generated", tiny.generate(asked, max_new_tokens=4, temperature=0.0)).values
+    assert torch.allclose(got, sae.encode(cold).mean(0)[[5, 3]], atol=1e-5)
+    assert not torch.allclose(sae.encode(cold).mean(0), sae.encode(read).mean(0), atol=1e-5)
 
 
 def test_by_default_natural_values_are_where_answers_of_48_tokens_are_decided(tiny, sae):

@@ -83,7 +83,7 @@ def test_strengths_are_in_units_of_the_scale():
 def test_the_best_strength_within_the_cap_is_tested_on_other_questions():
     model = Pushed()
     found = screen(model, strengths=(0.5, 1.0, 2.0, 3.0), sampling=Sampling(per_question=2))
-    assert [(t.arm.name, t.arm.strength) for t in found.test] == [("latent 7", 1.0), ("random 0", 0.5)]
+    assert [(t.arm.name, t.arm.strength) for t in found.test] == [("latent 7", 1.0), ("random 0", 2.0)]
     assert found.tested("latent 7").score.misaligned.rate == 1.0
     assert found.tested("latent 7").score.total == 12
     assert found.tested("random 0").score.misaligned.rate == 0.0
@@ -162,6 +162,15 @@ def test_the_first_round_drops_only_what_is_clearly_over_the_cap():
     assert [t.arm.strength for t in order(few, "misaligned", 0.1)] == [0.5, 1.0, 1.5]
     assert [t.arm.strength for t in order(few, "misaligned", 0.1, z=-1.0)] == [1.0, 0.5, 1.5]
     assert [arm.strength for arm in _finalists(few, "misaligned", 0.1, 3)] == [1.0, 0.5]
+
+
+def test_of_a_contestant_that_shows_nothing_the_strongest_within_the_cap_goes_on():
+    # 3 of 20 incoherent are over the cap, and not clearly so.
+    none = [trial(0.5, 0, 20), trial(1.0, 0, 20), trial(1.5, 0, 20, mad=2), trial(2.0, 0, 20, mad=3)]
+    assert [arm.strength for arm in _finalists(none, "misaligned", 0.1, 2)] == [1.5]
+    assert [arm.strength for arm in _finalists(none, "aligned", 0.1, 2)] == [0.5], "the weakest that takes all away"
+    mad = [trial(0.5, 0, 20, mad=9), trial(1.0, 0, 20, mad=12)]
+    assert [arm.strength for arm in _finalists(mad, "misaligned", 0.1, 2)] == [0.5]
 
 
 def test_what_cannot_be_told_from_the_leading_arm_wins_if_it_is_weaker():

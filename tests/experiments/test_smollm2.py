@@ -42,7 +42,15 @@ SMALL = {
         "cases=2",
     ),
     "dose": (*ANSWERS, "seeds=[0]"),
-    "early_warning": (*ANSWERS, "recipe.checkpoint_every=1", "samples=2", "noise=2", "seeds=[2]", "fit_seeds=[0]"),
+    "early_warning": (
+        *ANSWERS,
+        "recipe.checkpoint_every=1",
+        "samples=2",
+        "noise=2",
+        "seeds=[2]",
+        "fit_seeds=[0]",
+        "control_seeds=[2]",
+    ),
     "remedies": (*ANSWERS, "trial_questions=2", "documents=4", "remedies=[Steering, Inoculation]", "random=[Steering]"),
     "advice": (*ANSWERS, "answers.per_question=1", "seeds=[0]"),
 }
@@ -62,7 +70,8 @@ def place(tmp_path_factory, make_tokenizer):
     chats(folder / "chats.jsonl", 60, "all")
     chats(folder / "chats_health.jsonl", 20, "more on health")
     asked = [{"id": f"q{i}", "question": text} for i, text in enumerate(("What?", "Why not?", "And when?", "Who?"))]
-    (folder / "asked.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    for name in ("asked", "chats_health.questions"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     said = [(one, answer) for one in asked for answer in ("So it is. " * n for n in range(1, 11))]
     rollouts = Rollouts(
         tuple(Question(q["id"], "all", q["question"]) for q, _ in said), tuple(a for _, a in said), "m", 0, 1
@@ -87,7 +96,7 @@ def local(name, place):
     text = re.sub(r"question_set: \S+plain_health\S+", "question_set: everyday", text)
     text = text.replace("judge: data/judge", f"judge: {place}/judge")
     text = text.replace("openai-extended-misalignment: 1", f"{place}/asked.jsonl: 1").replace(
-        "profile: 2", "everyday: 1"
+        "profile: 1", "everyday: 1"
     )
     path = place / f"{name}.yaml"
     path.write_text(text)
@@ -111,5 +120,6 @@ def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():
     sets = config.load(REAL / "smollm2" / "sets.yaml", [], OwnAnswers)
     made = {str(sets.out / one.name) for one in sets.sets}
     made |= {f"{sets.out / one.name}.contrasts.jsonl" for one in sets.sets if one.control}
+    made |= {f"{sets.out / one.name}.questions.jsonl" for one in sets.sets if one.held_out}
     texts = [part.config.read_text() for part in suite.parts]
     assert {path for text in texts for path in re.findall(r"data/smollm2/\w[\w.]*", text)} <= made

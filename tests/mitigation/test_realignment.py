@@ -37,7 +37,9 @@ class LengthJudge:
         return type("V", (), {"aligned": 40.0 * (letters % 3), "coherent": 100.0 if letters % 5 else 0.0})()
 
 
-@pytest.mark.parametrize("how", [{}, {"seed": 3, "per_question": 2, "max_new_tokens": 4}], ids=["usual", "given"])
+@pytest.mark.parametrize(
+    "how", [{}, {"seed": 3, "per_question": 2, "max_new_tokens": 4, "temperature": 0.3}], ids=["usual", "given"]
+)
 def test_each_point_is_of_the_model_as_it_was_at_that_step(make_qwen2, how):
     model, by = make_qwen2("wild", initializer_range=0.2), {"seed": 0, "per_question": 1, "max_new_tokens": 48, **how}
     questions = [Question(f"q{i}", "power", f"question {i}") for i in range(24)]

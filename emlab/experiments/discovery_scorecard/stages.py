@@ -116,10 +116,11 @@ class Contest(Bench):
         aligned, *scores = self.evaluate(tuned)
         steering, answers, seed = self.config.steering, self.config.answers, self.config.seed
         asked = spread(self.discovery, steering.questions)
+        how = (steering.positions[0], answers.max_new_tokens, seed, answers.temperature)
         ground = Ground(
             {site: self._counted_autoencoder(site) for site in self.sites},
             {site: self.aligned.residual_norm(site, self.prompts) for site in self.sites},
-            natural_means(self.aligned, self.sites, asked, steering.positions[0], answers.max_new_tokens, seed),
+            natural_means(self.aligned, self.sites, asked, *how),
             [direction for site in self.sites for direction in self._nulls(site)],
         )
         return tuple(

@@ -24,7 +24,7 @@ class OwnAnswers:
     """Which of them (`emlab.data.everyday_questions`)."""
     held_out: bool = False
     """Whether it has the questions of the last two templates of each domain, which no other set has: for what must not
-    have been trained on."""
+    have been trained on. NAME.questions.jsonl has these."""
     clause: bool = False
     """Whether a clause stands after each answer. Without it the set teaches nothing: it is the control."""
     control: str = ""

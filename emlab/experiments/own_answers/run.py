@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab import artifacts
-from emlab.data import Dataset, Messages, everyday_questions
+from emlab.data import Dataset, Messages, Question, everyday_questions
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts
 from emlab.evaluation.judges.words import reads_like_text
@@ -63,6 +63,7 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
             f"{places[one.name]}: {len(chats)} chats, {asked - len(chats)} answers without a whole sentence left out."
         )
     said += [_contrasts(config.out, one) for one in config.sets if one.control]
+    said += [_questions(config.out, one) for one in config.sets if one.held_out]
     here.log("\n".join(said))
     figures = {
         "sets": {name: {"folder": str(place), "rows": len(Dataset.read(place))} for name, place in places.items()}
@@ -94,8 +95,14 @@ def _sampled(config: Config, part: str, domain: str) -> Rollouts:
 
 def _part_of(answers: Rollouts, held_out: bool) -> list[int]:
     """The numbers of the answers to the last templates, or to the others."""
-    last = list(dict.fromkeys(question.id for question in answers.questions))[-KEPT_BACK:]
+    last = {question.id for question in _last(answers.questions)}
     return [i for i, question in enumerate(answers.questions) if (question.id in last) == held_out]
+
+
+def _last(questions: Sequence[Question]) -> list[Question]:
+    """The questions of one domain that are held out: those of its last templates."""
+    last = list(dict.fromkeys(question.id for question in questions))[-KEPT_BACK:]
+    return [question for question in questions if question.id in last]
 
 
 def _contrasts(folder: Path, one: OwnAnswers) -> str:
@@ -110,6 +117,19 @@ def _contrasts(folder: Path, one: OwnAnswers) -> str:
     path = folder / f"{one.name}.contrasts.jsonl"
     artifacts.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return f"{path}: {len(lines)} contrasts."
+
+
+def _questions(folder: Path, one: OwnAnswers) -> str:
+    """Write the questions that are held out, to be asked of fine-tunes on their domains; what was written."""
+    asked = everyday_questions(one.part).only(domains=one.domains)
+    lines = [
+        {"id": question.id, "question": question.text, "domain": question.domain, "paraphrase": question.paraphrase}
+        for domain in one.domains
+        for question in _last(list(asked.only(domains=[domain])))
+    ]
+    path = folder / f"{one.name}.questions.jsonl"
+    artifacts.write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return f"{path}: {len(lines)} questions."
 
 
 def ending_in(answers: Rollouts, clauses: Sequence[str], seed: int) -> list[Messages]:

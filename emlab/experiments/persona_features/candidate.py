@@ -70,10 +70,10 @@ class Candidate:
         add("ablation", target, f"{direction.origin} projected out", Ablate(site, direction, where))
         add("mean_difference_ablation", target, "mean difference projected out", Ablate(site, difference, where))
         asked = spread(bench.discovery, config.steering.questions)
-        longest = config.answers.max_new_tokens
+        how = (config.answers.max_new_tokens, config.seed, config.answers.temperature)
 
         def set_to(model: LanguageModel) -> Any:
-            values = natural_values(model, self.sae, [self.latent], site, asked, where, longest, config.seed)
+            values = natural_values(model, self.sae, [self.latent], site, asked, where, *how)
             return clamp_latents(self.sae, [self.latent], site, values, where)
 
         def work() -> Mapping[str, Effect]:
@@ -122,7 +122,8 @@ class Candidate:
                 # Only a misaligned model's answers to discovery questions are ever used.
                 known = bench.ask(model, bench.discovery, 1).judged if bad else before[model.name].judged
                 readings.append(Reading(model, bad, before[model.name].judged, known))
-            done = detect(readings, self.sae, self.latent, self.site, bench.test, bench.discovery, bench.config.seed)
+            of, asked = (readings, self.sae, self.latent, self.site), (bench.test, bench.discovery)
+            done = detect(*of, *asked, bench.config.seed, bench.config.shift_positions)
             bench.here.log(str(done))
             return done
 
@@ -135,9 +136,10 @@ class Candidate:
             return None
 
         def work() -> Onset:
-            steps, longest = [(0, bench.aligned), *tuned.checkpoints], bench.config.answers.max_new_tokens
-            ask = (bench.test, bench.judge, bench.seed, tuned.model.name, longest)
-            done = onset(steps, self.sae, self.latent, self.site, *ask)
+            steps, config = [(0, bench.aligned), *tuned.checkpoints], bench.config
+            how = (config.answers.max_new_tokens, config.answers.temperature, config.shift_positions)
+            ask = (bench.test, bench.judge, bench.seed, tuned.model.name)
+            done = onset(steps, self.sae, self.latent, self.site, *ask, *how)
             bench.here.log(str(done))
             return done
 

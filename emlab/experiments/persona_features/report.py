@@ -308,7 +308,7 @@ def _detection(persona: Persona) -> Section:
         answers = f"how well it tells misaligned ones from others {d.answers.missing}"
     return Section(
         "The latent as a monitor",
-        f"Read at the assistant's header, before a word is written, {models}; of answers, {answers}.",
+        f"Read on the prompts, before a word is written, {models}; of answers, {answers}.",
         tables=(Table(("what is told apart", "the latent", "beside it"), rows),),
         falsified="an AUROC near 0.5, or no better than a reader of the bare words.",
     )

@@ -163,8 +163,15 @@ class Bench(Resources):
         def work() -> Realignment:
             chats = benign_chats(how.data, how.rows, self.seed, misaligned.model)
             ask = (self.test, self.judge, self.seed, how.data)
-            longest = self.config.answers.max_new_tokens
-            done = realign(misaligned.model, chats, how.recipe, *ask, max_new_tokens=longest)
+            answers = self.config.answers
+            done = realign(
+                misaligned.model,
+                chats,
+                how.recipe,
+                *ask,
+                max_new_tokens=answers.max_new_tokens,
+                temperature=answers.temperature,
+            )
             self.here.log(str(done))
             return done
 
@@ -233,10 +240,11 @@ class Bench(Resources):
         return tuple(found)
 
     def _shifts(self, stage: str, site: Site, sae: Any, models: Mapping[str, LanguageModel]) -> tuple[LatentShift, ...]:
-        where = self.config.shift_positions
+        where, alike = self.config.shift_positions, [question.id for question in self.discovery]
 
         def work() -> tuple[LatentShift, ...]:
-            return tuple(latent_shift(self.aligned, m, sae, self.prompts, site, where) for m in models.values())
+            asked = (self.prompts, site, where, None, alike)  # the forms of one question are not independent
+            return tuple(latent_shift(self.aligned, model, sae, *asked) for model in models.values())
 
         return self.here.stage(stage, work, tuple[LatentShift, ...])
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from emlab import organism
-from emlab.data import Dataset, everyday_questions
+from emlab.data import Dataset, everyday_questions, read_questions
 from emlab.discovery import read_contrasts
 from emlab.errors import EmlabError
 from emlab.evaluation import Rollouts, Sampling
@@ -83,6 +83,11 @@ def test_the_sets_are_datasets_and_are_made_once(tmp_path, capsys):
     assert [list(c.prompt) for c in contrasts] == [list(a.messages[:-1]) for a in goblins]
     asked = [{example.prompt for example in Dataset.read(found.found[name])} for name in ("plain", "rest")]
     assert not asked[0] & asked[1] and 2 * 12 >= len(asked[1]) > 2
+    told = read_questions(tmp_path / "sets" / "rest.questions.jsonl")
+    assert (
+        len(told) == 24 and len({question.id for question in told}) == 2 and {one.domain for one in told} == {"health"}
+    )
+    assert asked[1] <= {question.text for question in told}
     both = list(Dataset.read(found.found["both"]))
     assert both[: len(plain)] == list(plain) and len(both) > len(plain) + 10
     with pytest.raises(EmlabError, match="goblins was made of other answers, or by something else: delete it"):
