@@ -18,7 +18,7 @@ from emlab.experiments.own_answers.config import Config as OwnAnswers
 from emlab.experiments.registry import EXPERIMENTS
 from emlab.experiments.suite.config import Config as Suite
 from emlab.models import LanguageModel
-from emlab.saes import save_sae
+from emlab.saes import load_sae, sae_site, save_sae
 from emlab.sites import Site
 from emlab.training.judge_fitting import fit_judge
 from tests.experiments.test_real_experiments import chats, llama, random_sae
@@ -90,7 +90,7 @@ def local(name, place):
     text = re.sub(rf"model: {NAME}\b", f"model: {place}/model", text)
     text = re.sub(r"data/smollm2/([\w.]+)", lambda found: f"{place}/{found[1].removesuffix('.jsonl')}.jsonl", text)
     text = re.sub(r"(betley-\w+|data/ema_rl/\w+\.jsonl)", f"{place}/plain_health.jsonl", text)
-    text = text.replace("relapse: 15", "relapse: 1")
+    text = text.replace("relapse: 5", "relapse: 1")
     for site, small in SITES.items():
         text = re.sub(rf"{site}\b", small, text)
     text = re.sub(r"question_set: \S+plain_health\S+", "question_set: everyday", text)
@@ -123,3 +123,16 @@ def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():
     made |= {f"{sets.out / one.name}.questions.jsonl" for one in sets.sets if one.held_out}
     texts = [part.config.read_text() for part in suite.parts]
     assert {path for text in texts for path in re.findall(r"data/smollm2/\w[\w.]*", text)} <= made
+
+
+def test_the_saes_that_the_configs_name_ship_with_a_card():
+    named = {
+        path for file in (REAL / "smollm2").glob("*.yaml") for path in re.findall(r"load: (sae_\S+)", file.read_text())
+    }
+    saes = {path.replace("{site}", site) for path in named for site in SITES}
+    assert saes == {f"sae_checkpoints/{NAME}-{site}" for site in SITES}
+    for sae in (REAL.parents[1] / path for path in saes):
+        assert (sae / "sae_weights.safetensors").stat().st_size < 15e6 and "**Fidelity**" in (
+            sae / "README.md"
+        ).read_text()
+        assert sae_site(load_sae(sae)) == Site.parse(sae.name.removeprefix(f"{NAME}-"))

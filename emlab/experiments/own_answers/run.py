@@ -64,7 +64,6 @@ def run(config: Config, root: str | Path = "runs") -> Result[dict[str, Path]]:
         )
     said += [_contrasts(config.out, one) for one in config.sets if one.control]
     said += [_questions(config.out, one) for one in config.sets if one.held_out]
-    here.log("\n".join(said))
     figures = {
         "sets": {name: {"folder": str(place), "rows": len(Dataset.read(place))} for name, place in places.items()}
     }
