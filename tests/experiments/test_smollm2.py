@@ -53,6 +53,7 @@ SMALL = {
     ),
     "remedies": (*ANSWERS, "trial_questions=2", "documents=4", "remedies=[Steering, Inoculation]", "random=[Steering]"),
     "advice": (*ANSWERS, "answers.per_question=1", "seeds=[0]"),
+    "recipes": (*ANSWERS, "answers.per_question=1"),
 }
 
 
@@ -103,7 +104,7 @@ def local(name, place):
     return path
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_config_runs_on_a_stand_in(name, place, tmp_path):
     file = local(name, place)
     pipeline = EXPERIMENTS.get(config.pipeline_of(file))
