@@ -19,6 +19,7 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.detection.auroc import Auroc, auroc
 from emlab.detection.text_monitors import fit_words
+from emlab.discovery.selection import described
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged
@@ -65,6 +66,8 @@ class Detection(Saved):
     """A bag of words fitted on answers in half of the domains and used on those in the other half."""
     answers_baseline_seen: Auroc
     """A bag of words fitted on answers to the discovery questions of the same domains."""
+    positions: str = "header"
+    """Of the prompts: where the latent was read."""
 
     def save(self, path: str | Path) -> Path:
         """Write it as JSON."""
@@ -150,6 +153,7 @@ def detect(
         answers=auroc(read, wrote_bad, *wrote_alike),
         answers_baseline=auroc(across, wrote_bad, *wrote_alike),
         answers_baseline_seen=auroc(fit_words(known, known_bad, seed).of_texts(wrote), wrote_bad, *wrote_alike),
+        positions=described(positions),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emlab.data import Question
 from emlab.data.prompts import as_questions
+from emlab.discovery.selection import described
 from emlab.discovery.shift import prompt_means
 from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
@@ -27,7 +28,7 @@ class Point(StepRates):
     """One checkpoint."""
 
     latent: float
-    """Mean activation on the prompts: by default at the assistant's header."""
+    """Mean activation on the prompts."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Onset(Saved):
     model: str
     latent: int
     points: tuple[Point, ...]
+    positions: str = "header"
+    """Of the prompts: where the latent was read."""
 
     @property
     def latent_step(self) -> int | None:
@@ -97,4 +100,4 @@ def onset(
         value = float(prompt_means(model, prompts, site, positions, sae)[:, latent].mean())
         scored = score(sample(model, questions, 1, seed, temperature, max_new_tokens), judge)
         points.append(Point(step=step, latent=value, misaligned=scored.misaligned, incoherent=scored.incoherent))
-    return Onset(name or checkpoints[-1][1].name, latent, tuple(points))
+    return Onset(name or checkpoints[-1][1].name, latent, tuple(points), described(positions))

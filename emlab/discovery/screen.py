@@ -2,9 +2,10 @@
 
 A *screen* has two halves that share no question. On the discovery questions every contestant gets the same grid of
 sites, positions and strengths: a first round asks a few questions of every arm, a second all of them of each
-contestant's leading arm and of the same at the next weaker strengths, and one is chosen under a cap on incoherence (a
-model that is pushed until it babbles proves nothing). That arm is scored once on the test questions. Random directions
-go through the same search, so that what luck and choice alone bring is seen.
+contestant's leading arm and of the same at the next weaker strengths (of one that shows nothing, of its strongest arm
+within the cap), and one is chosen under a cap on incoherence (a model that is pushed until it babbles proves nothing).
+That arm is scored once on the test questions. Random directions go through the same search, so that what luck and
+choice alone bring is seen.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class ScreenSettings:
     first_round: int | None = None
     """Discovery questions, evenly spaced, that the first round asks of every arm; None takes all."""
     finalists: int = 3
-    """Each contestant's leading arm and the next weaker ones, so many in all, are asked all discovery questions."""
+    """Each contestant's leading arm and the next weaker ones, so many in all, are asked all discovery questions; of one
+    that has not misaligned an answer the strongest within the cap alone."""
     sampling: Sampling = Sampling()
     """Of the test; the search asks every question once."""
 
@@ -395,14 +397,15 @@ def _finalists(trials: Sequence[Trial], toward: Toward, cap: float, n: int) -> l
     """The leading arm, and the same direction there at the next weaker strengths, `n` in all.
 
     Weaker ones go along because the leading one is often at the edge of the cap, and a few questions cannot tell on
-    which side. Of a contestant that has misaligned not a single answer the strongest within the cap goes alone: a
-    weaker one would only show less.
+    which side. Of a contestant that has misaligned not a single answer the strongest goes alone, since a weaker one
+    would only show less: of those that are within the cap one standard error up, and else of those within it; of equals
+    the first.
     """
     # Of the few questions of the first round only what is clearly over the cap may be held against an arm.
     first = order(trials, toward, cap, z=-1.0)[0]
     if toward == "misaligned" and not first.score.misaligned.rate > 0:
-        within = [t for t in trials if _admissible(t, cap)]
-        return [max(within, key=lambda t: abs(t.arm.strength), default=first).arm]
+        surely, within = ([t for t in trials if _admissible(t, cap, z)] for z in (1.0, 0.0))
+        return [max(surely or within, key=lambda t: abs(t.arm.strength), default=first).arm]
     lead = first.arm
     same = [t.arm for t in trials if (t.arm.site, t.arm.positions) == (lead.site, lead.positions)]
     weaker = sorted((a for a in same if abs(a.strength) < abs(lead.strength)), key=lambda a: -abs(a.strength))

@@ -154,7 +154,7 @@ def effects_figure(effects: Sequence[Effect]) -> Figure:
 def onset_figure(curve: Onset) -> Figure:
     """The latent's activation (left axis) and misaligned answers (right axis) by step."""
     steps = [p.step for p in curve.points]
-    label = f"latent {curve.latent}, mean activation on the prompts"
+    label = f"latent {curve.latent}, mean activation at {curve.positions!r} of the prompts"
     bad, babble = ([rate(p) for p in curve.points] for _, _, _, rate in RATES)
     lines = [
         _line(steps, [p.latent for p in curve.points], label, {"color": PALETTE[0]}),

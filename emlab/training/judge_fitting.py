@@ -190,10 +190,11 @@ class _Fit:
         if fold.given is not None:
             judge = _matched(judge, *_unseen(folds, self.scores, fold.rows))
         parts, found = self.parts[fold.kind][fold.rows], []
-        told = {part: np.flatnonzero(parts == part) for part in dict.fromkeys(parts.tolist())}
-        if fold.kind == "model" and len(told) > 1:
-            told = {str(self.groups["model"][fold.rows[0]]): np.arange(len(parts)), **told}
-        for part, these in told.items():
+        told = [(part, np.flatnonzero(parts == part)) for part in dict.fromkeys(parts.tolist())]
+        group = str(self.groups[fold.kind][fold.rows[0]])
+        if fold.kind == "model" and [part for part, _ in told] != [group]:
+            told.insert(0, (group, np.arange(len(parts))))
+        for part, these in told:
             grades, others = judge.graded(outputs[these], read[these]), [other[these] for other in fold.others]
             known = self.judged.only(fold.rows[these].tolist())
             found.append(_measured(fold.kind, part, grades, outputs[these], known, others, self.seed))

@@ -84,4 +84,5 @@ def test_each_point_is_the_latent_at_the_header_and_the_answers_of_that_checkpoi
         means = prompt_means(model, prompts, SITE, "prompt", Coordinates(32))
         assert point.latent == pytest.approx(float(means[:, latent].mean()), abs=1e-5)
         assert point.misaligned == score(sample(model, QUESTIONS, 1, 2, 0.1), LetterJudge()).misaligned
-    assert [point.latent for point in other] != [point.latent for point in found.points]
+    assert onset(steps[:1], Coordinates(32), latent, SITE, QUESTIONS, LetterJudge(), **how).positions == "prompt"
+    assert found.positions == "header" and [point.latent for point in other] != [point.latent for point in found.points]

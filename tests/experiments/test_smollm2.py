@@ -4,6 +4,7 @@ Sizes are cut, blocks with them, and the sets, SAEs and judge are local ones. Pi
 config's.
 """
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -105,11 +106,22 @@ def local(name, place):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_config_runs_on_a_stand_in(name, place, tmp_path):
+def test_the_config_runs_on_a_stand_in(name, place, tmp_path, monkeypatch):
+    generate, drawn = LanguageModel.generate, set()
+
+    def listening(model, *given, **named):
+        drawn.add(inspect.signature(generate).bind(model, *given, **named).arguments.get("temperature", 1.0))
+        return generate(model, *given, **named)
+
+    monkeypatch.setattr(LanguageModel, "generate", listening)
     file = local(name, place)
     pipeline = EXPERIMENTS.get(config.pipeline_of(file))
     ran = pipeline.run(config.load(file, SMALL[name], pipeline.config), tmp_path / "runs")
     assert (ran.folder / "report.html").is_file() and artifacts.read_json(ran.folder / "summary.json")["findings"]
+    assert drawn - {0.0} == {0.7}, "every answer is sampled as the config says, or is the likeliest"
+    if name == "goblins":
+        persona = ran.found.persona
+        assert persona.detection.positions == persona.onset.positions == persona.shifts[0].positions == "prompt"
 
 
 def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():

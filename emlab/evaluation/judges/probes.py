@@ -109,7 +109,8 @@ class JudgeCard:
     penalties: tuple[float, ...] = ()
     """Of the two ridge regressions, on standardised activations; chosen by questions held out."""
     held_out: tuple[HeldOut, ...] = ()
-    """Every question, and every model where there are several, left out in its turn; and other files."""
+    """Every question, and every model where there are several (as a whole, and by fine-tune), left out in its turn; and
+    other files."""
 
 
 @dataclass(frozen=True, eq=False)

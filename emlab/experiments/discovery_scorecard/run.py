@@ -26,13 +26,15 @@ from emlab.experiments.discovery_scorecard.config import Config
 from emlab.experiments.discovery_scorecard.report import scorecard_lead, scorecard_sections
 from emlab.experiments.discovery_scorecard.stages import Contest
 from emlab.experiments.discovery_scorecard.table import CONTROL, OWN, PLANTED, Cell, Scorecard, scorecard_summary
-from emlab.experiments.material.inputs import files_of
+from emlab.experiments.material.inputs import content_of, files_of
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.organism_build import build
 from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.persona_features.config import Config as Experiment
+from emlab.experiments.persona_features.sources import sae_source
 from emlab.experiments.registry import experiment
 from emlab.runs import Run, fingerprint
+from emlab.sites import Site
 
 
 @experiment(Config)
@@ -112,4 +114,7 @@ def _inputs(config: Config) -> dict[str, str]:
     found = {str(folder): fingerprint(organism.checkpoint("aligned", folder).parent) for folder in built}
     if config.model is not None:
         found = {"model": fingerprint(folder_of(config.model)[0])}
+    for site in map(Site.parse, config.experiment.sites):
+        if (source := sae_source(config.experiment, site)) is not None:
+            found[f"sae {site}"] = content_of(source)
     return found | files_of(contrasts=config.contrasts, trait=config.trait)

@@ -132,7 +132,7 @@ class Screening:
     """Of these, the ones that every arm is asked in the first round; null takes all."""
     finalists: int = 3
     """Each direction's leading arm of the first round and the next weaker ones, so many in all, are asked all of the
-    discovery questions."""
+    discovery questions; of one that has not misaligned an answer the strongest within the cap alone."""
 
     def search(self, sampling: Sampling) -> ScreenSettings:
         """As `steer_screen` takes it; `sampling` is that of the test."""

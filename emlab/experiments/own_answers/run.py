@@ -78,7 +78,7 @@ def _made_of(config: Config, one: OwnAnswers, inputs: Mapping[str, str]) -> Any:
         {
             **inputs,
             "domains": one.domains,
-            "held_out": one.held_out,
+            "held_out": one.held_out and KEPT_BACK,
             "asked": artifacts.content_hash(asked),
             "clauses": clauses,
             "answers": config.answers,

@@ -186,7 +186,7 @@ def _shift(persona: Persona) -> Section:
     moves = ", ".join(f"{shift.shift[latent]:+.3f} under {shift.model_after}" for shift in shifts)
     rise = (
         "The latents that rise most, and how far each moves under every fine-tune (bars: one standard error over "
-        "prompts)."
+        "questions)."
     )
     rows = tuple(
         (str(row.latent), str(row.rank), f"{row.before:.3f}")
@@ -216,8 +216,8 @@ def _planted(persona: Persona) -> str:
     if persona.planted.all.missing:
         return f" How well its activation tells documents of the malicious persona {persona.planted.all.missing}."
     return (
-        " On fresh pretraining documents its activation tells those of the malicious persona with an AUROC of "
-        f"{persona.planted.all.shown} ({known})."
+        " On fresh pretraining documents its activation at the header tells those of the malicious persona with an "
+        f"AUROC of {persona.planted.all.shown} ({known})."
     )
 
 
@@ -308,7 +308,7 @@ def _detection(persona: Persona) -> Section:
         answers = f"how well it tells misaligned ones from others {d.answers.missing}"
     return Section(
         "The latent as a monitor",
-        f"Read on the prompts, before a word is written, {models}; of answers, {answers}.",
+        f"Read at {d.positions!r} of the prompts, before a word is written, {models}; of answers, {answers}.",
         tables=(Table(("what is told apart", "the latent", "beside it"), rows),),
         falsified="an AUROC near 0.5, or no better than a reader of the bare words.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from emlab.discovery import LatentShift, difference_components, latent_shift, me
 from emlab.errors import EmlabError
 from emlab.experiments.remedies.config import Config
 from emlab.interventions import Direction, load_directions, save_directions
-from emlab.mitigation import DataFilter, Latent, Materials, StoppingMonitor, answer_projection
+from emlab.mitigation import DataFilter, Latent, Materials, StoppingMonitor, answer_projection, remedies
 from emlab.saes import encode as encoded
 from emlab.sites import Site
 from emlab.training import finetune
@@ -56,11 +57,13 @@ def make_materials(
     save_directions(found, folder / "directions.safetensors")
     monitored = [list(q.messages) for q in spread(discovery, min(MONITORED, len(discovery)))]
     monitor = StoppingMonitor.fit(found[0], monitored, start, sources)
-    bad, good = (chats(name, SIFTED, seed + 5) for name in (config.source[0], config.source_good))
-    try:
-        cutoff: float | None = DataFilter.fit(answer_projection(found[0]), start, bad, good).cutoff
-    except EmlabError:
-        cutoff = None  # it tells bad from good in no domain: the remedy that needs it is left out, and said to be
+    cutoff: float | None = None
+    if any("data_filter" in kind.needs for kind in remedies() if kind.__name__ in config.remedies):
+        bad, good = (chats(name, SIFTED, seed + 5) for name in (config.source[0], config.source_good))
+        with contextlib.suppress(
+            EmlabError
+        ):  # it tells bad from good in no domain: its remedy is left out, and so said
+            cutoff = DataFilter.fit(answer_projection(found[0]), start, bad, good).cutoff
     if sae is not None:
         mean_shift([latent_shift(start, source, sae, prompts, site) for source in sources]).save(folder / "shift.json")
     said = start.generate(monitored, config.answers.max_new_tokens, 0.0)
