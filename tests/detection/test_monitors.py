@@ -28,6 +28,7 @@ class Model:
 
     def activations(self, prompts, site, positions, answers=None):
         if answers is None:
+            self.read_at = positions
             values = torch.as_tensor(self.level, dtype=torch.float32).expand(len(prompts)).reshape(-1, 1)
         else:
             assert positions == "generated"
@@ -59,6 +60,9 @@ def test_it_tells_models_by_prompts_and_answers_by_reading_them(tmp_path):
     assert found.prompts_baseline.auroc == 0.5, "the prompts are the same for every model"
     assert found.answers.auroc == 1.0 and found.answers.n == 7, "the incoherent answer is left out"
     assert found.answers_baseline.auroc == 1.0, "the word 'bad' is in both domains"
+    assert found.positions == "header" == readings[0].model.read_at
+    assert detect(readings, SAE, 0, SITE, TEST, DISCOVERY, positions="prompt").positions == "prompt"
+    assert {one.model.read_at for one in readings} == {"prompt"}
     assert found.models == (("aligned", False), ("secure", False), ("insecure", True))
     again = Detection.load(found.save(tmp_path / "detection.json"))
     assert str(again) == str(found) and again.models == found.models

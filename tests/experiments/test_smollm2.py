@@ -14,6 +14,7 @@ import pytest
 
 from emlab import artifacts, config
 from emlab.data import Question
+from emlab.discovery import latent_shift
 from emlab.evaluation import Judged, Rollouts
 from emlab.experiments.own_answers.config import Config as OwnAnswers
 from emlab.experiments.registry import EXPERIMENTS
@@ -107,13 +108,18 @@ def local(name, place):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_config_runs_on_a_stand_in(name, place, tmp_path, monkeypatch):
-    generate, drawn = LanguageModel.generate, set()
+    generate, drawn, alike = LanguageModel.generate, set(), []
 
     def listening(model, *given, **named):
         drawn.add(inspect.signature(generate).bind(model, *given, **named).arguments.get("temperature", 1.0))
         return generate(model, *given, **named)
 
+    def shifting(*given, **named):
+        alike.append(named["clusters"])
+        return latent_shift(*given, **named)
+
     monkeypatch.setattr(LanguageModel, "generate", listening)
+    monkeypatch.setattr("emlab.experiments.persona_features.stages.latent_shift", shifting)
     file = local(name, place)
     pipeline = EXPERIMENTS.get(config.pipeline_of(file))
     ran = pipeline.run(config.load(file, SMALL[name], pipeline.config), tmp_path / "runs")
@@ -122,6 +128,7 @@ def test_the_config_runs_on_a_stand_in(name, place, tmp_path, monkeypatch):
     if name == "goblins":
         persona = ran.found.persona
         assert persona.detection.positions == persona.onset.positions == persona.shifts[0].positions == "prompt"
+        assert all(len(set(ids)) == 24 and len(ids) == 144 for ids in alike) and alike, "six forms of each question"
 
 
 def test_the_suite_has_them_all_in_an_order_in_which_each_finds_what_it_reads():

@@ -243,14 +243,11 @@ class Bench(Resources):
         where, alike = self.config.shift_positions, [question.id for question in self.discovery]
 
         def work() -> tuple[LatentShift, ...]:
-            asked = (
-                self.prompts,
-                site,
-                where,
-                None,
-                alike,
-            )  # prompts of one id are forms of one question, and not independent
-            return tuple(latent_shift(self.aligned, model, sae, *asked) for model in models.values())
+            # Prompts of one id are forms of one question, and not independent.
+            return tuple(
+                latent_shift(self.aligned, model, sae, self.prompts, site, where, clusters=alike)
+                for model in models.values()
+            )
 
         return self.here.stage(stage, work, tuple[LatentShift, ...])
 

@@ -60,9 +60,8 @@ def make_materials(
     cutoff: float | None = None
     if any("data_filter" in kind.needs for kind in remedies() if kind.__name__ in config.remedies):
         bad, good = (chats(name, SIFTED, seed + 5) for name in (config.source[0], config.source_good))
-        with contextlib.suppress(
-            EmlabError
-        ):  # it tells bad from good in no domain: its remedy is left out, and so said
+        # Where it tells bad from good in no domain, the remedy that needs it is left out, and said to be.
+        with contextlib.suppress(EmlabError):
             cutoff = DataFilter.fit(answer_projection(found[0]), start, bad, good).cutoff
     if sae is not None:
         mean_shift([latent_shift(start, source, sae, prompts, site) for source in sources]).save(folder / "shift.json")

@@ -14,6 +14,7 @@ from emlab.errors import EmlabError
 from emlab.experiments.discovery_scorecard import run as discovery_scorecard
 from emlab.experiments.discovery_scorecard.method import method_names
 from emlab.experiments.discovery_scorecard.run import Config
+from emlab.experiments.persona_features.config import Autoencoder
 from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
@@ -234,3 +235,11 @@ def test_on_the_shipped_organism_the_mean_difference_misaligns_and_random_direct
     assert rows["random"].both == rows["matched random"].both == 0
     assert all(row.false_both == 0 for row in rows.values())
     assert rows["mean difference"].auroc.value > 0.9 and rows["random"].removed.value < 0.3
+
+
+def test_an_sae_that_is_not_there_is_refused_before_anything_is_run(tmp_path):
+    whole = Config(model="aligned", methods=("latent shift",), contrasts=None)
+    lacking = dataclasses.replace(whole.experiment, sae=Autoencoder(load="no/such-{site}"))
+    with pytest.raises(EmlabError, match="no/such-resid_post.0 is neither a folder nor an SAE"):
+        discovery_scorecard.run(dataclasses.replace(whole, experiment=lacking), tmp_path)
+    assert not list(tmp_path.iterdir())
