@@ -76,7 +76,7 @@ def add_verbs(verbs: Any) -> None:
     add("--model-revision", metavar="LABEL", help="what the server has under this name; a new label samples anew")
     add("--chat-template", metavar="FILE", help="for a model without one: a file, or plain")
     add("--quantize", choices=("4bit", "8bit"), help="hold its weights in so many bits, by bitsandbytes")
-    add("--questions", metavar="SET", help="broad (default), profile, or a YAML, CSV or JSONL file")
+    add("--questions", metavar="SET", help="broad (default), profile, everyday, or a YAML, CSV or JSONL file")
     add(
         "--variants",
         nargs="+",
