@@ -19,6 +19,7 @@ from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.answer_text import answer_texts
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import in_place_cache
+from emlab.models.logits import columns_from
 from emlab.models.token_model import TokenModel
 
 Done = Callable[[Mapping[int, str]], None]
@@ -205,7 +206,7 @@ def _answer(
             position_ids=now.position_ids if first == 0 else (lengths - width + first)[:, None],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=columns_from(-1, now.ids),
         ).logits[:, -1]
 
     if shared:

@@ -14,6 +14,7 @@ from emlab.errors import EmlabError
 from emlab.models.completion import Completion, Done, Request
 from emlab.models.generation import write
 from emlab.models.language_model import LanguageModel
+from emlab.models.logits import columns_from
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,6 @@ class LocalCompleter:
             input_ids=tokens.ids,
             attention_mask=tokens.real.long(),
             position_ids=tokens.position_ids,
-            logits_to_keep=1,
+            logits_to_keep=columns_from(-1, tokens.ids),
         ).logits[:, -1]
         return torch.softmax(logits.float(), dim=-1).cpu()

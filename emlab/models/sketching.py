@@ -26,6 +26,7 @@ from emlab.interventions import Edit, Tokens, rows_of, where
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import Room, in_place_cache, picked
 from emlab.models.generation import generate_ids
+from emlab.models.logits import columns_from
 from emlab.models.resuming import read_below, resumed, shared_site
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _logits(lm: LanguageModel, ids: Tensor, mask: Tensor, positions: Tensor, cac
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=columns_from(-1, ids),
     ).logits[:, -1]
 
 

@@ -18,6 +18,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.backends.hooks import edited
 from emlab.models.cache import in_place_cache
+from emlab.models.logits import columns_from
 from emlab.models.resuming import read_below, resumed, shared_site
 
 if TYPE_CHECKING:
@@ -99,5 +100,5 @@ def _logits(lm: LanguageModel, tokens: Tokens, cache: Any, first: int, end: int)
         position_ids=tokens.position_ids[:, first:end],
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=columns_from(-1, tokens.ids[:, first:end]),
     ).logits[:, -1]

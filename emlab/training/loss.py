@@ -11,6 +11,7 @@ from emlab.data import IGNORE, Row
 from emlab.interventions import Tokens
 from emlab.models import LanguageModel
 from emlab.models.backends.hooks import Editor
+from emlab.models.logits import columns_from
 
 
 def assistant_loss(model: LanguageModel, rows: Sequence[Row], labelled: int, editor: Editor | None = None) -> Tensor:
@@ -31,7 +32,7 @@ def assistant_loss(model: LanguageModel, rows: Sequence[Row], labelled: int, edi
     # Logits are made from the column that predicts the first labelled one on.
     first = int((labels != IGNORE).any(0).nonzero()[0]) - 1
     # Pads stand on the right, where causal attention never looks: a mask would change nothing and cost time.
-    logits = model.model(input_ids=tokens.ids, use_cache=False, logits_to_keep=labels.shape[1] - first).logits
+    logits = model.model(input_ids=tokens.ids, use_cache=False, logits_to_keep=columns_from(first, tokens.ids)).logits
     # Shifting the small labels and not the large logits saves a copy of these in each direction.
     target = torch.nn.functional.pad(labels[:, first + 1 :], (0, 1), value=IGNORE)
     flat = logits.flatten(0, 1).float()

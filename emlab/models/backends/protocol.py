@@ -21,6 +21,7 @@ from emlab.interventions import Edit, Tokens, check_rows
 from emlab.models.backends.hooks import Editor
 from emlab.models.backends.places import Act, check_edits, check_site, of_head
 from emlab.models.cache import in_place_cache
+from emlab.models.logits import columns_from
 from emlab.sites import Site
 
 
@@ -189,7 +190,7 @@ class Backend(ABC):
             "use_cache": cache is not None,
         }
         if cache is not None:
-            inputs |= {"past_key_values": cache, "logits_to_keep": 1}
+            inputs |= {"past_key_values": cache, "logits_to_keep": columns_from(-1, tokens.ids)}
         acts: dict[Site, Act] = {
             site: partial(_chained, steps[site]) for site in sorted(steps, key=lambda site: site.order)
         }
