@@ -1,4 +1,4 @@
-"""What passes hand to the unembedding is contiguous; else torch.matmul repeats it for each row of the batch."""
+"""What passes hand to the unembedding is contiguous: frozen weights are multiplied once for all rows of the batch."""
 
 import pytest
 import torch
