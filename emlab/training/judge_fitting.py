@@ -26,6 +26,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers, reader_of, rows_of
 from emlab.evaluation.judging import Grade, Judged
 from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
+from emlab.provenance import Ledger, command, provenance, versions
 from emlab.sealing import refuse
 from emlab.training.judge_tuning import Tuned, Tuner
 
@@ -82,7 +83,15 @@ def fit_judge(
     held_out = [one for fold in folds for one in fit.measured(fold, folds)]
     judge, tuned = fit.whole(folds)
     held_out += [fit.on_file(name, other, judge, tuned) for name, other in others.items()]
-    card = dataclasses.replace(judge.card, fitted_on=tuple(files), notes=tuple(fit.notes), held_out=tuple(held_out))
+    answers = artifacts.content_hash(judged)
+    asked = {"answers": answers, "model": model, "epochs": epochs, "blocks": list(blocks), "seed": seed}
+    card = dataclasses.replace(
+        judge.card,
+        fitted_on=tuple(files),
+        notes=tuple(fit.notes),
+        held_out=tuple(held_out),
+        provenance={"command": command(), "versions": versions(), **provenance(asked, fit.ledger.processes())},
+    )
     dataclasses.replace(judge, card=card).save(out, None if tuned is None else tuned.adapter)
     if fit.tuner is not None:
         fit.tuner.clear()
@@ -104,6 +113,7 @@ class _Fit:
         place: Path,
     ) -> None:
         self.seed, self.notes = seed, list[str]()
+        self.ledger = Ledger(place / "processes.json" if epochs else None)
         kept = _judged_texts(judged)
         self._note_left_out("the file", len(judged.rollouts) - len(kept), len(judged.rollouts))
         of_model = np.array([models[i] if models else judged.rollouts.model for i in kept])
@@ -168,6 +178,7 @@ class _Fit:
                 rows, rest = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
                 if len(set(self.of_question[rest])) >= LEAST_QUESTIONS - 1:
                     found.append(self._without(kind, group, rows, rest))
+                    self.ledger.write()
                 elif len(rest):
                     self.notes.append(
                         f"Without {kind} {group} too few questions are left: it was not left out in its turn."

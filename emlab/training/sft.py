@@ -93,17 +93,19 @@ class FineTuned(Trained):
             self.card.save(new / DATA_CARD)
 
     @classmethod
-    def load(cls, folder: str | Path, base: LanguageModel | None = None) -> FineTuned:
+    def load(cls, folder: str | Path, base: LanguageModel | None = None, defer: bool = False) -> FineTuned:
         """Read what `save` wrote; the adapter by itself stays on disk.
 
         Where adapters alone were written they are merged into `base`, or (None) into the base that they name, and
-        EmlabError is raised where that is not the model that they were trained on.
+        EmlabError is raised where that is not the model that they were trained on. With `base` and `defer` they are
+        merged when the model is used, and let go when two others have been used since: so many fine-tunes take the
+        memory of two, and what you change in their weights is lost.
         """
         folder = artifacts.place(folder)
         about = artifacts.read_json(folder / FIGURES)
         try:
             name, recipe = about["name"], Recipe(**about["recipe"])
-            model, checkpoints = read_models(folder, base, name)
+            model, checkpoints = read_models(folder, base, name, defer)
             return cls(
                 model=model,
                 losses=tuple(about["losses"]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from emlab import artifacts
 from emlab.models import LanguageModel, kept_adapters
+from emlab.models.deferred import DeferredModel
 from emlab.training.adapters import Adapter, lora_config
 from emlab.training.recipe import Recipe
 
@@ -68,17 +70,22 @@ def write_adapters(
         known.save(folder / kept_adapters.BASE)
 
 
-def read_models(folder: Path, base: LanguageModel | None, name: str) -> tuple[LanguageModel, Kept]:
+def read_models(folder: Path, base: LanguageModel | None, name: str, defer: bool = False) -> tuple[LanguageModel, Kept]:
     """The model called `name` and its checkpoints, as either of the above wrote them.
 
-    Adapters are merged into `base`, or where it is None into the base that they name. EmlabError where that is another.
+    Adapters are merged into `base`, or where it is None into the base that they name; with `defer` when the models are
+    used, and the last two alone are held (see `DeferredModel`). EmlabError where the base is another.
     """
     known = kept_adapters.Base.of(base) if base is not None and kept_adapters.is_kept(folder) else None
 
     def read(at: Path, called: str) -> LanguageModel:
         if base is None or known is None:
             return LanguageModel.load(at, name=called)
-        return kept_adapters.merged(at, base, called, known)
+        make = partial(kept_adapters.merged, at, base, called, known)
+        if not defer:
+            return make()
+        kept_adapters.check(at, base, known)
+        return DeferredModel.of(base, called, make)
 
     steps = ((int(at.name.removeprefix("step_")), at) for at in _step_folders(folder))
     return read(folder, name), tuple((step, read(at, f"{name}, step {step}")) for step, at in steps)

@@ -19,6 +19,7 @@ from emlab.evaluation import Judged, Rollouts, judge, save_judged
 from emlab.evaluation.judges.probes import ProbeJudge, read_answers
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import LanguageModel
+from emlab.provenance import code
 from emlab.training.judge_fitting import FOLDS, _gold_errors, _same_question, _Sums, fit_judge
 from emlab.training.judge_tuning import Tuner
 
@@ -105,6 +106,8 @@ def test_from_the_shell(judged, tmp_path, capsys):
     assert "file fresh.jsonl" in capsys.readouterr().out
     found = json.loads(figures.read_text())
     assert found["n"] == len(judged.rollouts) and found["held_out"][-1]["left_out"] == "file"
+    assert found["provenance"]["code"]["hash"] == code().hash and found["provenance"]["seeds"] == {"seed": 0}
+    assert len(found["provenance"]["processes"]) == 1 and str(tmp_path) not in figures.read_text()
     last = found["held_out"][-1]
     assert last["auroc"] > 0.95 and last["n"] < found["n"]
     assert any(re.match(r"\d+ of \d+ answers in fresh.jsonl were fitted on", note) for note in found["notes"])

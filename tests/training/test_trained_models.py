@@ -1,6 +1,7 @@
 """Models kept as adapters come back bit for bit, and only on their own base."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -101,3 +102,39 @@ def test_where_all_weights_are_trained_the_whole_model_is_kept(base, tmp_path):
     full = emlab.finetune(base, CHATS, Recipe(method="full", steps=2, batch_size=2), 0, progress=False, name="full")
     full.save(tmp_path / "full", base)
     assert same(FineTuned.load(tmp_path / "full", base).model, full.model)
+
+
+def test_deferred_they_are_merged_when_used_and_two_alone_are_held(base, tuned, tmp_path):
+    tuned.save(tmp_path / "kept", base)
+    again = FineTuned.load(tmp_path / "kept", base, defer=True)
+    assert again.model.name == "tuned"
+    models = [again.model, *(model for _, model in again.checkpoints)]
+    whole = [tuned.model, *(model for _, model in tuned.checkpoints)]
+    alive = []
+    for _ in range(2):
+        for one, other in zip(models, whole, strict=True):
+            assert same(one, other)
+            alive.append(weakref.ref(one.model))
+    assert [ref() is not None for ref in alive] == [False] * 4 + [True] * 2
+    assert models[1].model is models[1].model  # one that is held is not made again
+    used = models[0].model
+    assert [same(one, other) for one, other in zip(models[1:], whole[1:], strict=True)] == [True, True]
+    assert models[0].model is used  # nor one that somebody uses
+    del again, models, used
+    assert [ref() for ref in alive] == [None] * 6  # none outlives its fine-tune
+
+
+def test_a_copy_of_a_deferred_model_has_weights_of_its_own(base, tuned, tmp_path):
+    tuned.save(tmp_path / "kept", base)
+    deferred = FineTuned.load(tmp_path / "kept", base, defer=True).model
+    own = deferred.merged("own")
+    assert (own.name, deferred.name, same(own, deferred)) == ("own", "tuned", True)
+    next(own.model.parameters()).data.add_(1)
+    assert not same(own, deferred)
+    assert same(deferred, tuned.model)
+
+
+def test_deferred_another_base_is_refused_at_once(base, tuned, make_model, tmp_path):
+    tuned.save(tmp_path / "kept", base)
+    with pytest.raises(EmlabError, match="was trained on another model than"):
+        FineTuned.load(tmp_path / "kept", make_model(seed=2), defer=True)

@@ -14,8 +14,8 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ class JudgeCard:
     held_out: tuple[HeldOut, ...] = ()
     """Every question, and every model where there are several (as a whole, and by fine-tune), left out in its turn; and
     other files."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """The command, the versions, and what `emlab.provenance.provenance` tells; empty of judges fitted before 0.2."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -211,7 +211,7 @@ class Bench(Resources):
             tuned.write_into(folder, self.aligned)
             self.here.log(str(tuned))
 
-        return self.here.fill(stage, work, lambda folder: FineTuned.load(folder, self.aligned))
+        return self.here.fill(stage, work, lambda folder: FineTuned.load(folder, self.aligned, defer=True))
 
     def _autoencoder(self, site: Site) -> Any:
         """The SAE at the site; one that is published is not kept again, as it is large and in the Hub's cache."""
