@@ -7,6 +7,7 @@ be kept (`keep_stages`). From the shell a run that is finished is not run again 
 
 import contextlib
 import contextvars
+import ctypes
 import dataclasses
 import datetime
 import itertools
@@ -149,6 +150,7 @@ class Run:
                     artifacts.write_json(new / STAGE, made)
             finally:
                 self._ledger.write()
+                _give_back()
         self.seconds[name] = artifacts.read_json(folder / STAGE)["seconds"]
         return read(folder)
 
@@ -319,6 +321,12 @@ def keep_stages() -> Iterator[None]:
         yield
     finally:
         _KEEPING.reset(token)
+
+
+def _give_back() -> None:
+    """Give memory that is free back to the system, which glibc keeps otherwise, scattered among what is in use."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _others(made: Mapping[str, Any]) -> tuple[Code, ...]:
