@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from emlab.models.language_model import Prompt
 
 
+LOGITS = 2**29
+"""Bytes that the logits of a batch may take in float32. Their gradient takes as many."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """A batch of cases as read at the site."""
@@ -96,11 +100,15 @@ class Reader:
         self.baseline = self._set(target.baseline, asked)
 
     def batches(self, cases_a_batch: int | None = None) -> Iterator[Reading]:
-        """All cases, those of like length together."""
-        step = cases_a_batch or self.cases_a_batch
-        order = sorted(range(len(self.cases)), key=lambda i: len(self.cases.rows[i * self.cases.per_case]))
-        for at in range(0, len(order), step):
-            yield self.read(order[at : at + step])
+        """All cases, those of like length together; fewer at a time where their logits would take much memory."""
+        step, a_case = cases_a_batch or self.cases_a_batch, self.cases.per_case
+        order = sorted(range(len(self.cases)), key=lambda i: len(self.cases.rows[i * a_case]))
+        a_token = 4 * a_case * self.model.model.config.get_text_config().vocab_size
+        while order:
+            longest = max(len(row) for case in order[:step] for row in self.cases.rows[case * a_case :][:a_case])
+            now = min(step, max(1, LOGITS // (a_token * longest)))
+            yield self.read(order[:now])
+            order = order[now:]
 
     def read(self, cases: Sequence[int]) -> Reading:
         """Some cases at the site. EmlabError where one of them has no token at the positions."""

@@ -389,3 +389,12 @@ def test_models_latents_and_widths_must_fit(tiny, sae, make_model):
         attribute(tiny, sae, [], SITE)
     with pytest.raises(EmlabError, match="one kind"):
         attribute(tiny, sae, [*ASKED, "Hello"], SITE)
+
+
+def test_a_large_vocabulary_is_read_in_smaller_batches_to_the_same_effects(make_model, sae, monkeypatch):
+    model, sizes, read = make_model(), [], Reader.read
+    whole = attribute(model, sae, ASKED, SITE, "gradient")
+    monkeypatch.setattr("emlab.discovery.reading.LOGITS", 1)
+    monkeypatch.setattr(Reader, "read", lambda self, cases: sizes.append(len(cases)) or read(self, cases))
+    apart = attribute(model, sae, ASKED, SITE, "gradient")
+    assert sizes == [1, 1] and torch.allclose(apart.effects, whole.effects, atol=1e-5)
