@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from emlab.models.language_model import Prompt
 
 
-LOGITS = 2**29
-"""Bytes that the logits of a batch may take in float32. Their gradient takes as many."""
+LOGITS = 2**27
+"""Bytes that the logits of a batch may take in float32. A gradient holds several times as many."""
 
 
 @dataclass(frozen=True, eq=False)
