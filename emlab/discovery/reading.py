@@ -65,7 +65,7 @@ class AttributionTarget:
     positions: Positions = "all"
     """Which tokens are read, and where latents are set."""
     batch_size: int = 32
-    """Rows that go through the model at a time."""
+    """Rows that go through the model at a time, at most: fewer where their logits would take more than `LOGITS`."""
     budget: int = BUDGET
     """Bytes that bound the dense latents of a chunk."""
 

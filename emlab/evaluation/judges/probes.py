@@ -112,7 +112,7 @@ class JudgeCard:
     """Every question, and every model where there are several (as a whole, and by fine-tune), left out in its turn; and
     other files."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """The command, the versions, and what `emlab.provenance.provenance` tells; empty of judges fitted before 0.2."""
+    """The command, the versions, and what `emlab.provenance.provenance` tells; empty where earlier code fitted it."""
 
 
 @dataclass(frozen=True, eq=False)
