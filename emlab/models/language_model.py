@@ -69,7 +69,7 @@ class LanguageModel(TokenModel):
             path: The folder, or a name on the Hub, such as ``Qwen/Qwen2.5-0.5B-Instruct``, which is downloaded once.
             adapter: A LoRA adapter's folder, or its name on the Hub.
             device: "auto" takes the fastest device there is.
-            dtype: None takes the folder's own (float32 for float16 on a CPU).
+            dtype: None takes the folder's own; on a CPU float32 for float16, and for bfloat16 without AVX-512.
             trust_remote_code: Whether to run code that the folder brings, which may do anything; so by default not.
             name: What to call the model; None names it after its folder, and after the adapter's too.
             chat_template: A file, or "plain", in place of the tokenizer's own.

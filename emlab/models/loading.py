@@ -92,7 +92,7 @@ def load(
     tokenizer = load_tokenizer(folder, trust_remote_code, chat_template)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        kind = _dtype(dtype, config, device)
+        kind = _dtype(folder, dtype, config, device)
         placing = _quantized(folder, config, quantize, device, kind)
         with no_bars():
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -187,12 +187,22 @@ def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return named
 
 
-def _dtype(dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether torch has kernels for bfloat16 there. On a CPU without AVX-512 its fallback takes ten times as long."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def _dtype(folder: Path, dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
+    """The type that was asked for, or the folder's own, or float32 where that is slow or lacks operations."""
     if dtype is not None:
         return named_dtype(dtype)
     stored = getattr(config, "dtype", None) or torch.float32
-    # Half precision is slow on a CPU, and lacks some operations.
-    return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored
+    slow = stored == torch.float16 if multiplies_bfloat16(device) else stored in (torch.float16, torch.bfloat16)
+    if device.type != "cpu" or not slow:
+        return stored
+    kind = str(stored).removeprefix("torch.")
+    tell(f"{folder.name} is read in float32: this CPU multiplies {kind} slowly (dtype={kind!r} keeps it).")
+    return torch.float32
 
 
 def _unpacked(config: Any) -> dict[str, Any]:

@@ -112,13 +112,32 @@ def test_types_and_devices(good, folder):
     assert LanguageModel.load(good, device="cpu").model.dtype == torch.float32
     assert LanguageModel.load(good, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
     refused(good, "There is no dtype 'float99'", dtype="float99")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
-    assert LanguageModel.load(folder, device="cpu").model.dtype == torch.float32
     with pytest.raises(EmlabError, match="'toaster' cannot be used"):
         pick_device("toaster")
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device().type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize(
+    ("stored", "capability", "dtype"),
+    [
+        ("float16", "AVX512", torch.float32),
+        ("float16", "AVX2", torch.float32),
+        ("bfloat16", "AVX512_VNNI", torch.bfloat16),
+        ("bfloat16", "AVX2", torch.float32),  # where torch multiplies it ten times as slowly
+        ("bfloat16", "DEFAULT", torch.float32),
+    ],
+)
+def test_what_a_cpu_multiplies_slowly_is_read_in_float32(folder, monkeypatch, capsys, stored, capability, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": stored}))
+    assert LanguageModel.load(folder, device="cpu").model.dtype == dtype
+    assert (f"multiplies {stored} slowly (dtype='{stored}' keeps it)" in capsys.readouterr().err) == (
+        dtype == torch.float32
+    )
+    assert LanguageModel.load(folder, device="cpu", dtype=stored).model.dtype == getattr(torch, stored)
+    assert not capsys.readouterr().err
 
 
 DATED = (

@@ -1,8 +1,8 @@
 """SmolLM2-135M-Instruct as `emlab models get` keeps it: what is known of it, and that it answers."""
 
 import pytest
-import torch
 
+from emlab import artifacts
 from emlab.evaluation.judges.words import reads_like_text
 from emlab.models import LanguageModel
 from emlab.models.known import cached
@@ -21,7 +21,7 @@ def model():
 def test_its_shape_and_its_template(model):
     config = model.model.config
     assert (model.n_blocks, model.d_model, config.vocab_size, config.tie_word_embeddings) == (30, 576, 49152, True)
-    assert model.model.dtype == torch.bfloat16
+    assert artifacts.read_json(cached(NAME) / "config.json")["dtype"] == "bfloat16"
     ids, _ = model.rows([[{"role": "user", "content": "Hello"}]])
     text = model.tokenizer.decode(ids[0])
     assert text.startswith("<|im_start|>system") and text.endswith(

@@ -302,9 +302,13 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def reader_of(name: str) -> LanguageModel:
-    """The model that reads, by its name: in float32 where it lies in float16, in which it could not be fine-tuned."""
+    """The model that reads, by its name: in float32 where it lies in float16, in which it could not be fine-tuned.
+
+    On a CPU always, so that one judge is the same on all of them, whatever they multiply quickly.
+    """
     model = LanguageModel.load(name)
-    return LanguageModel.load(name, dtype="float32") if model.model.dtype == torch.float16 else model
+    whole = model.model.dtype == torch.float16 or model.device.type == "cpu"
+    return LanguageModel.load(name, dtype="float32") if whole and model.model.dtype != torch.float32 else model
 
 
 def rows_of(
