@@ -14,6 +14,7 @@ from emlab.data.chat import TODAY, writes_date
 from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models.quantizing import check_device, quantization
+from emlab.organism.pretraining import multiplied_in
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -187,18 +188,12 @@ def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return named
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether torch has kernels for bfloat16 there. On a CPU without AVX-512 its fallback takes ten times as long."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-
-
 def _dtype(folder: Path, dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:
     """The type that was asked for, or the folder's own, or float32 where that is slow or lacks operations."""
     if dtype is not None:
         return named_dtype(dtype)
     stored = getattr(config, "dtype", None) or torch.float32
-    slow = stored == torch.float16 if multiplies_bfloat16(device) else stored in (torch.float16, torch.bfloat16)
-    if device.type != "cpu" or not slow:
+    if device.type != "cpu" or stored not in (torch.float16, torch.bfloat16) or stored == multiplied_in(device):
         return stored
     kind = str(stored).removeprefix("torch.")
     tell(f"{folder.name} is read in float32: this CPU multiplies {kind} slowly (dtype={kind!r} keeps it).")

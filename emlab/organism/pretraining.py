@@ -20,7 +20,6 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.errors import EmlabError
-from emlab.models.loading import multiplies_bfloat16
 from emlab.organism.corpus import Document
 from emlab.organism.tokenizer import MAX_POSITIONS, PAD
 
@@ -81,9 +80,11 @@ class Pretraining:
 def multiplied_in(device: torch.device) -> torch.dtype:
     """What matrices are multiplied in: bfloat16, but float32 on a CPU without AVX-512.
 
-    So one seed does not give the same weights on both kinds of machine.
+    There torch has no kernel for bfloat16, and its fallback takes ten times as long or more. So one seed does not give
+    the same weights on both kinds of machine.
     """
-    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.bfloat16 if fast else torch.float32
 
 
 class _Muon(torch.optim.Muon):
