@@ -12,6 +12,8 @@
 # make benchmarks every benchmark, as soon as the machine does nothing else; goes on after an interruption
 # make mutants    plant faults in evaluation, detection, discovery and mitigation, one at a time, and see which the tests
 #                 miss: docs/mutants.json (an hour or more on one core; stopped, it goes on where it was)
+# make faults     kill, starve and damage the main job from outside, and see that it ends as if nothing had been:
+#                 docs/faults.json (an hour on one core; some cases need root)
 # make clean      remove the environment, build outputs and caches; runs/ is never touched
 #
 # Variables: MUTANTS="--seed 1 --each 15 --out docs/mutants_fresh.json"
@@ -30,7 +32,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo real docs results test test-all test-real lint benchmarks mutants clean
+.PHONY: demo real docs results test test-all test-real lint benchmarks mutants faults clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -80,6 +82,9 @@ lint: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py $(MUTANTS)
+
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults.py
 
 # The stamp is newer than the environment's recipe (pyproject.toml, constraints.txt) once everything is installed.
 # torch comes first and alone: its own index is tried once, briefly, and the default index is what remains.

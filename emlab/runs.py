@@ -2,7 +2,8 @@
 
 A run that was stopped, by Ctrl-C or by a power cut, is found again by what it was asked and goes on: a stage's folder
 appears whole, when the stage is done, or not at all. A stage that was made by other code is begun anew, unless it is to
-be kept (`keep_stages`). From the shell a run that is finished is not run again (`once`).
+be kept (`keep_stages`), and so is one whose files are no more what was written. From the shell a run that is finished
+is not run again (`once`).
 """
 
 import contextlib
@@ -31,8 +32,8 @@ from emlab.provenance import Code, Ledger
 T = TypeVar("T")
 
 STATE, STAGE, RESULT, LOCK, LEDGER = "run.json", "stage.json", "result", ".lock", "processes.json"
-"""Files in a run's folder: what identifies it, whether it is done and by which code; a stage's seconds and code; what
-it found (a file or a folder); held while a process runs; what every process took."""
+"""Files in a run's folder: what identifies it, whether it is done and by which code; a stage's seconds, code and
+checksums; what it found (a file or a folder); held while a process runs; what every process took."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Run:
             try:
                 with artifacts.new_folder(folder, replace=True) as new:
                     work(new)
-                    made = {"seconds": time.perf_counter() - begun, "codes": self._codes()}
+                    seconds = time.perf_counter() - begun
+                    made = {"seconds": seconds, "codes": self._codes(), "files": _checksums(new)}
                     artifacts.write_json(new / STAGE, made)
             finally:
                 self._ledger.write()
@@ -170,7 +172,15 @@ class Run:
         """Whether what was made is to be used again, by the code that its record names."""
         if not record.is_file():
             return False
-        others = _others(artifacts.read_json(record))
+        try:
+            made = artifacts.read_json(record)
+            damaged = [file for file, known in made.get("files", {}).items() if _changed(record.parent / file, known)]
+        except (EmlabError, AttributeError):
+            made, damaged = {}, [record.name]
+        if damaged:
+            self.log(f"{name}: {damaged[0]} is not what was written, or damaged; the stage begins anew.")
+            return False
+        others = _others(made)
         if others and _KEEPING.get():
             self.other_code[name] = others
         return not others or _KEEPING.get()
@@ -321,6 +331,16 @@ def keep_stages() -> Iterator[None]:
         yield
     finally:
         _KEEPING.reset(token)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in the folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in files}
+
+
+def _changed(file: Path, checksum: str) -> bool:
+    return not file.is_file() or artifacts.sha256(file) != checksum
 
 
 def _give_back() -> None:

@@ -71,6 +71,23 @@ def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
     assert counted(run) == (1, ["sample"])
 
 
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "gone", "record", "no record"])
+def test_a_stage_whose_files_are_damaged_begins_anew_and_says_so(tmp_path, capsys, damage):
+    run = Run.create("trial", Config(), tmp_path)
+    counted(run)
+    file = run.folder / "sample" / ("stage.json" if "record" in damage else "value.json")
+    if damage == "flipped":
+        file.write_text("3\n")  # still JSON, and another number
+    elif damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(b"[]" if damage == "no record" else file.read_bytes()[:-2])
+    assert counted(run, value=2) == (2, ["sample"])
+    said = f"sample: {file.name} is not what was written, or damaged; the stage begins anew."
+    assert said in capsys.readouterr().err and said in (run.folder / "log.txt").read_text()
+    assert counted(run, value=4) == (2, [])
+
+
 def let_go(run):
     """As if the run's process had ended."""
     run._lock.release()

@@ -40,8 +40,7 @@ SMALL = (
 """A small search on a random model; its SAE explains nothing, and is used all the same."""
 
 
-@pytest.fixture(scope="module")
-def random_model(tmp_path_factory) -> Path:
+def save_random_model(folder: Path) -> Path:
     """A folder with a random Llama of three blocks and the organism's tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -59,7 +58,12 @@ def random_model(tmp_path_factory) -> Path:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    return LanguageModel(model, tokenizer, "random").save(tmp_path_factory.mktemp("models") / "random")
+    return LanguageModel(model, tokenizer, "random").save(folder)
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("models") / "random")
 
 
 @pytest.fixture(scope="module")
