@@ -40,6 +40,8 @@ Halt = Callable[[Tensor], Tensor]
 
 _DROP_AT = 0.75
 """Finished rows leave the batch once no more than this share of it is still being written."""
+_LEAST_LEAD = 8
+"""Tokens that all prompts of a batch begin with, as a system turn's, are read once where there are so many."""
 
 
 def write(
@@ -65,18 +67,21 @@ def write(
     _check_length(lm, rows, max_new_tokens)
     draws = _draws(seed, len(rows), max_new_tokens)
     opened = _opened(lm, rows)
+    # Equal prompts come into one batch, where they are read once, and short ones are not padded to long ones.
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rows[i]))
     answers: dict[int, Written] = {}
     written, began = 0, time.perf_counter()
     with tqdm(total=len(rows), desc=f"asking {lm.name}", unit="answer", disable=not progress, leave=False) as bar:
         for first in range(0, len(rows), batch_size):
-            index = torch.arange(first, min(first + batch_size, len(rows)))
+            here = order[first : first + batch_size]
+            index = torch.tensor(here)
             chosen = rows_of(edits, index, len(rows))
 
-            def ready(finished: Mapping[int, list[int]], first: int = first) -> None:
+            def ready(finished: Mapping[int, list[int]], here: list[int] = here) -> None:
                 nonlocal written
                 texts = answer_texts(lm.tokenizer, list(finished.values()))
                 new = {
-                    first + i: Written(opened[first + i] + text, len(ids) == max_new_tokens)
+                    here[i]: Written(opened[here[i]] + text, len(ids) == max_new_tokens)
                     for (i, ids), text in zip(finished.items(), texts, strict=True)
                 }
                 answers.update(new)
@@ -86,11 +91,11 @@ def write(
                 bar.set_postfix_str(f"{written / (time.perf_counter() - began):,.0f} tokens/s", refresh=False)
                 bar.update(len(finished))
 
-            def halts(at: Tensor, first: int = first) -> Tensor:
+            def halts(at: Tensor, index: Tensor = index) -> Tensor:
                 assert halt is not None
-                return halt(at + first)
+                return halt(index.to(at.device)[at])
 
-            part, ends = rows[first : first + batch_size], halts if halt is not None else None
+            part, ends = [rows[i] for i in here], halts if halt is not None else None
             _answer(lm, part, draws[index].to(lm.device), chosen, temperature, top_p, ready, halt=ends)
     return [answers[i] for i in range(len(rows))]
 
@@ -188,34 +193,39 @@ def _answer(
     asked = [list(row) for row in dict.fromkeys(map(tuple, rows))] if late else rows
     number = {tuple(row): i for i, row in enumerate(asked)}
     repeat = torch.tensor([number[tuple(row)] for row in rows], device=lm.device)
-    tokens = lm.batch(asked)
-    width = tokens.ids.shape[1]
+    lead = _lead(asked) if all(from_header(e.positions) for e in edits) else 0
+    tokens = lm.batch([row[lead:] for row in asked])
+    width = lead + tokens.ids.shape[1]
     cache = in_place_cache(lm.model.config, width + steps)
     seen = torch.ones(len(asked), width + steps, dtype=torch.long, device=lm.device)
-    seen[:, :width] = tokens.real
-    lengths = tokens.real.sum(-1)
+    seen[:, lead:width] = tokens.real
+    lengths = lead + tokens.real.sum(-1)
     # Where the edits of single rows begin at the header, all before it is read once a question.
-    shared = width - 1 if own and late and len(asked) < batch and int(lengths.min()) > 1 else 0
+    shared = width - 1 if own and late and len(asked) < batch and int(lengths.min()) > lead + 1 else lead
 
     def read(now: Tokens, first: int) -> Tensor:
         """The logits (batch, vocabulary) after these tokens, which stand in the columns from `first` on."""
         editor.see(now)
         return lm.model(
             input_ids=now.ids,
-            attention_mask=seen[:, : first + now.ids.shape[1]],
-            position_ids=now.position_ids if first == 0 else (lengths - width + first)[:, None],
+            attention_mask=seen[: len(now.ids), : first + now.ids.shape[1]],
+            position_ids=now.position_ids + first if first <= lead else (lengths - width + first)[:, None],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=columns_from(-1, now.ids),
         ).logits[:, -1]
 
-    if shared:
+    if lead:
+        with edited(lm.model, (), lambda: lm.sentence_ends) as editor:
+            read(lm.batch([asked[0][:lead]]), 0)
+        cache.batch_select_indices(torch.zeros(len(asked), dtype=torch.long, device=lm.device))
+    if shared > lead:
         # Nor do others that begin there act on what comes before it.
         early = [e for e in edits if not from_header(e.positions)]
         with edited(lm.model, early, lambda: lm.sentence_ends) as editor:
-            read(tokens.columns(0, shared), 0)
+            read(tokens.columns(0, shared - lead), lead)
         cache.batch_select_indices(repeat)
-        seen, lengths, tokens = seen[repeat], lengths[repeat], tokens.columns(shared, width).rows(repeat)
+        seen, lengths, tokens = seen[repeat], lengths[repeat], tokens.columns(shared - lead, width - lead).rows(repeat)
     with edited(lm.model, edits, lambda: lm.sentence_ends) as editor:
         logits = read(tokens, shared)
         if len(logits) < batch:
@@ -249,6 +259,14 @@ def _answer(
     if ready is not None:
         ready(_cut(written, ended, at.tolist()))
     return list(_cut(written, ended + with_end, range(batch)).values())
+
+
+def _lead(rows: Sequence[list[int]]) -> int:
+    """How many tokens all of several rows begin with, where that is worth a pass of its own; each keeps one more."""
+    first, last = min(rows), max(rows)  # as words in a dictionary: what these two share, all share
+    alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
+    found = min(alike, min(map(len, rows)) - 1)
+    return found if len(rows) > 1 and found >= _LEAST_LEAD else 0
 
 
 def _cut(written: Tensor, ended: Tensor, rows: Sequence[int]) -> dict[int, list[int]]:

@@ -142,6 +142,31 @@ def test_questions_are_read_once_for_rows_whose_edits_begin_at_the_header(stoppi
         assert together[i] == uncached(lm, prompt, 12, alone)
 
 
+@pytest.mark.parametrize("positions", [None, "generated", "header", "sentence", "all", "prompt"])
+def test_what_all_prompts_begin_with_is_read_once(stopping, positions):
+    """So are equal prompts, wherever they stand; where an edit acts on what they begin with, each is read whole."""
+    lm = dataclasses.replace(stopping)
+    lm.sentence_ends = list(range(100, 200))
+    prompts = [[{"role": "system", "content": "You know it all."}, {"role": "user", "content": q}] for q in QUESTIONS]
+    prompts = [*prompts, *prompts]
+    edits = [] if positions is None else [Steer(SITE, DIRECTIONS[0], 5.0, positions=positions)]
+    shapes = []
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    try:
+        found = ids_of(lm, prompts, max_new_tokens=12, temperature=0, edits=edits, batch_size=8)
+    finally:
+        hook.remove()
+    rows = sorted({tuple(lm.prompt_ids(prompt)) for prompt in prompts}, key=len)
+    lead = next(i for i, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1)
+    assert len(rows) == 4 and lead > 20, "the template's and the system turn's tokens"
+    first = max(len(row) for row in sorted(map(lm.prompt_ids, prompts), key=len)[:8])
+    if positions in ("all", "prompt"):
+        assert shapes[0][1] == first
+    else:
+        assert shapes[0] == (1, lead) and shapes[1][1] == first - lead and shapes[1][0] <= 4
+    assert found == [uncached(lm, prompt, 12, edits) for prompt in prompts]
+
+
 def test_samples_depend_on_seed_and_prompts_only(stopping):
     state = torch.random.get_rng_state()
     sample = ids_of(stopping, QUESTIONS * 3, max_new_tokens=16, seed=5)
