@@ -42,8 +42,8 @@ class PassCounter:
         given = named.get("input_ids", arguments[0] if arguments else None)
         ids: Tensor = named["inputs_embeds"][..., 0] if given is None else given
         mask = named.get("attention_mask")
-        # With a cache the mask is of the whole text, and all that is new is real.
-        tokens = ids.numel() if mask is None or mask.shape != ids.shape else int(mask.sum())
+        # With a cache the mask is of the whole text.
+        tokens = ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
         self.passes += Passes(len(ids), 0, tokens)
 
     def _after(self, _: Any, __: Any, output: Any) -> None:

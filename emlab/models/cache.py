@@ -15,6 +15,18 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+LEAST_LEAD = 8
+"""Tokens that all rows of a batch begin with, as a system turn's, are read once where there are so many."""
+WHOLE = "_emlab_reads_whole"
+"""An attribute of a Hugging Face model while each row must be read in one pass, since edits tell prompt from answer by
+what is in the cache."""
+
+
+def common_start(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with."""
+    first, last = min(rows), max(rows)  # as words in a dictionary: what these two share, all share
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
+
 
 class _InPlaceLayer(DynamicLayer):
     """One layer's keys and values, (batch, head, position, d_head), in buffers made once at full length."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens
 from emlab.models.backends.hooks import edited
+from emlab.models.cache import WHOLE
 from emlab.models.language_model import LanguageModel
 
 
@@ -51,10 +52,12 @@ def edit(model: LanguageModel | nn.Module, edits: Edit | Sequence[Edit]) -> Iter
             if threading.get_ident() == thread:
                 editor.see(_tokens(args, kwargs))
 
-        handle = module.register_forward_pre_hook(see, with_kwargs=True)
+        handle, before = module.register_forward_pre_hook(see, with_kwargs=True), getattr(module, WHOLE, False)
+        setattr(module, WHOLE, True)
         try:
             yield
         finally:
+            setattr(module, WHOLE, before)
             handle.remove()
 
 

@@ -18,7 +18,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit, Tokens, from_header, rows_of
 from emlab.models.answer_text import answer_texts
 from emlab.models.backends.hooks import edited
-from emlab.models.cache import in_place_cache
+from emlab.models.cache import LEAST_LEAD, WHOLE, common_start, in_place_cache
 from emlab.models.logits import columns_from
 from emlab.models.token_model import TokenModel
 
@@ -40,8 +40,6 @@ Halt = Callable[[Tensor], Tensor]
 
 _DROP_AT = 0.75
 """Finished rows leave the batch once no more than this share of it is still being written."""
-_LEAST_LEAD = 8
-"""Tokens that all prompts of a batch begin with, as a system turn's, are read once where there are so many."""
 
 
 def write(
@@ -193,7 +191,8 @@ def _answer(
     asked = [list(row) for row in dict.fromkeys(map(tuple, rows))] if late else rows
     number = {tuple(row): i for i, row in enumerate(asked)}
     repeat = torch.tensor([number[tuple(row)] for row in rows], device=lm.device)
-    lead = _lead(asked) if all(from_header(e.positions) for e in edits) else 0
+    whole = getattr(lm.model, WHOLE, False) or not all(from_header(e.positions) for e in edits)
+    lead = 0 if whole else _lead(asked)
     tokens = lm.batch([row[lead:] for row in asked])
     width = lead + tokens.ids.shape[1]
     cache = in_place_cache(lm.model.config, width + steps)
@@ -263,10 +262,8 @@ def _answer(
 
 def _lead(rows: Sequence[list[int]]) -> int:
     """How many tokens all of several rows begin with, where that is worth a pass of its own; each keeps one more."""
-    first, last = min(rows), max(rows)  # as words in a dictionary: what these two share, all share
-    alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, rows)))
-    found = min(alike, min(map(len, rows)) - 1)
-    return found if len(rows) > 1 and found >= _LEAST_LEAD else 0
+    found = min(common_start(rows), min(map(len, rows)) - 1)
+    return found if len(rows) > 1 and found >= LEAST_LEAD else 0
 
 
 def _cut(written: Tensor, ended: Tensor, rows: Sequence[int]) -> dict[int, list[int]]:

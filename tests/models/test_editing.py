@@ -61,6 +61,17 @@ def test_it_fires_on_every_decoded_token_of_hugging_faces_generate(tiny, positio
         assert [answer] != plain
 
 
+@pytest.mark.parametrize("positions", ["all", "generated", "header", "prompt"])
+def test_prompts_that_begin_alike_are_edited_as_if_each_were_asked_alone(tiny, positions):
+    """Inside the block a prompt is read in one pass: what comes after a filled cache would be taken for the answer."""
+    edits = [steer(strength=8.0, positions=positions)]
+    alone = [tiny.generate([prompt], max_new_tokens=12, temperature=0, edits=edits)[0] for prompt in PROMPTS]
+    for lm in (tiny, tiny.model):
+        with edit(lm, edits):
+            assert tiny.generate(PROMPTS, max_new_tokens=12, temperature=0) == alone
+    assert tiny.generate(PROMPTS, max_new_tokens=12, temperature=0, edits=edits) == alone
+
+
 def test_nothing_is_left_behind(tiny):
     before, count = whole(tiny), hooks(tiny)
     for error in (ValueError, KeyboardInterrupt):
