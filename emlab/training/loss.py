@@ -52,8 +52,9 @@ def _lead(model: LanguageModel, rows: Sequence[Row], first: int) -> int:
     once; 0 where that is not worth it, or where the model cannot: inside a block of edits, with checkpoints of its
     activations, or with layers whose cache is not made of plain keys and values."""
     found = min(common_start([row.input_ids for row in rows]), first)
-    whole = getattr(model.model, WHOLE, False) or getattr(model.model, "is_gradient_checkpointing", False)
-    if len(rows) < 2 or found < LEAST_LEAD or whole:
+    if len(rows) < 2 or found < LEAST_LEAD or getattr(model.model, WHOLE, False):
+        return 0
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.model.modules()):
         return 0
     return found if all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.model.config).layers) else 0
 
