@@ -23,7 +23,7 @@ from dataclasses import replace
 import emlab.evaluation
 from emlab.data import QuestionSet
 from emlab.data.questions import Question
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.evaluation import judging
 from emlab.evaluation.inspect_judge import judging_of, model_of, one_by_one, path_of, prompts_in
 from emlab.evaluation.inspect_labels import labels
@@ -47,7 +47,7 @@ try:
     from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
     from inspect_ai.solver import Generate, Solver, TaskState, solver
 except ImportError as error:
-    raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+    raise EmlabError(f"Inspect is not installed ({error}); install it with `{install('inspect')}`.") from error
 
 _log = logging.getLogger(__name__)
 

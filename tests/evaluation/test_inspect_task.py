@@ -415,7 +415,7 @@ assert "inspect_ai" not in sys.modules
 sys.modules["inspect_ai"] = None
 import emlab.evaluation.inspect_task"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'install it with `pip install "emlab[inspect]"`.' in done.stderr.strip().splitlines()[-1]
+    assert 'install it with `pip install "emergent-misalignment-lab[inspect]"`.' in done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.slow
