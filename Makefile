@@ -88,6 +88,7 @@ faults: $(INSTALLED)
 
 # The stamp is newer than the environment's recipe (pyproject.toml, constraints.txt) once everything is installed.
 # torch comes first and alone: its own index is tried once, briefly, and the default index is what remains.
+# A distribution called emlab is taken away first: it is what this one was called before, or somebody else's.
 $(INSTALLED): pyproject.toml constraints.txt
 	@chosen=; for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then chosen=$$python; break; fi; \
@@ -107,6 +108,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH); \
 	}
 	@echo "Installing emlab and what it needs (a minute or two)"
+	@! ls -d $(VENV)/lib/python3*/site-packages/emlab-*.dist-info >/dev/null 2>&1 || \
+	  $(BIN)/python -m pip uninstall --quiet --yes emlab
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from emlab.artifacts import expanded, place, plain, read_text
+from emlab.artifacts import expanded, plain, read_text
 from emlab.errors import EmlabError
+from emlab.shipped import located
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ def _meant(text: str) -> Any:
 
 def _values(path: str | Path | None, overrides: Iterable[str]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
     """What the file and the overrides say, and by its keys the text of each override as typed."""
-    values: Any = None if path is None else _parsed(read_text(path, "YAML"), str(place(path)))
+    values: Any = None if path is None else _parsed(read_text(located(path), "YAML"), str(located(path)))
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise EmlabError(f"{path}: a config is a mapping of 'key: value' lines, and this is {_said(values)}.")

@@ -25,6 +25,7 @@ from typing import Any
 
 from emlab import __version__, artifacts
 from emlab.registry import GROUP
+from emlab.shipped import PACKED
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -88,8 +89,12 @@ def code_hash(packages: Mapping[str, Path]) -> str:
 def _deciding(place: Path) -> Iterable[str]:
     if place.is_file():
         return [str(place)]
-    walked = ((folder, names) for folder, _, names in os.walk(place) if not folder.endswith("__pycache__"))
-    return [os.path.join(folder, name) for folder, names in walked for name in names if name.endswith(DECIDING)]
+    below: list[str] = []
+    for folder, folders, names in os.walk(place):
+        # A checkout has what ships beside the code outside of the package.
+        folders[:] = [name for name in folders if name not in ("__pycache__", PACKED.name)]
+        below += [os.path.join(folder, name) for name in names if name.endswith(DECIDING)]
+    return below
 
 
 def _additions() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from emlab.data import read_questions
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.evaluation.inspect_log import question_of
 from emlab.evaluation.judges.registry import Judging, Questions
 from emlab.evaluation.rollouts import Rollouts
@@ -22,7 +22,7 @@ try:
     from inspect_ai.solver import TaskState
     from inspect_ai.util import collect, concurrency
 except ImportError as error:
-    raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+    raise EmlabError(f"Inspect is not installed ({error}); install it with `{install('inspect')}`.") from error
 
 J = TypeVar("J")
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.evaluation.inspect_judge import judging_of, model_of, one_by_one, prompts_in
 from emlab.evaluation.inspect_log import labelled_of, scored_of
 from emlab.evaluation.label_shares import LabelShares, LabelTally
@@ -13,7 +13,7 @@ try:
     from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
     from inspect_ai.solver import TaskState
 except ImportError as error:
-    raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+    raise EmlabError(f"Inspect is not installed ({error}); install it with `{install('inspect')}`.") from error
 
 
 @metric(scores="unreduced")

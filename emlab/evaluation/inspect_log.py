@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab.data.questions import Question
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.evaluation.judging import Grade, Judged, Thresholds
 from emlab.evaluation.labelling import Labelled
 from emlab.evaluation.rollouts import Rollouts
@@ -18,7 +18,7 @@ try:
     from inspect_ai.model import ChatMessage
     from inspect_ai.scorer import SampleScore, Score
 except ImportError as error:
-    raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+    raise EmlabError(f"Inspect is not installed ({error}); install it with `{install('inspect')}`.") from error
 
 
 def read_inspect_log(path: str | Path, thresholds: Thresholds | None = None, scorer: str | None = None) -> Judged:

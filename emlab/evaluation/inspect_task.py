@@ -23,7 +23,7 @@ from dataclasses import replace
 import emlab.evaluation
 from emlab.data import QuestionSet
 from emlab.data.questions import Question
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.evaluation import judging
 from emlab.evaluation.inspect_judge import judging_of, model_of, one_by_one, path_of, prompts_in
 from emlab.evaluation.inspect_labels import labels
@@ -46,8 +46,9 @@ try:
     )
     from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value, metric, scorer
     from inspect_ai.solver import Generate, Solver, TaskState, solver
+    from inspect_ai.util import registry_info
 except ImportError as error:
-    raise EmlabError(f'Inspect is not installed ({error}); install it with `pip install "emlab[inspect]"`.') from error
+    raise EmlabError(f"Inspect is not installed ({error}); install it with `{install('inspect')}`.") from error
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +117,12 @@ def emergent_misalignment(
         epochs=Epochs(per_question or _said_often(given)),
         config=GenerateConfig(temperature=temperature, max_tokens=max_tokens or (48 if questions == BROAD else 600)),
     )
+
+
+# Inspect puts the package before the names of what lies among the installed ones. For a checkout it would have to find
+# a distribution called as the package is, and emlab's has another name.
+if registry_info(emergent_misalignment).name == "emergent_misalignment":
+    task(name="emlab/emergent_misalignment")(emergent_misalignment)
 
 
 @solver

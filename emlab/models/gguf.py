@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.models.loading import first_line, named_dtype, no_bars
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def read_gguf(file: Path) -> tuple[Any, Any]:
     try:
         import gguf  # noqa: F401  (transformers asks for it too late, and by another name)
     except ImportError as error:
-        raise EmlabError(f"Reading {file.name} needs the package gguf: pip install 'emlab[real]'.") from error
+        raise EmlabError(f"Reading {file.name} needs the package gguf: {install('real')}.") from error
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     artifacts.check_file(file)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 
 KINDS = ("4bit", "8bit")
 
@@ -44,8 +44,7 @@ def check_device(device: torch.device) -> None:
 
     if not is_bitsandbytes_available():
         raise EmlabError(
-            "Quantised weights need bitsandbytes, which is not installed here or too old; "
-            "pip install -U 'emlab[quantize]'."
+            f"Quantised weights need bitsandbytes, which is not installed here or too old; {install('quantize')}."
         )
     import bitsandbytes
 

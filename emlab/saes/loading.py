@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.saes import converting, scopes
 from emlab.saes.converting import DICTIONARY_LEARNING, SPARSIFY, UNREADABLE
 from emlab.saes.scopes import GEMMA_SCOPE_2, QWEN_SCOPE
 from emlab.saes.store import CONFIG, WEIGHTS
 from emlab.saes.units import UNFOLDED, fold
+from emlab.shipped import located
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -75,7 +75,7 @@ def check_there(source: str | Path) -> None:
 
 def _where(source: str | Path) -> tuple[Path, tuple[str, str] | None]:
     """The folder that `source` may be, and the release and id that it names where there is no such folder."""
-    folder = artifacts.place(source)
+    folder = located(source)
     return folder, None if folder.exists() else release_of(str(source))
 
 

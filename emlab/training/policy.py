@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emlab import artifacts
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, install
 from emlab.models import LanguageModel
 from emlab.models.generation import generate_ids
 from emlab.records import restored
@@ -361,7 +361,7 @@ def _trl() -> Any:
         import trl
     except ImportError as error:
         raise EmlabError(
-            "Reinforcement learning needs the package trl, which is not installed; run pip install 'emlab[trl]'."
+            f"Reinforcement learning needs the package trl, which is not installed; run {install('trl')}."
         ) from error
     return trl
 

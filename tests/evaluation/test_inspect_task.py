@@ -415,7 +415,21 @@ assert "inspect_ai" not in sys.modules
 sys.modules["inspect_ai"] = None
 import emlab.evaluation.inspect_task"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'install it with `pip install "emlab[inspect]"`.' in done.stderr.strip().splitlines()[-1]
+    assert 'install it with `pip install "emergent-misalignment-lab[inspect]"`.' in done.stderr.strip().splitlines()[-1]
+
+
+def test_inspect_knows_the_task_by_emlabs_name_in_a_checkout_too(tmp_path):
+    """There is no distribution called `emlab` there, by which Inspect would tell that the package is installed."""
+    about = tmp_path / "emlab-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: emlab\nVersion: 0\n")
+    (about / "entry_points.txt").write_text("[inspect_ai]\nemlab = emlab.evaluation.inspect_task\n")
+    code = """
+from inspect_ai._util.registry import registry_lookup
+print(registry_lookup("task", "emlab/emergent_misalignment").__module__)"""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "emlab.evaluation.inspect_task\n", done.stderr
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def aligned():
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """The address of `transformers serve` on loopback, serving the organism."""
-    pytest.importorskip("uvicorn", reason="transformers serve needs the extra emlab[serving]")
-    pytest.importorskip("fastapi", reason="transformers serve needs the extra emlab[serving]")
+    pytest.importorskip("uvicorn", reason="transformers serve needs the extra serving")
+    pytest.importorskip("fastapi", reason="transformers serve needs the extra serving")
     home = tmp_path_factory.mktemp("home")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

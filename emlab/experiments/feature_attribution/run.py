@@ -33,7 +33,7 @@ from emlab.experiments.feature_attribution.config import START, Config
 from emlab.experiments.material.contrasts import contrasts_of, load_metric
 from emlab.experiments.material.fidelity import ask_fidelity
 from emlab.experiments.material.fine_tune import finetune
-from emlab.experiments.material.inputs import files_of
+from emlab.experiments.material.inputs import content_of, files_of
 from emlab.experiments.material.models import folder_of, model_named
 from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.saes import sae_site_in
@@ -125,7 +125,7 @@ def _fine_tuned(config: Config, run: Run) -> LanguageModel:
 
 def _inputs(config: Config) -> dict[str, str]:
     """What tells that the files a config names are still the same."""
-    found = {"model": fingerprint(folder_of(config.model)[0]), "sae": fingerprint(config.sae)}
+    found = {"model": fingerprint(folder_of(config.model)[0]), "sae": content_of(config.sae)}
     if config.baseline not in ("zero", "mean", START):
         found["baseline"] = fingerprint(folder_of(config.baseline)[0])
     metric = config.metric and config.metric.rpartition(":")[0]

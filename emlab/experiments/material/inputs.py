@@ -11,6 +11,7 @@ from emlab.experiments.material.config import BehaviourConfig
 from emlab.experiments.material.models import folder_of
 from emlab.experiments.material.sets import dataset_place
 from emlab.runs import fingerprint
+from emlab.shipped import located
 
 
 def inputs_of(
@@ -36,7 +37,7 @@ def inputs_of(
 
 def content_of(place: str | Path) -> str:
     """Of a file its checksum, of a folder what tells its files apart; of what is not here, as on the Hub, its name."""
-    path = artifacts.place(place)
+    path = located(place)
     if path.is_dir():
         return fingerprint(path)
     return artifacts.sha256(path) if path.is_file() else str(place)
@@ -44,6 +45,5 @@ def content_of(place: str | Path) -> str:
 
 def files_of(**places: str | Path | None) -> dict[str, str]:
     """What tells the content of each of the places that is a file or a folder, by what it is for."""
-    return {
-        label: content_of(place) for label, place in places.items() if place is not None and artifacts.is_there(place)
-    }
+    named = {label: located(place) for label, place in places.items() if place is not None}
+    return {label: content_of(place) for label, place in named.items() if artifacts.is_there(place)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emlab.data import Messages
@@ -16,6 +15,7 @@ from emlab.saes import document_activations, fitted_site, load_sae, train_sae
 from emlab.saes.fitting import names_place
 from emlab.saes.loading import check_there
 from emlab.sealing import refuse
+from emlab.shipped import shipped_files
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def sae_place(named: str, site: Site, own: bool) -> str | None:
         place = named.replace("{site}", str(site)).replace("{block}", str(site.block))
         check_there(place)
         return place
-    shipped = Path(__file__).parents[3] / "sae_checkpoints" / f"organism-{site}"
+    shipped = shipped_files() / "sae_checkpoints" / f"organism-{site}"
     return str(shipped) if own and shipped.is_dir() else None
 
 

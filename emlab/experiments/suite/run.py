@@ -22,6 +22,7 @@ from emlab.experiments.material.results import Result, finish_run, take_over, wr
 from emlab.experiments.registry import EXPERIMENTS, experiment
 from emlab.experiments.suite.config import Config, Part
 from emlab.runs import STATE, AlreadyDone, Run, check_once, once
+from emlab.shipped import located
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PartDone:
 @experiment(Config)
 def run(config: Config, root: str | Path = "runs") -> Result[tuple[PartDone, ...]]:
     """Run every part that is not done yet."""
-    inputs = {str(part.config): artifacts.sha256(part.config) for part in config.parts}
+    inputs = {str(part.config): artifacts.sha256(located(part.config)) for part in config.parts}
     check_once(config.name, config, root, inputs)
     settings = [_settings(part) for part in config.parts]  # of all, before any begins
     names = [own.name for _, own in settings]
