@@ -1,5 +1,7 @@
 """The one error that emlab raises on purpose, and how its sentences name what must be installed."""
 
+import re
+
 DISTRIBUTION = "emergent-misalignment-lab"
 """What emlab is called for pip. The package called `emlab` on the index is somebody else's."""
 
@@ -15,3 +17,17 @@ class EmlabError(Exception):
 def install(extra: str) -> str:
     """The command that installs an optional part of emlab, by its name in pyproject.toml."""
     return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
+def memory_error(error: BaseException) -> EmlabError | None:
+    """The one-sentence form of a lack of memory, the machine's or a GPU's, or None if `error` is none."""
+    text = str(error)
+    lacks = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, not imported here
+    if not lacks and "can't allocate memory" not in text:
+        return None
+    asked = re.search(r"allocate ([\d.]+ ?[KMGTi]*B|\d+ bytes)", text)
+    return EmlabError(
+        f"There is not enough memory{f' ({asked[1]} more were asked for)' if asked else ''}; take smaller batches "
+        "(answers.batch_size and recipe.micro_batch of a config, --batch-size of a verb), a smaller model, or a larger "
+        "machine."
+    )

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from emlab import __version__, artifacts, cli
 from emlab.cli import _options, _verbs
@@ -264,6 +266,25 @@ def test_a_disk_that_fills_up_inside_a_library_is_one_sentence(pipeline, config,
     pipeline.run = raising(error)
     assert cli.main(["run", config]) == 2
     assert capsys.readouterr().err == f"emlab: {said}; free some space or choose another place.\n"
+
+
+@pytest.mark.parametrize(
+    ("take", "asked"),
+    [
+        (lambda *_: torch.empty(2**46), "281474976710656 bytes more were asked for"),
+        (lambda *_: np.empty(2**46), "512. TiB more were asked for"),
+        (
+            raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0")),
+            "20.00 MiB more were",
+        ),
+        (raising(MemoryError()), "not enough memory; take smaller batches"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(pipeline, config, capsys, take, asked):
+    pipeline.run = take
+    assert cli.main(["run", config]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("emlab: There is not enough memory") and asked in said and said.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback(pipeline, config):

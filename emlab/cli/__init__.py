@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emlab import artifacts
 from emlab.cli._verbs import parser as _parser
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, memory_error
 from emlab.sealing import is_reserved
 
 __all__ = ["main"]
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _mute()  # whoever read the output has left
         return 1
     except Exception as error:
-        # A full disk met outside of emlab's own writing, for example inside a library.
-        sentence = artifacts.storage_error(error)
+        # A full disk met outside of emlab's own writing, for example inside a library; or too little memory.
+        sentence = artifacts.storage_error(error) or memory_error(error)
         if debug or sentence is None:
             raise
         _mute()
