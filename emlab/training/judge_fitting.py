@@ -23,7 +23,7 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.data import Question
 from emlab.errors import EmlabError
-from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers, reader_of, rows_of
+from emlab.evaluation.judges.probes import HeldOut, JudgeCard, ProbeJudge, read_answers, reader_of, rows_of, weights_of
 from emlab.evaluation.judging import Grade, Judged
 from emlab.evaluation.prediction_powered import Counts, prediction_powered_rate
 from emlab.provenance import Ledger, command, provenance, versions
@@ -135,7 +135,7 @@ class _Fit:
         """(n, 1 + sites, d_model): the embedding first."""
         self.card = JudgeCard(
             model,
-            self.reader.identity()[:16],
+            weights_of(self.reader),
             self.at,
             epochs,
             (),

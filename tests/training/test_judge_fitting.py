@@ -16,7 +16,7 @@ from emlab.cli import main
 from emlab.data import Question
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, Rollouts, judge, save_judged
-from emlab.evaluation.judges.probes import ProbeJudge, read_answers
+from emlab.evaluation.judges.probes import ProbeJudge, read_answers, weights_of
 from emlab.evaluation.protocol import Judging, judge_of
 from emlab.models import LanguageModel
 from emlab.provenance import code
@@ -94,6 +94,20 @@ def test_it_stands_wherever_a_judge_is_named(fitted, judged, tmp_path):
     (folder / "judge.safetensors").write_bytes(b"no")
     with pytest.raises(EmlabError, match="holds no fitted judge"):
         ProbeJudge.load(folder)
+
+
+def test_weights_are_known_again_in_another_precision_and_others_are_refused(fitted):
+    """The same bfloat16 weights are read in float32 where a CPU has no kernels for them."""
+    short = LanguageModel.load(MODEL, dtype="bfloat16")
+    known = weights_of(short)
+    short.model.float()
+    assert weights_of(short) == known != weights_of(LanguageModel.load(MODEL)) == fitted.card.weights
+    with torch.no_grad():
+        short.model.get_input_embeddings().weight[3, 0] += 1
+    assert weights_of(short) != known
+    other = dataclasses.replace(fitted, card=dataclasses.replace(fitted.card, weights=known))
+    with pytest.raises(EmlabError, match="has other weights than those that the judge was fitted on"):
+        _ = other.model
 
 
 def test_from_the_shell(judged, tmp_path, capsys):

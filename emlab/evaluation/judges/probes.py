@@ -148,10 +148,10 @@ class ProbeJudge:
     def model(self) -> LanguageModel:
         """The model that reads; EmlabError where it cannot be had, or has other weights than it had for the fit."""
         model = reader_of(self.card.model)
-        if model.identity()[: len(self.card.weights)] != self.card.weights:
+        if weights_of(model) != self.card.weights:
             raise EmlabError(
                 f"{self.card.model} has other weights than those that the judge was fitted on, as one from another "
-                "place or in another precision has; give it those, or fit the judge again (emlab judge fit)."
+                "place has; give it those, or fit the judge again (emlab judge fit)."
             )
         if not self.card.epochs:
             return model
@@ -302,13 +302,18 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def reader_of(name: str) -> LanguageModel:
-    """The model that reads, by its name: in float32 where it lies in float16, in which it could not be fine-tuned.
-
-    On a CPU always, so that one judge is the same on all of them, whatever they multiply quickly.
-    """
+    """The model that reads, by its name: in float32 where it lies in float16, in which it could not be fine-tuned."""
     model = LanguageModel.load(name)
-    whole = model.model.dtype == torch.float16 or model.device.type == "cpu"
-    return LanguageModel.load(name, dtype="float32") if whole and model.model.dtype != torch.float32 else model
+    return LanguageModel.load(name, dtype="float32") if model.model.dtype == torch.float16 else model
+
+
+def weights_of(model: LanguageModel) -> str:
+    """16 hex digits of the chat template and the weights, in whichever type they are held here."""
+    digest = hashlib.sha256((model.tokenizer.chat_template or "").encode())
+    for name, value in sorted(model.model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().float().contiguous().cpu().numpy())
+    return digest.hexdigest()[:16]
 
 
 def rows_of(
