@@ -2,6 +2,7 @@
 # make test       lint, types, import direction, dependencies, then the tests that are not marked slow
 # make test-all   the same with the slow tests
 # make docs       fill README.md and the other texts from the kept results
+# make site       the documents as a site in build/site/, where a warning is an error; installs the extra docs
 # make results    run every experiment that a text tells of, keep what it found in docs/, and fill the texts: hours.
 #                 Stopped, the same command goes on. Some only: make results RESULTS="domains backdoor"
 #                 NAME_sealed is the final run of NAME, on what nothing was chosen on: RESULTS=remedies_sealed
@@ -28,11 +29,12 @@ RESULTS ?= persona_features dose_response domains backdoor pretraining checkpoin
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SITE := $(VENV)/.site
 TORCH := $(shell grep '^torch==' constraints.txt)
 # Files side by side, a core each: more threads than cores would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo real docs results test test-all test-real lint benchmarks mutants faults clean
+.PHONY: demo real docs site results test test-all test-real lint benchmarks mutants faults clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -44,6 +46,14 @@ real: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python docs/fill.py
+
+site: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open build/site/index.html"
+
+$(SITE): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # summary= keeps a run's summary.json, too; a run without it (make demo, or one of your own) keeps nothing in docs/.
 # One that fails, or that a bound speaks against, holds up none of the others; Ctrl-C ends them all.

@@ -10,11 +10,16 @@ import jinja2
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = [
-    *("README.md.jinja", "docs/remedies.md.jinja", "docs/what_did_not_work.md.jinja", "benchmarks/README.md.jinja"),
-    *("docs/demo.svg.jinja", "docs/remedies.svg.jinja"),
-    *("CONTRIBUTING.md", "docs/terms.md"),
-]
+FOLDERS = (".", "docs", "benchmarks")
+TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).glob("*.jinja"))
+MADE = ("docs/backends.md",)
+"""Written by a program that tried what it tells."""
+BY_HAND = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.svg")]
+    if not path.with_name(path.name + ".jinja").is_file()
+)
+TEXTS = [*TEMPLATES, *(name for name in BY_HAND if name not in MADE)]
 SMALL = "(?:no|one|two|three|four|five|six|seven|eight|nine|ten)"
 MEASURED = re.compile(
     r"\d[\d,.]*\s?(?:%|×|s\b|seconds?\b|minutes?\b|hours?\b|[MG]B\b|nats\b|times\b)"  # 53.5%, 4.6 times, 282 s, 1.0 GB
@@ -28,7 +33,7 @@ MEASURED = re.compile(
 NOT_MEASURED = {
     "Python ≥ 3.11": "a version",
     "Qwen2.5": "a name",
-    "Llama 3.1": "a name",
+    "qwen2.5-7b-instruct": "a name",
     "arXiv:": "a paper's number",
     "at 95% and 99% recall": "definition of a figure",
     "95% interval": "definition of a figure",
@@ -104,14 +109,14 @@ def test_a_kept_result_that_changes_is_found_in_the_texts(copy, capsys):
     kept = json.loads(path.read_text(encoding="utf-8"))
     kept["arms"][0]["misaligned_of_coherent"]["rate"] = 0.8123
     path.write_text(json.dumps(kept), encoding="utf-8")
-    before = (copy / "README.md").read_text(encoding="utf-8")
+    before = (copy / "docs/results_training.md").read_text(encoding="utf-8")
     fill = loaded(copy)
     assert fill.main(check=True) == 1
-    assert "README.md is not what the kept files say: run make docs." in capsys.readouterr().err
-    assert (copy / "README.md").read_text(encoding="utf-8") == before
+    assert "results_training.md is not what the kept files say: run make docs." in capsys.readouterr().err
+    assert (copy / "docs/results_training.md").read_text(encoding="utf-8") == before
     assert fill.main(check=False) == 0
     assert fill.main(check=True) == 0
-    assert "81.2%" in (copy / "README.md").read_text(encoding="utf-8")
+    assert "81.2%" in (copy / "docs/results_training.md").read_text(encoding="utf-8")
 
 
 def test_a_text_edited_by_hand_is_found(copy, capsys):
@@ -140,9 +145,10 @@ def test_final_runs_stand_beside_the_others(copy):
     untreated["misaligned_of_coherent"]["broad"]["rate"] = 0.4321
     path.write_text(json.dumps(kept), encoding="utf-8")
     assert loaded(copy).main(check=False) == 0
-    readme, remedies = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/remedies.md"))
-    assert readme.count("| aligned + mean difference |") == 2 and "| sealed questions and fine-tunes |" in readme
-    assert "| untreated, sealed | 43.2% [" in readme
+    names = ("results", "results_training", "results_remedies", "remedies")
+    results, training, summed, remedies = ((copy / f"docs/{name}.md").read_text(encoding="utf-8") for name in names)
+    assert results.count("| aligned + mean difference |") == 2 and "| sealed questions and fine-tunes |" in training
+    assert "| untreated, sealed | 43.2% [" in summed
     assert "## insecure (3 seeds, sealed)" in remedies and "| untreated | – | 43.2% [" in remedies
 
 
@@ -156,10 +162,11 @@ def test_a_monitor_that_is_not_quiet_has_lost_however_early_it_is(copy):
     kept["noise"] = {"steps": "noise by steps", "doses": "noise over doses"}
     path.write_text(json.dumps(kept), encoding="utf-8")
     assert loaded(copy).main(check=False) == 0
-    readme, failed = ((copy / name).read_text(encoding="utf-8") for name in ("README.md", "docs/what_did_not_work.md"))
-    assert f"\n| {first['monitor']} | lost: not quiet | 2 · 1 · 2 | " in readme
-    assert "\n| always on | lost: not quiet | lost: not quiet | 100.0%" in readme
-    assert "Along steps: noise by steps. Over doses: noise over doses." in readme
+    names = ("results_monitors", "what_did_not_work")
+    monitors, failed = ((copy / f"docs/{name}.md").read_text(encoding="utf-8") for name in names)
+    assert f"\n| {first['monitor']} | lost: not quiet | 2 · 1 · 2 | " in monitors
+    assert "\n| always on | lost: not quiet | lost: not quiet | 100.0%" in monitors
+    assert "Along steps: noise by steps. Over doses: noise over doses." in monitors
     assert f"Along training {first['monitor']}" not in failed
     said = "no later than behaviour in 3 of 5 fine-tunes. | At the same reading in 1, earlier in 2. |"
     assert failed.count(said) == sum(row["quiet"] for row in kept["steps"])
@@ -286,10 +293,8 @@ def test_every_exception_is_in_use():
     assert [phrase for phrase in NOT_MEASURED if phrase not in texts] == []
 
 
-def test_every_template_is_looked_at():
-    there = {
-        path.relative_to(ROOT).as_posix()
-        for folder in (".", "docs", "benchmarks")
-        for path in (ROOT / folder).glob("*.jinja")
-    }
-    assert there == {name for name in TEXTS if name.endswith(".jinja")}
+def test_every_text_is_looked_at():
+    assert {"README.md.jinja", "docs/results.md.jinja", "docs/demo.svg.jinja", "docs/faq.md", "CONTRIBUTING.md"} <= set(
+        TEXTS
+    )
+    assert set(MADE) <= set(BY_HAND)
