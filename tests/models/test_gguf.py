@@ -60,5 +60,5 @@ def test_a_gguf_file_is_no_model_folder(tmp_path):
 
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(EmlabError, match=r"pip install "emergent-misalignment-lab\[real\]""):
+    with pytest.raises(EmlabError, match=r'pip install "emergent-misalignment-lab\[real\]"'):
         save_gguf(tmp_path / "a.gguf", tmp_path / "out")
