@@ -48,7 +48,7 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/fill.py
 
 site: $(SITE)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not --quiet: it hides warnings from strict mode
 	@echo "Open build/site/index.html"
 
 $(SITE): $(INSTALLED)

@@ -86,7 +86,7 @@ def test_every_public_room_has_its_place_in_the_reference():
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed; `make site` installs the extra docs")
 def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_path):
     assert SETTINGS["strict"] is True
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in PAGES:
