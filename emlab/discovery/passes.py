@@ -42,8 +42,9 @@ class PassCounter:
         given = named.get("input_ids", arguments[0] if arguments else None)
         ids: Tensor = named["inputs_embeds"][..., 0] if given is None else given
         mask = named.get("attention_mask")
-        # With a cache the mask is of the whole text.
-        tokens = ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
+        # With a cache the mask is of the whole text. One of (batch, 1, position, position) tells no pads apart.
+        plain = mask is not None and mask.ndim == 2
+        tokens = int(mask[:, -ids.shape[1] :].sum()) if plain else ids.numel()
         self.passes += Passes(len(ids), 0, tokens)
 
     def _after(self, _: Any, __: Any, output: Any) -> None:
