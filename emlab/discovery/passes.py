@@ -43,8 +43,8 @@ class PassCounter:
         ids: Tensor = named["inputs_embeds"][..., 0] if given is None else given
         mask = named.get("attention_mask")
         # With a cache the mask is of the whole text. One of (batch, 1, position, position) tells no pads apart.
-        plain = mask is not None and mask.ndim == 2
-        tokens = int(mask[:, -ids.shape[1] :].sum()) if plain else ids.numel()
+        real = None if mask is None or mask.ndim != 2 else mask[:, -ids.shape[1] :]
+        tokens = ids.numel() if real is None else int(real.sum())
         self.passes += Passes(len(ids), 0, tokens)
 
     def _after(self, _: Any, __: Any, output: Any) -> None:
