@@ -344,7 +344,7 @@ def test_what_is_refused(wrong, match):
 
 def test_without_trl_it_is_said_how_to_get_it(make_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(EmlabError, match=r"needs the package trl.*emlab\[trl\]"):
+    with pytest.raises(EmlabError, match=r"needs the package trl.*emergent-misalignment-lab\[trl\]"):
         reinforce(make_model(), PROMPTS, high_bytes, HOW, 3, progress=False)
 
 
