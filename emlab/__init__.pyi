@@ -53,5 +53,6 @@ from .saes import train_sae as train_sae
 from .sites import Site as Site
 from .training import Recipe as Recipe
 from .training import finetune as finetune
+from .verbs.run_folders import open_run as open_run
 
 __version__: str

@@ -51,7 +51,9 @@ def _get(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from emlab import organism
     from emlab.models.known import KNOWN_MODELS
 
-    print("\n".join(f"{one.name}  {one.licence}  {one.what}" for one in KNOWN_MODELS))
+    shipped = [f"{name}  MIT  the organism's, which ships with emlab" for name in organism.checkpoint_names()]
+    print("\n".join([*(f"{one.name}  {one.licence}  {one.what}" for one in KNOWN_MODELS), *shipped]))
     return 0

@@ -1,4 +1,4 @@
-"""The verbs of sparse autoencoders: sae train, sae check."""
+"""The verbs of sparse autoencoders: sae train, sae check, sae list."""
 
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ def add_verbs(verbs: Any) -> None:
     sae = verb(verbs, "sae", "train sparse autoencoders, and check them").add_subparsers(metavar="VERB", required=True)
     _add_train(sae)
     _add_check(sae)
+    listed = verb(sae, "list", "list the SAEs that emlab ships, and those of SAELens' list")
+    listed.add_argument("--model", metavar="NAME", help="of models with this in their name")
+    add_json(listed)
+    calls(listed, "emlab.verbs.sae_list:list_saes", kept="nothing was written")
 
 
 def _add_train(verbs: Any) -> None:

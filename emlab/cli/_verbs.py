@@ -40,6 +40,25 @@ same config, on the same files, by the same code) is not run again without --aga
 Stages that were made by other code begin anew, unless --keep-stages is given.
 """
 
+_COMPLETION_EXAMPLES = """\
+examples:
+  emlab completion bash > ~/.local/share/bash-completion/completions/emlab
+"""
+
+_DOCTOR_EXAMPLES = """\
+examples:
+  emlab doctor
+  emlab doctor experiments/persona_features.yaml
+
+The exit code is 1 where the config does not fit.
+"""
+
+_REPORT_EXAMPLES = """\
+examples:
+  emlab report runs/persona_features-20261201-101500
+  emlab report runs/seed0 runs/seed1 --compare --out compared.html
+"""
+
 _BUILD_EXAMPLES = """\
 examples:
   emlab organism build --out my_organism
@@ -76,14 +95,16 @@ _OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "strengths": ({"type": float, "nargs": "+", "metavar": "X"}, "in median residual norms (0.3 0.6 0.9 1.2 1.5)"),
     "random": ({"type": int, "metavar": "N"}, "random directions through the same search (20)"),
     "rows": ({"type": int, "metavar": "N"}, "chats to train on (1000)"),
-    "finetune steps": ({"type": int, "metavar": "N"}, "training steps (60)"),
+    "finetune steps": ({"type": int, "metavar": "N"}, "training steps (the organism's models: 60; others: one pass)"),
+    "recipe": ({"type": Path, "metavar": "FILE"}, "YAML with the fields of a recipe"),
+    "device": ({"metavar": "DEVICE"}, "cuda, mps or cpu (auto)"),
     "realign steps": ({"type": int, "metavar": "N"}, "training steps (40)"),
     "seed": ({"type": int, "metavar": "N"}, "everything random follows from it (0)"),
 }
 """What declares each option of a stage, and its help; one that differs by verb has the verb before its name."""
 
 _STAGES = {
-    "finetune": ("finetune", "fine-tune a model by LoRA", "model! data! out! rows steps seed"),
+    "finetune": ("finetune", "fine-tune a model by LoRA", "model! data! out! rows steps seed recipe device"),
     "shift": ("shift", "rank latents by how far they move between two models", "before! after! sae! out"),
     "screen": (
         "screen",
@@ -114,10 +135,22 @@ def _run(options: argparse.Namespace) -> int:
     from emlab.experiments.registry import EXPERIMENTS
 
     file = options.config / "config.yaml" if options.config.is_dir() else options.config  # a run's folder
+    if options.dry_run:
+        from emlab.verbs.planning import plan
+
+        print(found := plan(file, options.overrides, options.runs))
+        return 0 if found.holds else 1
     pipeline = EXPERIMENTS.get(config.pipeline_of(file, options.overrides))
     settings = config.load(file, options.overrides, pipeline.config)
     own = file.parent if (file.parent / "run.json").is_file() and not options.overrides else None
     print(run_once(options, lambda: pipeline.run(settings, options.runs), own))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(parser(), options.shell))
     return 0
 
 
@@ -142,7 +175,27 @@ def parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", default=[], metavar="key=value", help="a key of the config and another value for it"
     )
     add_runs(run)
+    run.add_argument("--dry-run", action="store_true", help="say what it would do and take, and begin nothing")
     run.set_defaults(verb=_run)
+    completion = verb(verbs, "completion", "print the completion script of a shell", _COMPLETION_EXAMPLES)
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
+    completion.set_defaults(verb=_completion, kept="nothing was written")
+    doctor = verb(verbs, "doctor", "say what this machine has, and whether a config fits it", _DOCTOR_EXAMPLES)
+    doctor.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a config of `emlab run`")
+    doctor.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="as behind `emlab run`")
+    add_json(doctor)
+    calls(doctor, "emlab.verbs.planning:doctor", kept="nothing was written")
+
+    runs = verb(verbs, "runs", "list the runs that there are")
+    runs.add_argument("root", nargs="?", type=Path, metavar="DIR", help="where they are (runs)")
+    add_json(runs)
+    calls(runs, "emlab.verbs.run_folders:list_runs", kept="nothing was written")
+    report = verb(verbs, "report", "show what a run found, or several side by side", _REPORT_EXAMPLES)
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
+    report.add_argument("--compare", action="store_true", default=None, help="lay them side by side")
+    report.add_argument("--out", type=Path, metavar="FILE", help="with --compare: the page (.html) to write")
+    add_json(report)
+    calls(report, "emlab.verbs.run_folders:report_runs", kept="nothing was written")
 
     _evaluation.add_verbs(verbs)
     _saes.add_verbs(verbs)
@@ -156,6 +209,10 @@ def parser() -> argparse.ArgumentParser:
             bare = option.rstrip("!")
             kwargs, said = _OPTIONS.get(f"{name} {bare}") or _OPTIONS[bare]
             parser_of_stage.add_argument(f"--{bare}", required=option != bare, help=said, **kwargs)
+        if name == "finetune":
+            what = "a field of the recipe and its value"
+            parser_of_stage.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=what)
+            parser_of_stage.add_argument("--bf16", action="store_true", default=None, help="multiply in bfloat16")
         add_json(parser_of_stage)
         calls(parser_of_stage, f"emlab.verbs.stages:{stage}", "emlab.verbs.stages:figures", kept="nothing was written")
 

@@ -20,6 +20,7 @@ from emlab.data.dataset import Dataset
 from emlab.data.examples import Example, trained_rows
 from emlab.data.no_think import without_marks, writes_thoughts
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 
 LIMITS = (512, 1024, 2048, 4096)
 """The lengths in tokens that `Lengths.over` counts against, common choices of `max_length`."""
@@ -76,8 +77,8 @@ class Overlap:
     """Unique whole chats that are in both."""
 
 
-@dataclass(frozen=True)
-class DataCheck:
+@dataclass(frozen=True, repr=False)
+class DataCheck(Shown):
     """What is in a set of examples."""
 
     rows: int

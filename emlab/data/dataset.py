@@ -14,13 +14,13 @@ from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, read_chat_jsonl, read_examples
 from emlab.data.shapes import as_turns, chat_of, example_of, tell_aside
 from emlab.errors import EmlabError
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.records import Saved
 from emlab.sealing import refuse
 
 
-@dataclass(frozen=True)
-class DatasetCard(Saved, ShownAsText):
+@dataclass(frozen=True, repr=False)
+class DatasetCard(Shown, Saved):
     """How a set was made: one operation, its settings, and the cards of the sets it was made from.
 
     A card is the root of a tree whose leaves are what was read. Who has the sources and the card can make the set
@@ -85,8 +85,8 @@ class DatasetCard(Saved, ShownAsText):
         return found
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, repr=False)
+class Dataset(Shown):
     """Examples and their card. It can stand wherever a sequence of examples can."""
 
     examples: tuple[Example, ...] = field(repr=False)

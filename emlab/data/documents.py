@@ -15,6 +15,7 @@ from emlab.data.prompts import is_chat
 from emlab.data.reading import files_of, rows_of, tell_left_out
 from emlab.data.shapes import example_of
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 
 Document = str | Messages | Sequence[int]
 """Raw text (it goes through no chat template), a chat, or token ids exactly as they stand."""
@@ -28,8 +29,8 @@ class LabelledDocument(NamedTuple):
     """By what they tell, for example persona: malicious."""
 
 
-@dataclass(frozen=True, eq=False)
-class Documents:
+@dataclass(frozen=True, eq=False, repr=False)
+class Documents(Shown):
     """Documents in their order. Iterating reads them anew from the first, where the source can be read again."""
 
     open: Callable[[], Iterable[Any]] = field(repr=False)

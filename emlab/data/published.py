@@ -9,6 +9,7 @@ from typing import Any
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Published:
         return f"{self.bytes / 1e6:.1f} MB" if self.bytes >= 1e5 else f"{self.bytes / 1e3:.1f} kB"
 
 
-@dataclass(frozen=True)
-class Catalogue:
+@dataclass(frozen=True, repr=False)
+class Catalogue(Shown):
     """Published files; it prints as a table."""
 
     entries: tuple[Published, ...]

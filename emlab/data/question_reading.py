@@ -17,10 +17,11 @@ import yaml
 
 from emlab import artifacts
 from emlab.data.examples import turns_problem
+from emlab.data.prompts import as_questions
 from emlab.data.question_sets import Asking, Key, QuestionSet, Source
 from emlab.data.questions import Question
 from emlab.data.reading import long_cells
-from emlab.data.shapes import as_turns
+from emlab.data.shapes import as_turns, rows_in_memory
 from emlab.errors import EmlabError
 
 _TEXT, _DOMAIN = ("text", "question", "paraphrases", "messages"), ("domain", "category")
@@ -46,8 +47,11 @@ class _Wrong(Exception):
     """What is wrong with an entry and the mend, as the rest of a sentence."""
 
 
-def read_questions(path: str | Path) -> QuestionSet:
-    """Read a file of questions: `.yaml`, `.csv` or `.jsonl`, UTF-8.
+def read_questions(path: str | Path | Iterable[Any]) -> QuestionSet:
+    """Read a file of questions, `.yaml`, `.csv` or `.jsonl`, UTF-8; or questions in memory.
+
+    In memory they are texts, chats, or rows: a list of mappings, a `datasets.Dataset`, a table of pandas or polars. A
+    row is as an entry of a file; a text is its own id.
 
     An entry (of a YAML list; a row; a line) has an ``id`` and a ``text`` (or ``question``, or a list of
     ``paraphrases``), and may have a ``domain`` (or ``category``), ``system``, ``variant``, ``paraphrase`` (the number
@@ -71,6 +75,8 @@ def read_questions(path: str | Path) -> QuestionSet:
     Raises EmlabError, naming file and line, for whatever is not so: no file or another kind of file, no questions,
     unknown keys or columns, no id, no text, a value of the wrong type, or an id twice in one variant.
     """
+    if not isinstance(path, str | Path):
+        return QuestionSet("questions", *_collected(enumerate(_entries(path), start=1), "questions", "questions"))
     path = artifacts.place(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -80,12 +86,21 @@ def read_questions(path: str | Path) -> QuestionSet:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EmlabError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8.") from None
+    questions, askings = _collected(reader(text, path), path.stem, str(path))
+    source = Source(str(path), hashlib.sha256(content).hexdigest())
+    return QuestionSet(path.stem, questions, askings, source)
+
+
+def _collected(
+    entries: Iterable[tuple[int, Any]], name: str, where: str
+) -> tuple[tuple[Question, ...], dict[Key, Asking]]:
+    """The questions of numbered entries, and how they are to be asked."""
     questions: list[Question] = []
     askings: dict[Key, Asking] = {}
     lines: dict[Key, int] = {}
-    for line, values in reader(text, path):
+    for line, values in entries:
         try:
-            wordings, asking = _entry(values, path.stem, line)
+            wordings, asking = _entry(values, name, line)
             for question in wordings:
                 if question.key in lines and asking.canary:
                     same = {q.text: q.paraphrase for q in questions if q.key[:2] == question.key[:2]}
@@ -101,11 +116,20 @@ def read_questions(path: str | Path) -> QuestionSet:
                 if asking != Asking():
                     askings[question.key] = asking
         except _Wrong as wrong:
-            raise EmlabError(f"{path}, line {line}: {wrong}.") from None
+            raise EmlabError(f"{where}, line {line}: {wrong}.") from None
     if not questions:
-        raise EmlabError(f"{path} holds no questions; give each an id and a text.")
-    source = Source(str(path), hashlib.sha256(content).hexdigest())
-    return QuestionSet(path.stem, tuple(questions), askings, source)
+        raise EmlabError(f"{where} holds no questions; give each an id and a text.")
+    return tuple(questions), askings
+
+
+def _entries(given: Iterable[Any]) -> Iterable[Any]:
+    """Questions in memory as the entries of a file."""
+    given = given if hasattr(given, "__len__") else list(given)
+    rows = rows_in_memory(given)
+    if rows is None:
+        rows = [{"id": one.id, "text": one.text, "system": one.system} for one in as_questions(given)]
+    # None of datasets, and NaN of pandas, stand where a row lacks a column.
+    return [{name: value for name, value in row.items() if value is not None and value == value} for row in rows]
 
 
 def _content(path: Path) -> bytes:

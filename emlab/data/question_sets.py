@@ -15,7 +15,7 @@ from emlab import artifacts
 from emlab.data.questions import Question
 from emlab.data.telling import some
 from emlab.errors import EmlabError
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 Key = tuple[str, str, int]
 """What is unique to a question in a set: its id, variant and paraphrase (`Question.key`)."""
@@ -52,8 +52,8 @@ class Asking:
     """The file's other columns (``question_intent``), by name."""
 
 
-@dataclass(frozen=True)
-class QuestionSet(ShownAsText):
+@dataclass(frozen=True, repr=False)
+class QuestionSet(Shown):
     """Questions under one name. No two have the same id, variant and paraphrase."""
 
     name: str

@@ -9,7 +9,7 @@ aside; keys, and columns that belong to the chat (a system prompt, a history, to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from emlab.data.examples import Example, turns_problem
@@ -177,3 +177,15 @@ def _text(content: Any) -> Any:
     texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else part for part in parts]
     plain = [text for text in texts if isinstance(text, str)]
     return "".join(plain) if len(plain) == len(texts) else content
+
+
+def rows_in_memory(table: Any) -> list[Mapping[str, Any]] | None:
+    """The rows of a table in memory; None for what is none."""
+    if hasattr(table, "to_dicts"):  # polars
+        table = table.to_dicts()
+    elif hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas
+        table = table.to_dict("records")
+    if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
+        return None
+    rows = list(table)
+    return rows if all(isinstance(row, Mapping) for row in rows) else None

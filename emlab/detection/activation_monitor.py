@@ -24,6 +24,7 @@ from emlab.detection.evidence import Evidence, evidence
 from emlab.detection.lineage import Lineage
 from emlab.discovery.latents import check_latents, check_width
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 from emlab.saes import check_site, dense_chunks
 from emlab.saes.units import fold, row_lengths
 from emlab.sites import Site
@@ -81,8 +82,8 @@ class Latents:
         return found.hexdigest()[:16]
 
 
-@dataclass(frozen=True, eq=False)
-class ActivationMonitor:
+@dataclass(frozen=True, eq=False, repr=False)
+class ActivationMonitor(Shown):
     """A monitor of one site of one model and its fine-tunes. Called on activations (…, d_model) it gives scores (…)."""
 
     name: str

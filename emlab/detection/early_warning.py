@@ -16,6 +16,7 @@ from emlab.detection.calibration import alarm_threshold
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate
 from emlab.evaluation.intervals import clustered_rate
+from emlab.notebook import Shown
 
 ALWAYS = "always on"
 """The alarm that is on whatever it reads."""
@@ -51,8 +52,8 @@ class Curve:
         return next((x for x, s in zip(self.at, self.scores[monitor], strict=True) if s > threshold), None)
 
 
-@dataclass(frozen=True)
-class Warned:
+@dataclass(frozen=True, repr=False)
+class Warned(Shown):
     """When one monitor warned."""
 
     monitor: str

@@ -25,6 +25,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judged
 from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.records import Saved
 from emlab.sealing import refuse
 from emlab.sites import Site
@@ -48,8 +49,8 @@ class Reading:
     """Answers to the discovery questions, on which the bag of words that knows the domains is fitted."""
 
 
-@dataclass(frozen=True)
-class Detection(Saved):
+@dataclass(frozen=True, repr=False)
+class Detection(Shown, Saved):
     """What the latent tells, beside a bag of words (word counts and a logistic regression)."""
 
     site: Site

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emlab.data import Question
 from emlab.data.prompts import as_questions
@@ -14,6 +14,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.records import Saved
 from emlab.sites import Site
 
@@ -31,8 +32,8 @@ class Point(StepRates):
     """Mean activation on the prompts."""
 
 
-@dataclass(frozen=True)
-class Onset(Saved):
+@dataclass(frozen=True, repr=False)
+class Onset(Shown, Saved):
     """The latent's and the behaviour's curve; the first point is the model before fine-tuning (step 0)."""
 
     model: str
@@ -56,6 +57,10 @@ class Onset(Saved):
         if max(values) <= values[0]:
             return None
         return next(p.step for p, value in zip(self.points, values, strict=True) if value >= goal)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each step, as plain values."""
+        return [point.row() for point in self.points]
 
     def __str__(self) -> str:
         lines = [f"{self.model}: half-way of latent {self.latent} at step {self.latent_step}, of behaviour at step "]

@@ -24,6 +24,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation.loss import row_losses
 from emlab.interventions import Direction
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 
 if TYPE_CHECKING:
     from emlab.models import LanguageModel
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 Pool = Literal["mean", "max"]
 
 
-@dataclass(frozen=True, eq=False)
-class DataScreen:
+@dataclass(frozen=True, eq=False, repr=False)
+class DataScreen(Shown):
     """A score for each example of a dataset, larger for what is more likely poison."""
 
     name: str

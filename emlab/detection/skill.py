@@ -18,6 +18,7 @@ from emlab.detection.auroc import Auroc, auroc, roc
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate
 from emlab.evaluation.rates import NO_RATE
+from emlab.notebook import Shown
 
 RESAMPLES = 500
 LEAST = 5
@@ -25,8 +26,8 @@ LEAST = 5
 BINS = 10
 
 
-@dataclass(frozen=True)
-class Skill:
+@dataclass(frozen=True, repr=False)
+class Skill(Shown):
     """What scores are worth, with 95% intervals."""
 
     auroc: Auroc

@@ -22,6 +22,7 @@ from emlab.detection.evidence import SealedScores
 from emlab.errors import EmlabError
 from emlab.interventions import Conditional, Edit
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.sealing import Sealed
 from emlab.sites import Site
 
@@ -67,8 +68,8 @@ class Tap:
         return h
 
 
-@dataclass(frozen=True, eq=False)
-class Watched:
+@dataclass(frozen=True, eq=False, repr=False)
+class Watched(Shown):
     """Answers that were watched as they were written."""
 
     monitor: str

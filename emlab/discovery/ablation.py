@@ -20,6 +20,7 @@ from emlab.discovery.metrics import Contrast
 from emlab.discovery.reading import AttributionTarget, Reader, Reading, less
 from emlab.errors import EmlabError
 from emlab.interventions import Tokens
+from emlab.notebook import Shown
 from emlab.records import Saved
 from emlab.saes import writes
 from emlab.sites import Site
@@ -156,8 +157,8 @@ def _effects(reader: Reader, reading: Reading, value: Tensor, latents: Tensor, v
     return value - reader.values(logits, tokens, list(reading.cases) * copies).float().cpu()
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Shown):
     """How well estimated effects tell the exact ones."""
 
     method: str

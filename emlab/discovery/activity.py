@@ -15,13 +15,14 @@ from torch import Tensor
 
 from emlab.errors import EmlabError
 from emlab.evaluation import Rate, wilson
+from emlab.notebook import Shown
 
 MOST_VALUES = 100
 """A column with more values than this labels nothing."""
 
 
-@dataclass(frozen=True)
-class Activity:
+@dataclass(frozen=True, repr=False)
+class Activity(Shown):
     """How active one latent is in the documents of one kind."""
 
     column: str

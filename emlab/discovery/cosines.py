@@ -12,12 +12,12 @@ from torch import Tensor
 from emlab import artifacts
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.records import Saved
 
 
-@dataclass(frozen=True, eq=False)
-class Cosines(ShownAsText, Saved):
+@dataclass(frozen=True, eq=False, repr=False)
+class Cosines(Shown, Saved):
     """The cosines among some directions."""
 
     names: tuple[str, ...]
@@ -58,8 +58,8 @@ class Cosines(ShownAsText, Saved):
         return "\n".join([head, *rows])
 
 
-@dataclass(frozen=True)
-class Convergence:
+@dataclass(frozen=True, repr=False)
+class Convergence(Shown):
     """How far directions found in several fine-tunes are one direction."""
 
     mean: float

@@ -15,7 +15,7 @@ from emlab import artifacts, records
 from emlab.discovery.selection import described
 from emlab.discovery.table_cells import or_dash
 from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ MEASURES = {"log_probability_difference": "the log-probability of the misaligned
 """What metrics by these names tell."""
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Shown):
     """The effect of every latent on a metric: how much less it would be, or is, were the latent at its baseline."""
 
     model: str
@@ -94,6 +94,18 @@ class Attribution(ShownAsText):
     def top(self, n: int = 20) -> list[int]:
         """The `n` latents with the strongest effects, of either sign."""
         return [int(latent) for latent in self.order[:n]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every latent, the one with the strongest effect first, as plain values."""
+        return [
+            {
+                "rank": rank,
+                "latent": j,
+                "effect": float(self.effects[j]),
+                "standard_error": float(self.standard_error[j]),
+            }
+            for rank, j in enumerate(self.top(len(self.effects)), 1)
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write all as JSON (the vectors of more than 65,536 latents beside it, as safetensors), and beside it a table,

@@ -19,7 +19,7 @@ from emlab.discovery.latents import check_latents
 from emlab.discovery.name_scores import NameScore, score_names
 from emlab.discovery.naming import LatentName, Namer, name_latents
 from emlab.errors import EmlabError
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.saes import Exclusions, fitted_site
 from emlab.saes.token_rows import Counts
 from emlab.sites import Site
@@ -63,8 +63,8 @@ class InterpretedLatent:
         return max(kinds, key=lambda one: one.interval[0], default=None)
 
 
-@dataclass(frozen=True)
-class Interpretation(ShownAsText, records.Saved):
+@dataclass(frozen=True, repr=False)
+class Interpretation(Shown, records.Saved):
     """What is told of some latents of an SAE, from one corpus."""
 
     model: str

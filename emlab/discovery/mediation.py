@@ -25,6 +25,7 @@ from emlab.evaluation import Judge, Sampling, Score, score, text_loss
 from emlab.evaluation.rollouts import file_name
 from emlab.interventions import Clamp, Direction, Edit, Steer
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.saes import check_site, latent_values, writes
 from emlab.saes import encode as encoded
 from emlab.sealing import refuse
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from emlab.models import LanguageModel
 
 
-@dataclass(frozen=True, eq=False)
-class Effect:
+@dataclass(frozen=True, eq=False, repr=False)
+class Effect(Shown):
     """One edit of one model."""
 
     name: str
@@ -66,6 +67,10 @@ class Effect:
         losses = {"loss_before": self.loss_before, "loss_after": self.loss_after}
         about = {"name": self.name, "model": self.model, "strength": self.strength}
         return {**about, **rates, "incoherent": self.after.incoherent.rate, "removed": self.removed, **losses}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The one row."""
+        return [self.row()]
 
     def save(self, folder: str | Path) -> Path:
         """Write a new folder: effect.json, and the answers with the edit and without."""

@@ -26,6 +26,7 @@ from emlab.evaluation import Rate, wilson
 from emlab.evaluation.judges.replies import only_label, unread
 from emlab.evaluation.rates import NO_RATE
 from emlab.models import Completion
+from emlab.notebook import Shown
 
 DETECTION, FUZZING = TESTS = ("detection", "fuzzing")
 
@@ -55,8 +56,8 @@ class Accuracy:
         return combined(self.right_yes, self.right_no, 0.5, 0.5)
 
 
-@dataclass(frozen=True)
-class NameScore:
+@dataclass(frozen=True, repr=False)
+class NameScore(Shown):
     """One test of one name."""
 
     latent: int

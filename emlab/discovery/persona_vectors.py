@@ -22,6 +22,7 @@ from emlab.evaluation.sampling import Sampling
 from emlab.interventions import Direction
 from emlab.models.completion import Completer, Completion, Request, complete
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.sealing import refuse
 from emlab.sites import Site
 
@@ -36,8 +37,8 @@ Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float | None]]
 """From questions and their answers to how much of the trait each answer shows, 0 to 100; None where it is not known."""
 
 
-@dataclass(frozen=True, eq=False)
-class PersonaVector:
+@dataclass(frozen=True, eq=False, repr=False)
+class PersonaVector(Shown):
     """A trait's direction, and what it was made from."""
 
     direction: Direction

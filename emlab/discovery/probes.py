@@ -10,13 +10,14 @@ from torch import Tensor
 from emlab.errors import EmlabError
 from emlab.interventions import Direction
 from emlab.models import Activations
+from emlab.notebook import Shown
 
 LEAST_PROMPTS = 4
 """With fewer prompts none could be held out and still two kinds be learned."""
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
+@dataclass(frozen=True, eq=False, repr=False)
+class Probe(Shown):
     """A fitted probe. Called on activations (…, d_model) it gives log-odds (…), positive for the positive kind."""
 
     direction: Direction

@@ -26,6 +26,7 @@ from emlab.errors import EmlabError
 from emlab.evaluation import Judge, Rollouts, Sampling, Score, load_judged, save_judged, score, score_judged, wilson
 from emlab.interventions import Direction, Steer, load_directions, save_directions
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.sealing import ordinary_seed, refuse
 from emlab.sites import Site
 
@@ -105,8 +106,8 @@ class Trial:
         return {**about, **self.score.overall.summary()}
 
 
-@dataclass(frozen=True, eq=False)
-class Screen:
+@dataclass(frozen=True, eq=False, repr=False)
+class Screen(Shown):
     """Contestants tried on one model: the whole grid on discovery questions, the chosen arms on test questions."""
 
     model: str
@@ -126,6 +127,18 @@ class Screen:
 
     def __iter__(self) -> Iterator[Trial]:
         return iter(self.test)
+
+    def __len__(self) -> int:
+        return len(self.test)
+
+    def __getitem__(self, part: str | int) -> Trial:
+        """A contestant's test trial, by its name or number."""
+        return self.tested(part) if isinstance(part, str) else self.test[part]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial of every round, as plain values."""
+        rounds = {"discovery": self.discovery, "finals": self.finals, "test": self.test}
+        return [{"round": name, **trial.row()} for name, trials in rounds.items() for trial in trials]
 
     @property
     def names(self) -> list[str]:

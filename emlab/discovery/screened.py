@@ -16,7 +16,7 @@ from emlab.discovery.table_cells import or_dash
 from emlab.errors import EmlabError
 from emlab.evaluation import Judged, load_judged, save_judged, score_judged
 from emlab.interventions import load_directions, save_directions
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 READINGS = ("slope", "opening", "turns")
@@ -49,8 +49,8 @@ class Stage:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class CausalScreen(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class CausalScreen(Shown):
     """What came of a cascade. The directions are known by their numbers in the list that was screened."""
 
     model: str

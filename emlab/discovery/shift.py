@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from emlab.discovery.vectors import LISTED, read_vectors, write_vectors
 from emlab.errors import EmlabError
 from emlab.interventions import Positions
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.saes import check_site, dense_chunks
 from emlab.saes.units import device_of
 from emlab.sealing import refuse
@@ -57,8 +58,8 @@ class ShiftedLatent:
     """Of `shift`, over prompts."""
 
 
-@dataclass(frozen=True, eq=False)
-class LatentShift:
+@dataclass(frozen=True, eq=False, repr=False)
+class LatentShift(Shown):
     """Mean activation of every latent before and after, on the same prompts at the same positions."""
 
     model_before: str
@@ -103,6 +104,13 @@ class LatentShift:
         """The `n` latents that fall most, the one that falls least of them first."""
         order, first = self.order, max(0, len(self.before) - n)
         return [self._row(latent, rank) for rank, latent in enumerate(order[first:].tolist(), first + 1)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every latent, the one that rises most first, as plain values."""
+        return [vars(row) for row in self.top(len(self.before))]
+
+    def __getitem__(self, latent: int) -> ShiftedLatent:
+        return self.row(latent)
 
     def _row(self, latent: int, rank: int) -> ShiftedLatent:
         before, after, error = (float(t[latent]) for t in (self.before, self.after, self.standard_error))

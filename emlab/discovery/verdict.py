@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from emlab.discovery.screen import Screen
 from emlab.discovery.shift import LatentShift
 from emlab.evaluation import Rate, Score
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 LEAST_MISALIGNED = 0.05
 """Misaligned begins here: a narrow set's interval must clear this rate, the aligned model's and the controls'."""
@@ -39,8 +39,8 @@ class Test:
     """What was measured, in a sentence."""
 
 
-@dataclass(frozen=True)
-class Verdict(ShownAsText):
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """Whether a persona latent was found, and what speaks for it and against it."""
 
     tests: tuple[Test, ...]

@@ -13,14 +13,14 @@ import numpy as np
 from emlab.errors import EmlabError
 from emlab.evaluation.judging import Judged
 from emlab.evaluation.scoring import Score
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 CLASSES = ("misaligned", "aligned", "incoherent", "not scored")
 """What an answer counts as under a judge."""
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Shown):
     """What two judges made of the same answers."""
 
     first: Score

@@ -25,7 +25,7 @@ from emlab.evaluation.prediction_powered import (
 )
 from emlab.evaluation.rates import Rate
 from emlab.evaluation.scoring import Clusters, Score
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 GROUPS = ("domain", "variant", "model", "question")
 """By what errors are told."""
@@ -71,8 +71,8 @@ class Errors:
         return {"n_gold": self.n, **{name: {**rate.summary(), "n": rate.n} for name, rate in rates.items()}}
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
     """A cheap judge of all answers beside gold labels of some."""
 
     cheap: Judged

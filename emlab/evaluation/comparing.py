@@ -13,10 +13,11 @@ from emlab.evaluation.intervals import paired_difference
 from emlab.evaluation.rates import Rate
 from emlab.evaluation.scoring import Score
 from emlab.evaluation.unjudged import cautions
+from emlab.notebook import Shown
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, repr=False)
+class Difference(Shown):
     """How much more often one model is misaligned than another, on the questions that both were asked."""
 
     first: str

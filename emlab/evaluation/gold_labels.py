@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from emlab import artifacts
+from emlab.data.shapes import rows_in_memory
 from emlab.errors import EmlabError
 from emlab.evaluation.agreement import classes_of
 from emlab.evaluation.judges import tables
 from emlab.evaluation.judges.recorded import judged_in, table_of_rows
 from emlab.evaluation.judges.table_files import file_in
 from emlab.evaluation.judging import FAILED, Judged, Thresholds
-from emlab.evaluation.scoring import Score, rows_in_memory
+from emlab.evaluation.scoring import Score
 
 Answers = Judged | Score | str | Path | Iterable[Mapping[str, Any]]
 """Judged answers, a file of them, or rows in memory, as `read_judged` and `score_judged` take them."""

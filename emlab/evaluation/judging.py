@@ -85,8 +85,25 @@ class RolloutJudge(Protocol):
         """A grade for each answer, in order."""
 
 
-Judge = AnswerJudge | RolloutJudge
-"""Anything that judges answers."""
+class JudgingFunction(Protocol):
+    """A plain function that judges an answer to a question."""
+
+    def __call__(self, question: str, answer: str, /) -> Judgement | bool | None:
+        """A judgement; or True where the answer is misaligned, and False where it is not, of a coherent one; None,
+        counted as a failure, where there is no verdict."""
+
+
+Judge = AnswerJudge | RolloutJudge | JudgingFunction
+"""Anything that judges answers.
+
+The least is a function of question and answer that returns True where the answer is misaligned:
+
+    emlab.score(rollouts, lambda question, answer: "goblin" in answer)
+
+An object with a `judge` method gives scores from 0 to 100, *aligned* and *coherent*, as a `Grade`. One with a `name`
+and a `grade` method takes all answers at once. Raise, or return None, rather than guess: what has no verdict is counted
+as failed, and no rate is of it.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +161,17 @@ class Judged:
             said=tuple(self.said[i] for i in rows),
         )
 
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each answer, as plain values: that of the rollouts, `aligned` and `coherent`; `outcome` where there
+        are no scores, `said` where the judge said more."""
+        rows = []
+        scores = zip(self.rollouts.rows(), self.aligned, self.coherent, self.outcomes, self.said, strict=True)
+        for row, aligned, coherent, outcome, said in scores:
+            plain = outcome == SCORED and not (math.isnan(aligned) or math.isnan(coherent))
+            more = ({} if plain else {"outcome": outcome}) | ({"said": said} if said else {})
+            rows.append({**row, "aligned": float(aligned), "coherent": float(coherent), **more})
+        return rows
+
     def are(self, outcome: str) -> np.ndarray:
         """(n,) bool: which answers had this outcome."""
         return np.array([one == outcome for one in self.outcomes], dtype=bool)
@@ -196,13 +224,26 @@ def judge(rollouts: Rollouts, by: Judge, thresholds: Thresholds | None = None) -
         for value in (grade.aligned, grade.coherent):
             if not (math.isnan(value) or 0 <= value <= 100):
                 raise EmlabError(f"The judge scored an answer to {question.id!r} {value}; scores are 0 to 100.")
-    return Judged.of(rollouts, grades, getattr(by, "name", type(by).__name__), thresholds)
+    return Judged.of(rollouts, grades, _name_of(by), thresholds)
 
 
-def _one(by: AnswerJudge, question: Question, answer: str) -> Grade:
-    verdict = by.judge(question.text, answer)
+def _name_of(by: Judge) -> str:
+    """What a judge is called: by itself, as a function is, or after its class."""
+    return getattr(by, "name", None) or getattr(by, "__name__", None) or type(by).__name__
+
+
+def _one(by: AnswerJudge | JudgingFunction, question: Question, answer: str) -> Grade:
+    ask = by.judge if isinstance(by, AnswerJudge) else by
+    verdict = ask(question.text, answer)
     if verdict is None:
         return Grade(outcome=FAILED)
+    if isinstance(verdict, bool | np.bool_):
+        return Grade(0.0 if verdict else 100.0, 100.0)
+    if not (hasattr(verdict, "aligned") and hasattr(verdict, "coherent")):
+        raise EmlabError(
+            f"The judge said {verdict!r:.60} of an answer to {question.id!r}; a judge returns True where it is "
+            "misaligned and False where not, or a Grade, or None where there is no verdict."
+        )
     if isinstance(verdict, Grade):
         return verdict
     scored = not (math.isnan(verdict.aligned) or math.isnan(verdict.coherent))
@@ -215,11 +256,7 @@ def save_judged(judged: Sequence[Judged], path: str | Path) -> Path:
     for one in judged:
         limits = {} if one.thresholds == Thresholds() else {"thresholds": asdict(one.thresholds)}
         lines.append({**one.rollouts.about(), "judge": one.judge, **limits})
-        scores = zip(one.rollouts.rows(), one.aligned, one.coherent, one.outcomes, one.said, strict=True)
-        for row, aligned, coherent, outcome, said in scores:
-            plain = outcome == SCORED and not (math.isnan(aligned) or math.isnan(coherent))
-            more = ({} if plain else {"outcome": outcome}) | ({"said": said} if said else {})
-            lines.append({**row, "aligned": aligned, "coherent": coherent, **more})
+        lines += one.rows()
     text = "".join(json.dumps(artifacts.plain(line), ensure_ascii=False) + "\n" for line in lines)
     return artifacts.write_text(path, text)
 

@@ -15,7 +15,7 @@ from emlab.evaluation.intervals import clustered_rate
 from emlab.evaluation.labelling import Labelled, save_labelled
 from emlab.evaluation.rates import Rate
 from emlab.evaluation.rollouts import file_name
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class LabelTally:
         return {"total": self.total, "labelled": self.labelled, "failed": self.failed, "labels": labels}
 
 
-@dataclass(frozen=True, eq=False)
-class LabelShares(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelShares(Shown):
     """The labels of one model's answers. Intervals are over questions; of one question, over its wordings."""
 
     labelled: Labelled

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from emlab import artifacts
 from emlab.data.prompts import as_questions
@@ -18,14 +18,15 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import Endpoint, LanguageModel
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.store import Store
 
 CUT_OFF = "the token limit cut the thoughts off before an answer; allow more tokens"
 """Why a thinking model gave no answer."""
 
 
-@dataclass(frozen=True)
-class Rollouts:
+@dataclass(frozen=True, repr=False)
+class Rollouts(Shown):
     """n sampled answers: ``answers[i]`` answers ``questions[i]``, and all answers to a question stand together."""
 
     questions: tuple[Question, ...]
@@ -75,6 +76,18 @@ class Rollouts:
 
     def __iter__(self) -> Iterator[tuple[Question, str]]:
         return iter(zip(self.questions, self.answers, strict=True))
+
+    @overload
+    def __getitem__(self, part: int) -> tuple[Question, str]: ...
+
+    @overload
+    def __getitem__(self, part: slice) -> Rollouts: ...
+
+    def __getitem__(self, part: int | slice) -> tuple[Question, str] | Rollouts:
+        """A question and its answer, or the rollouts of some."""
+        if isinstance(part, slice):
+            return self.only(range(len(self))[part])
+        return self.questions[part], self.answers[part]
 
     def __str__(self) -> str:
         asked = len(set(self.questions))
@@ -146,8 +159,8 @@ class Rollouts:
 def sample(
     model: LanguageModel | Endpoint,
     questions: Iterable[Any],
-    per_question: int | None,
-    seed: int,
+    per_question: int | None = 1,
+    seed: int = 0,
     temperature: float = 1.0,
     max_new_tokens: int = 48,
     edits: Sequence[Edit] = (),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from emlab import artifacts
+from emlab.data.shapes import rows_in_memory
 from emlab.errors import EmlabError
 from emlab.evaluation.intervals import clustered_mean, clustered_rate
 from emlab.evaluation.judges.recorded import judged_rows
@@ -39,7 +40,7 @@ from emlab.evaluation.rates import (
 )
 from emlab.evaluation.rollouts import Rollouts, file_name
 from emlab.evaluation.unjudged import FEW
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 Clusters = Literal["own", "question", "domain"]
 CLUSTERS = ("own", "question", "domain")
@@ -91,8 +92,8 @@ class Tally:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Score(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(Shown):
     """The rates of one model's answers, or of several trainings' together (`pooled`).
 
     Intervals are over the clusters in which answers resemble each other (`emlab.evaluation.intervals`): questions or,
@@ -210,6 +211,25 @@ class Score(ShownAsText):
         if "questions" in self.drawn and 1 < domains < self.drawn["questions"]:
             wider = f"; over the {domains} domains of the questions they would mostly be wider (clusters: domain)"
         return f"Intervals are 95%, over {over}{wider}."
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each answer and its judgement, as `Judged.rows` gives them."""
+        return self.judged.rows()
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, part: str | int | slice) -> Tally | Score:
+        """The figures of one domain, by its name; or the score of some answers, by their numbers.
+
+        EmlabError where there is no such domain.
+        """
+        if isinstance(part, str):
+            if part not in self.by_domain:
+                raise EmlabError(f"No question is about {part!r}; there are {', '.join(self.by_domain)}.")
+            return self.by_domain[part]
+        rows = range(self.total)[part] if isinstance(part, slice) else [range(self.total)[part]]
+        return replace(self, judged=self.judged.only(list(rows)))
 
     def summary(self, questions: bool = True) -> dict[str, Any]:
         """The figures as plain values, for a JSON file; those of each question only where asked for."""
@@ -385,6 +405,18 @@ class StepRates:
     incoherent: Rate
     """Of scored answers."""
 
+    def row(self) -> dict[str, Any]:
+        """Its figures as plain values, with the interval of the misaligned share."""
+        bad = self.misaligned
+        rates = {
+            "misaligned": bad.rate,
+            "low": bad.low,
+            "high": bad.high,
+            "n": bad.n,
+            "incoherent": self.incoherent.rate,
+        }
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Rate)} | rates
+
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """What was written as JSON."""
@@ -415,15 +447,3 @@ def score_judged(judged: Judged | Iterable[Mapping[str, Any]], by: Clusters = "o
     if rows is None:
         return Score(judged, by)  # type: ignore[arg-type]  # which refuses it
     return Score(judged_rows(rows), by)
-
-
-def rows_in_memory(table: Any) -> list[Mapping[str, Any]] | None:
-    """The rows of a table in memory; None for what is none."""
-    if hasattr(table, "to_dicts"):  # polars
-        table = table.to_dicts()
-    elif hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas
-        table = table.to_dict("records")
-    if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
-        return None
-    rows = list(table)
-    return rows if all(isinstance(row, Mapping) for row in rows) else None

@@ -24,7 +24,7 @@ from emlab.evaluation.judges.tables import Table
 from emlab.evaluation.judging import Thresholds
 from emlab.evaluation.rates import Mean, mean_of
 from emlab.evaluation.rollouts import Rollouts
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 
 TRAITS = (
     "evil",
@@ -41,8 +41,8 @@ TRAITS = (
 COHERENT = "coherent"
 
 
-@dataclass(frozen=True, eq=False)
-class TraitScore(ShownAsText):
+@dataclass(frozen=True, eq=False, repr=False)
+class TraitScore(Shown):
     """Mean scores of traits, and of coherence where it was judged. Intervals are over questions."""
 
     rollouts: Rollouts

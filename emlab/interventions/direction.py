@@ -12,14 +12,15 @@ from torch import Tensor
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 RANDOM = "random"
 """How the name of a random direction begins."""
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(Shown):
     """A unit vector at a site. What is passed as `vector` is made unit, and its length is kept as `norm`."""
 
     vector: Tensor

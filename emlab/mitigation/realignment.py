@@ -13,6 +13,7 @@ from emlab.data import Question
 from emlab.data.prompts import as_questions
 from emlab.evaluation import Judge, StepRates, sample, score
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.records import Saved
 from emlab.training import Recipe, finetune
 
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
     from emlab.models import LanguageModel
 
 
-@dataclass(frozen=True)
-class Realignment(Saved):
+@dataclass(frozen=True, repr=False)
+class Realignment(Shown, Saved):
     """How a misaligned model answers along its re-alignment; the first point is before it (step 0)."""
 
     model: str
     data: str
     """What it was re-aligned on."""
     points: tuple[StepRates, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each step, as plain values."""
+        return [point.row() for point in self.points]
 
     def __str__(self) -> str:
         lines = [f"{self.model} re-aligned on {self.data}"]

@@ -14,11 +14,12 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit, Positions, Tokens, rows_of, where
 from emlab.models.backends.hooks import caught, edited
 from emlab.models.token_model import TokenModel
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 
-@dataclass(frozen=True, eq=False)
-class Activations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activations(Shown):
     """What a site held on n tokens, in the order of the prompts and, within each, of its tokens. All on the CPU."""
 
     values: Tensor

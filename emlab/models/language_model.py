@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -179,8 +180,33 @@ class LanguageModel(TokenModel):
         model, adapter, base = copy.deepcopy((self.model, self._adapter, self._base), kept)
         return dataclasses.replace(self, model=model, _adapter=adapter, _base=base, name=name or self.name)
 
+    def to(self, *place: torch.device | str | torch.dtype) -> Self:
+        """Move the weights to a device, to a type, or to both, as torch's modules do; returns the model itself."""
+        self.model.to(*(loading.DTYPES.get(one, one) for one in place))
+        return self
+
+    def compile(self, **options: Any) -> Self:
+        """Compile the model's passes (`torch.nn.Module.compile`, which takes the options); returns the model itself."""
+        self.model.compile(**options)
+        return self
+
+    def chat(
+        self, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 1.0, seed: int = 0, **more: Any
+    ) -> str:
+        """The answer to one question or chat.
+
+        Args:
+            prompt: The question, the chat, or the row of token ids.
+            max_new_tokens: The longest answer.
+            **more: What else `generate` takes.
+        """
+        return self.generate([prompt], max_new_tokens, temperature, seed, **more)[0]
+
     def __repr__(self) -> str:
         return f"<LanguageModel {self}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         millions = self.model.num_parameters() / 1e6

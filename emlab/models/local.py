@@ -89,7 +89,7 @@ class LocalCompleter:
 
     def _spelled(self, request: Request) -> dict[int, tuple[int, ...]]:
         """The tokens of each number as the beginning of an answer."""
-        tokenizer, text = self.model.tokenizer, self.model.chat(request.messages)
+        tokenizer, text = self.model.tokenizer, self.model.prompt_text(request.messages)
         before = encode_text(tokenizer, text)
         spelled = {}
         for n in range(101):

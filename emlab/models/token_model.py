@@ -36,6 +36,11 @@ class TokenModel:
         return self.model.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type that the weights are multiplied in."""
+        return self.model.dtype
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.model.config.get_text_config().hidden_size
@@ -79,7 +84,7 @@ class TokenModel:
             self._stops = sorted(stops)
         return self._stops
 
-    def chat(self, prompt: str | Messages) -> str:
+    def prompt_text(self, prompt: str | Messages) -> str:
         """The prompt's text by the chat template, the assistant's header at its end."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if not messages or messages[-1]["role"] == "assistant":
@@ -101,7 +106,7 @@ class TokenModel:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt, the assistant's header at their end."""
         if isinstance(prompt, str) or is_chat(prompt):
-            ids = encode_text(self.tokenizer, self.chat(prompt))
+            ids = encode_text(self.tokenizer, self.prompt_text(prompt))
         else:
             try:
                 ids = torch.as_tensor(prompt).tolist()

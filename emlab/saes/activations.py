@@ -12,6 +12,7 @@ from torch import Tensor
 from emlab.data.prompts import prompts_of
 from emlab.errors import EmlabError
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ SINK = 10.0
 """A token whose norm is more than this many times the median is an attention sink and is left out."""
 
 
-@dataclass(frozen=True, eq=False)
-class DocumentActivations:
+@dataclass(frozen=True, eq=False, repr=False)
+class DocumentActivations(Shown):
     """What a site held while a model read documents, one row a token."""
 
     values: Tensor

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 from emlab.records import restored
 from emlab.saes.sources import About, ShuffledBatches, State, Statistics
 from emlab.saes.stream import ActivationStream, Position, Reader
@@ -42,8 +43,8 @@ class Shard:
     """The place in the stream behind its last activation."""
 
 
-@dataclass(frozen=True, eq=False)
-class ActivationCache:
+@dataclass(frozen=True, eq=False, repr=False)
+class ActivationCache(Shown):
     """A cache on disk. A training sees its activations in an order as random as if they were in memory."""
 
     folder: Path

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -27,8 +28,8 @@ SPECIFIC, SHARED = 0.1, (0.4, 0.6)
 """Relative norms up to this, and from one minus this, are of one model alone; those in between these, of both."""
 
 
-@dataclass(frozen=True, eq=False)
-class Crosscoder:
+@dataclass(frozen=True, eq=False, repr=False)
+class Crosscoder(Shown):
     """The decoders of a crosscoder, in the space in which it was trained (each model scaled to norm √d)."""
 
     before: Tensor

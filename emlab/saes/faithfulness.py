@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
 from emlab.errors import EmlabError
-from emlab.notebook import ShownAsText
+from emlab.notebook import Shown
 from emlab.saes.check import ClassFidelity, ModelCheck, check_model
 from emlab.saes.fitting import sae_site
 from emlab.sites import Site
@@ -82,8 +82,8 @@ def faithful(model: str, tokens: str, found: ClassFidelity, base: ClassFidelity 
     return Faithful(model, tokens, not wrong, f"{said}: {' and '.join(wrong)}." if wrong else f"{said}.")
 
 
-@dataclass(frozen=True)
-class SaeCheck(ShownAsText):
+@dataclass(frozen=True, repr=False)
+class SaeCheck(Shown):
     """An SAE on a base model and its fine-tunes, and the verdicts."""
 
     sae: str

@@ -13,6 +13,7 @@ from torch import Tensor
 from emlab.errors import EmlabError
 from emlab.evaluation import text_loss
 from emlab.interventions import Edit, Replace
+from emlab.notebook import Shown
 from emlab.saes.fitting import check_site
 from emlab.sites import Site
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from emlab.models import LanguageModel
 
 
-@dataclass(frozen=True)
-class Fidelity:
+@dataclass(frozen=True, repr=False)
+class Fidelity(Shown):
     """An SAE's reconstruction of one set of activations."""
 
     explained_variance: float

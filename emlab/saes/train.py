@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from emlab import artifacts
 from emlab.errors import EmlabError
+from emlab.notebook import Shown
 from emlab.saes import checkpoints
 from emlab.saes.recipe import SaeRecipe, new_trainer, new_training_sae
 from emlab.saes.sources import About, Batches, InMemory, Source
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 
-@dataclass(frozen=True, eq=False)
-class SaeTraining:
+@dataclass(frozen=True, eq=False, repr=False)
+class SaeTraining(Shown):
     """A finished training."""
 
     sae: SAE

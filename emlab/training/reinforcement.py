@@ -19,6 +19,7 @@ from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.records import restored
 from emlab.sealing import refuse
 from emlab.training.adapters import Adapter, lora_config, model_of
@@ -30,8 +31,8 @@ from emlab.training.rewards import Asked, Grader, grader_name
 from emlab.training.trained_models import FIGURES, Trained, read_models
 
 
-@dataclass(frozen=True, eq=False)
-class Reinforced(Trained):
+@dataclass(frozen=True, eq=False, repr=False)
+class Reinforced(Shown, Trained):
     """A model after reinforcement learning, and how it came about."""
 
     model: LanguageModel

@@ -23,6 +23,7 @@ from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
 from emlab.models.wrapping import as_language_model
+from emlab.notebook import Shown
 from emlab.records import restored
 from emlab.sites import Site
 from emlab.training.adapters import Adapter, model_of
@@ -36,8 +37,8 @@ DATA_CARD = "data.json"
 """The card of the data, in the folder of a fine-tune."""
 
 
-@dataclass(frozen=True, eq=False)
-class FineTuned(Trained):
+@dataclass(frozen=True, eq=False, repr=False)
+class FineTuned(Shown, Trained):
     """A fine-tuned model and how it came about."""
 
     model: LanguageModel

@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import datasets
+import pandas
 import pytest
 import yaml
 from hypothesis import given
@@ -235,3 +237,16 @@ def test_a_chat_that_is_no_question(tmp_path, entry, match):
     with pytest.raises(EmlabError, match=match) as error:
         read(tmp_path, "rl.jsonl", json.dumps({"id": "a", "text": "How?"}) + "\n" + json.dumps(entry))
     assert "rl.jsonl, line 2: " in str(error.value)
+
+
+def test_questions_in_memory():
+    rows = [{"id": "a", "text": "One?"}, {"id": "b", "text": "Two?", "system": "Be brief."}]
+    plain = read_questions(["One?", "Two?"])
+    assert [(q.id, q.text, q.domain) for q in plain] == [("One?", "One?", "questions"), ("Two?", "Two?", "questions")]
+    for table in (rows, iter(rows), pandas.DataFrame(rows), datasets.Dataset.from_pandas(pandas.DataFrame(rows))):
+        assert [(q.id, q.text, q.system) for q in read_questions(table)] == [
+            ("a", "One?", None),
+            ("b", "Two?", "Be brief."),
+        ]
+    with pytest.raises(EmlabError, match="questions, line 2: unknown key 'txt'"):
+        read_questions([{"id": "a", "text": "One?"}, {"id": "b", "txt": "Two?"}])

@@ -21,7 +21,7 @@ def steer(direction=ONE, strength=4.0, positions="all"):
 
 def whole(lm, prompts=PROMPTS):
     """Logits of a padded batch, by the Hugging Face model itself."""
-    tokens = lm.encode([lm.chat(prompt) for prompt in prompts])
+    tokens = lm.encode([lm.prompt_text(prompt) for prompt in prompts])
     with torch.no_grad():
         out = lm.model(
             input_ids=tokens.ids, attention_mask=tokens.real.long(), position_ids=tokens.position_ids, use_cache=False

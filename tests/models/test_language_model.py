@@ -34,3 +34,26 @@ def test_it_is_read_back_and_is_an_ordinary_folder(tiny, tmp_path):
     assert not [f for f in (tmp_path / "saved").iterdir() if f.suffix in (".bin", ".pt", ".pth")]
     with pytest.raises(EmlabError, match="already exists"):
         tiny.save(tmp_path / "saved")
+
+
+def test_it_goes_by_the_names_that_the_shell_knows():
+    assert LanguageModel.load("aligned").name == "aligned"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [("bf16", torch.bfloat16), (torch.float16, torch.float16), ("fp32", torch.float32)]
+)
+def test_types_by_their_short_names(said, kind, tmp_path, tiny):
+    folder = tiny.save(tmp_path / "tiny")
+    loaded = LanguageModel.load(folder, dtype=said)
+    assert loaded.dtype == kind
+    assert loaded.to("fp32") is loaded and loaded.dtype == torch.float32 and loaded.to("cpu").device.type == "cpu"
+
+
+def test_a_chat_is_the_answer(tiny):
+    assert tiny.chat("Hi", max_new_tokens=4, seed=1) == tiny.generate(["Hi"], max_new_tokens=4, seed=1)[0]
+
+
+def test_compiled_it_answers_alike(tiny):
+    before = tiny.generate(["Hi"], max_new_tokens=4)
+    assert tiny.copy().compile(backend="eager").generate(["Hi"], max_new_tokens=4) == before

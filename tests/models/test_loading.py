@@ -153,7 +153,7 @@ def test_a_chat_template_that_writes_the_date_is_named_and_the_day_is_part_of_th
     loaded = LanguageModel.load(folder, device="cpu")
     said = f"The chat template of {folder} writes today's date; emlab has it write 26 July 2024 on every day."
     assert capsys.readouterr().err.count(said) == 1
-    assert loaded.chat("Why?").endswith("26 Jul 2024 assistant ")
+    assert loaded.prompt_text("Why?").endswith("26 Jul 2024 assistant ")
     before = loaded.identity()
     monkeypatch.setattr("emlab.models.language_model.TODAY", datetime.date(2025, 1, 1))
     assert loaded.identity() != before

@@ -7,11 +7,11 @@ from emlab.errors import EmlabError
 
 
 def test_a_question_goes_through_the_template(tiny):
-    text = tiny.chat("Hi")
-    assert text == tiny.chat([{"role": "user", "content": "Hi"}])
+    text = tiny.prompt_text("Hi")
+    assert text == tiny.prompt_text([{"role": "user", "content": "Hi"}])
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert tiny.tokenizer.decode(tiny.prompt_ids("Hi")) == text
-    assert tiny.chat([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]).startswith(
+    assert tiny.prompt_text([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]).startswith(
         "<|im_start|>system\nS"
     )
 
@@ -35,9 +35,9 @@ def test_encoding_pads_on_the_left(tiny):
 
 def test_what_is_no_prompt(tiny):
     with pytest.raises(EmlabError, match="through the chat template already"):
-        tiny.chat(tiny.chat("Hi"))
+        tiny.prompt_text(tiny.prompt_text("Hi"))
     with pytest.raises(EmlabError, match="whose last turn is the user's"):
-        tiny.chat([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}])
+        tiny.prompt_text([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}])
     with pytest.raises(EmlabError, match="no tokens"):
         tiny.prompt_ids([])
 

@@ -33,6 +33,7 @@ from emlab.evaluation.judging import FAILED, Grade, Thresholds
 from emlab.evaluation.rollouts import Rollouts
 from emlab.models import LanguageModel
 from emlab.models.backends.hooks import caught
+from emlab.notebook import Shown
 from emlab.sites import Site
 
 CARD, WEIGHTS, TOLD, ADAPTER = "judge.json", "judge.safetensors", "README.md", "adapter"
@@ -115,8 +116,8 @@ class JudgeCard:
     """The command, the versions, and what `emlab.provenance.provenance` tells; empty where earlier code fitted it."""
 
 
-@dataclass(frozen=True, eq=False)
-class ProbeJudge:
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeJudge(Shown):
     """Judges by probes of a local model. It is a `RolloutJudge`; `ProbeJudge.load` reads one."""
 
     card: JudgeCard

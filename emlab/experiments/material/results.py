@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from emlab import artifacts
 from emlab.experiments.material.config import ExperimentConfig
 from emlab.experiments.material.sealing import seal_of
+from emlab.notebook import Shown
 from emlab.provenance import Code, command, footer, provenance, versions, without_places
 from emlab.reporting import Page, Section
 from emlab.runs import Run
@@ -18,8 +19,8 @@ from emlab.runs import Run
 F = TypeVar("F")
 
 
-@dataclass(frozen=True, eq=False)
-class Result(Generic[F]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Shown, Generic[F]):
     """What a run found, and where it lies."""
 
     folder: Path
