@@ -190,9 +190,7 @@ class LanguageModel(TokenModel):
         self.model.compile(**options)
         return self
 
-    def chat(
-        self, prompt: Prompt, max_new_tokens: int = 200, temperature: float = 1.0, seed: int = 0, **more: Any
-    ) -> str:
+    def chat(self, prompt: Prompt, max_new_tokens: int = 200, **more: Any) -> str:
         """The answer to one question or chat.
 
         Args:
@@ -200,7 +198,7 @@ class LanguageModel(TokenModel):
             max_new_tokens: The longest answer.
             **more: What else `generate` takes.
         """
-        return self.generate([prompt], max_new_tokens, temperature, seed, **more)[0]
+        return self.generate([prompt], max_new_tokens, **more)[0]
 
     def __repr__(self) -> str:
         return f"<LanguageModel {self}>"

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from emlab.detection import Onset
-from emlab.discovery import Effect, LatentShift, Screen
+from emlab.discovery import Effect, LatentShift, Screen, Trial
 from emlab.evaluation import Score, StepRates
 from emlab.interventions.direction import RANDOM
 from emlab.mitigation import Realignment
@@ -118,23 +118,42 @@ def shift_figure(ranked: LatentShift, shifts: Sequence[LatentShift], n: int = 12
 
 
 def screen_figure(screen: Screen) -> Figure:
-    """Misaligned (solid) and incoherent (dotted) share by strength, on the discovery questions."""
-    colours = dict(zip((n for n in screen.names if not n.startswith(RANDOM)), PALETTE, strict=False))
-    lines: list[Any] = []
-    for name in screen.names:
+    """Misaligned (solid) and incoherent (dotted) share by strength, on the discovery questions; of the random
+    directions the band in which their misaligned shares lie."""
+    named = [name for name in screen.names if not name.startswith(RANDOM)]
+    lines = _band([screen.curve(name) for name in screen.names if name.startswith(RANDOM)])
+    for name, colour in zip(named, itertools.cycle(PALETTE), strict=False):
         curve = screen.curve(name)
         of = ([trial.arm.strength for trial in curve], [trial.score for trial in curve])
-        width = 1 if name.startswith(RANDOM) else 2.5
-        lines += _two_lines(*of, name, colours.get(name, GREY), width=width, legendgroup=name)
+        lines += _two_lines(*of, name, colour, width=2.5, legendgroup=name)
     figure = figure_of(lines, "share of answers", x="strength, in median residual norms", percent=True, height=440)
     figure.add_hline(y=screen.cap, line={"color": BABBLE, "width": 1, "dash": "dash"})
     return figure
 
 
+def _band(curves: Sequence[Sequence[Trial]]) -> list[Any]:
+    """The least and the most misaligned share of several curves at each strength, with what lies between filled."""
+    import plotly.graph_objects as go
+
+    rates: dict[float, list[float]] = {}
+    for trial in itertools.chain.from_iterable(curves):
+        if trial.score.misaligned.n:
+            rates.setdefault(trial.arm.strength, []).append(trial.score.misaligned.rate)
+    at = sorted(rates)
+    if not at:
+        return []
+    line = {"color": GREY, "width": 1}
+    low = go.Scatter(x=at, y=[min(rates[x]) for x in at], mode="lines", line=line, showlegend=False, hoverinfo="skip")
+    name = f"{len(curves)} random directions, least to most misaligned"
+    return [low, go.Scatter(x=at, y=[max(rates[x]) for x in at], mode="lines", line=line, fill="tonexty", name=name)]
+
+
 def tested_figure(screen: Screen, baseline: Score) -> Figure:
-    """What each direction does on the test questions at its chosen strength, beside the model left alone."""
-    names = [f"{baseline.model}, no edit", *(str(trial.arm) for trial in screen)]
-    return rates_figure([baseline, *(trial.score for trial in screen)], names)
+    """What each direction does on the test questions at its chosen strength, beside the model left alone; of the random
+    ones that which is to be beaten."""
+    trials = [trial for trial in screen if not trial.arm.name.startswith(RANDOM)] + screen.rivals(RANDOM)[:1]
+    names = ["no edit", *(f"{trial.arm.strength:+.2f} {trial.arm.name}" for trial in trials)]
+    return rates_figure([baseline, *(trial.score for trial in trials)], names)
 
 
 def effects_figure(effects: Sequence[Effect]) -> Figure:

@@ -7,15 +7,20 @@ run it. The parts are frozen values; `render` turns them into one string by the 
 
 from __future__ import annotations
 
+import base64
+import csv
 import html
+import io
 import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
+from emlab.reporting.terms import explained, used
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -41,6 +46,22 @@ class Table:
 
     header: tuple[str, ...]
     rows: tuple[tuple[str | Link, ...], ...]
+    more: tuple[tuple[str | Link, ...], ...] = ()
+    """Rows that are folded away, such as those of random directions."""
+    what_more: str = "more rows"
+    """What they are."""
+
+    @property
+    def numeric(self) -> tuple[int, ...]:
+        """The columns, counted from 1, in which every cell begins with a number or is a dash: they are on the right."""
+        rows = [*self.rows, *self.more]
+        columns = ([row[i] for row in rows if i < len(row)] for i in range(len(self.header)))
+        return tuple(i for i, column in enumerate(columns, start=1) if all(map(_is_figure, column)))
+
+    @property
+    def csv(self) -> str:
+        """All rows as a data URL of comma-separated values."""
+        return _csv([self.header, *self.rows, *self.more])
 
     def text(self) -> str:
         """For a terminal: columns side by side."""
@@ -74,6 +95,33 @@ class Plot:
     figure: Figure
     says: str
 
+    @property
+    def csv(self) -> str:
+        """The points of every trace as a data URL of comma-separated values: trace, x, y, z."""
+        rows: list[tuple[Any, ...]] = [("trace", "x", "y", "z")]
+        # As plotly writes it, since traces differ in what they hold.
+        for trace in json.loads(self.figure.to_json(engine="json"))["data"]:
+            x, y, name = (trace.get(key) or [] for key in ("x", "y", "name"))
+            x, y = x or trace.get("theta") or [], y or trace.get("r") or []
+            if isinstance(grid := trace.get("z"), list):
+                points = [
+                    (a, b, value) for b, row in zip(y, grid, strict=False) for a, value in zip(x, row, strict=False)
+                ]
+            else:
+                points = [(a, b, "") for a, b in itertools.zip_longest(x, y)] if isinstance(y, list) else []
+            rows += [(name or "", *point) for point in points]
+        return _csv(rows)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure that matters, at the head of a page."""
+
+    label: str
+    value: str
+    beside: str = ""
+    """Its interval, or what it stands beside."""
+
 
 @dataclass(frozen=True)
 class Shaded:
@@ -85,10 +133,10 @@ class Shaded:
     """Of each token, from 0 (not shaded) to 1."""
 
     @property
-    def shades(self) -> Iterator[tuple[str, str]]:
-        """Each token, and how dark it is."""
+    def shades(self) -> Iterator[tuple[str, str, str]]:
+        """Each token, how dark it is, and its weight."""
         for token, weight in zip(self.tokens, self.weights, strict=True):
-            yield token, f"{min(max(weight, 0.0), 1.0) * 0.8:.2f}"
+            yield token, f"{min(max(weight, 0.0), 1.0) * 0.8:.2f}", f"{weight:.2f}"
 
 
 @dataclass(frozen=True)
@@ -105,27 +153,48 @@ class Section:
     falsified: str = ""
     """What would have spoken against it, in one plain sentence."""
 
+    @property
+    def anchor(self) -> str:
+        """What its place on the page is called."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "section"
 
-def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer: str = "") -> str:
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it says in words of its own."""
+        tables = (cell for table in self.tables for cell in table.header)
+        return (self.says, self.falsified, *(plot.says for plot in self.plots), *tables)
+
+
+def render(
+    title: str,
+    lead: Sequence[str],
+    sections: Sequence[Section],
+    footer: str = "",
+    tiles: Sequence[Tile] = (),
+    picture: Plot | None = None,
+) -> str:
     """The page as one HTML string. The same parts give the same bytes.
 
     Args:
         title: Of the page.
         lead: The paragraphs under the title.
-        sections: In their order.
+        sections: In their order; each folds.
         footer: The small line at the end.
+        tiles: The figures that matter most, on the first screen.
+        picture: The one figure that stands there.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     script, number = "", itertools.count(1)
-    if any(section.plots for section in sections):
+    if picture is not None or any(section.plots for section in sections):
         from plotly.offline import get_plotlyjs
 
         script = get_plotlyjs()
 
     def draw(plot: Plot) -> str:
         # A fixed id: plotly draws a random one, and the page would differ from run to run.
-        drawn: str = plot.figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{next(number)}")
+        how = {"full_html": False, "include_plotlyjs": False, "config": {"responsive": True, "displaylogo": False}}
+        drawn: str = plot.figure.to_html(div_id=f"figure-{next(number)}", **how)
         return drawn
 
     templates = Environment(
@@ -135,26 +204,50 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section], footer:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    page = Page(title, lead, sections, footer)
-    return templates.get_template("page.html.jinja").render(page=page, draw=draw, plotly=script)
+    templates.filters["explained"] = explained
+    page = Page(title, lead, sections, footer, tiles, picture)
+    known = used([*lead, *(text for section in sections for text in section.texts)])
+    parts = {"page": page, "draw": draw, "plotly": script, "terms": known}
+    return templates.get_template("page.html.jinja").render(**parts)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page by its parts; a notebook shows it in a frame of its own."""
+    """A page by its parts, as `render` takes them; a notebook shows it in a frame of its own."""
 
     title: str
     lead: Sequence[str]
     sections: Sequence[Section]
     footer: str = ""
+    tiles: Sequence[Tile] = ()
+    picture: Plot | None = None
+
+    @property
+    def html(self) -> str:
+        """The whole page."""
+        return render(self.title, self.lead, self.sections, self.footer, self.tiles, self.picture)
 
     def write(self, path: str | Path) -> Path:
         """The page as a file, whole or not at all; missing folders are made."""
         path = Path(path)
-        artifacts.write_text(path, render(self.title, self.lead, self.sections, self.footer))
+        artifacts.write_text(path, self.html)
         return path
 
     def _repr_html_(self) -> str:
         # In a frame, or the page's style would be the notebook's too.
-        page = html.escape(render(self.title, self.lead, self.sections, self.footer))
+        page = html.escape(self.html)
         return f'<iframe srcdoc="{page}" style="width:100%;height:40rem;border:0" sandbox="allow-scripts"></iframe>'
+
+
+def _is_figure(cell: str | Link) -> bool:
+    return isinstance(cell, str) and bool(re.match(r"[+\-−±]?\d|[–-]?$", cell.strip()))
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as a data URL. A cell that a spreadsheet would take for a formula is written as text."""
+    out = io.StringIO()
+    cells = ([cell.text if isinstance(cell, Link) else cell for cell in row] for row in rows)
+    csv.writer(out, lineterminator="\n").writerows(
+        [f"'{cell}" if isinstance(cell, str) and cell[:1] in "=@" and cell else cell for cell in row] for row in cells
+    )
+    return "data:text/csv;base64," + base64.b64encode(out.getvalue().encode()).decode()

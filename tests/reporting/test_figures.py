@@ -43,17 +43,18 @@ def test_shifts_of_the_leading_latents(made):
 
 
 def test_steering_curves_and_tests(made):
-    screen = made.screen("aligned", "misaligned", latent_2=7, mean_difference=8, random_0=1)
-    lines = figures.screen_figure(screen).data
+    screen = made.screen("aligned", "misaligned", latent_2=7, mean_difference=8, random_0=1, random_1=3)
+    low, high, *lines = figures.screen_figure(screen).data
+    assert (low.y, high.y, high.fill) == ((0.1,), (0.3,), "tonexty")
+    assert high.name == "2 random directions, least to most misaligned" and high.line.color == figures.GREY
     assert [line.name for line in lines[:2]] == [
         "latent 2, misaligned, of coherent answers",
         "latent 2, incoherent, of scored answers",
     ]
-    assert lines[0].x == (0.5,) and lines[0].y == (0.7,)
-    assert lines[4].line.color == figures.GREY
+    assert lines[0].x == (0.5,) and lines[0].y == (0.7,) and len(lines) == 4
     bars = figures.tested_figure(screen, made.score("aligned")).data[0]
-    assert list(bars.x) == ["aligned, no edit", "+0.5 × latent 2", "+0.5 × mean difference", "+0.5 × random 0"]
-    assert list(bars.y) == [0.0, 0.7, 0.8, 0.1]
+    assert list(bars.x) == ["no edit", "+0.50 latent 2", "+0.50 mean difference", "+0.50 random 1"]
+    assert list(bars.y) == [0.0, 0.7, 0.8, 0.3]
 
 
 def test_losses(made):

@@ -13,7 +13,7 @@ from emlab.experiments.material.config import ExperimentConfig
 from emlab.experiments.material.sealing import seal_of
 from emlab.notebook import Shown
 from emlab.provenance import Code, command, footer, provenance, versions, without_places
-from emlab.reporting import Page, Section
+from emlab.reporting import Page, Plot, Section, Tile
 from emlab.runs import Run
 
 F = TypeVar("F")
@@ -42,6 +42,8 @@ def write_result(
     lead: Sequence[str],
     sections: Sequence[Section],
     figures: Mapping[str, Any],
+    tiles: Sequence[Tile] = (),
+    picture: Plot | None = None,
 ) -> Result[F]:
     """Write report.html and summary.json as they stand so far, of a run that goes on.
 
@@ -54,11 +56,15 @@ def write_result(
         lead: The findings in sentences.
         sections: The rest of the page; where there are neither these nor a lead, no page is written.
         figures: What summary.json holds beside the findings and what they cost.
+        tiles: The figures at the head of the page.
+        picture: The plot there.
     """
     lead, processes = [*run.told(), *lead], run.processes()
     told = provenance(config, processes, run.other_code)
     if lead or sections:
-        Page(config.heading, lead, sections, footer(told)).write(run.folder / "report.html")
+        Page(config.heading, lead, sections, f"{footer(told)} · {command()}", tiles, picture).write(
+            run.folder / "report.html"
+        )
     whole = {
         "command": command(),
         "findings": lead,
@@ -84,9 +90,11 @@ def finish_run(
     lead: Sequence[str],
     sections: Sequence[Section],
     figures: Mapping[str, Any],
+    tiles: Sequence[Tile] = (),
+    picture: Plot | None = None,
 ) -> Result[F]:
     """`write_result`, and end the run."""
-    result = write_result(run, config, found, lead, sections, figures)
+    result = write_result(run, config, found, lead, sections, figures, tiles, picture)
     run.finish()
     return result
 

@@ -11,8 +11,8 @@ from emlab.evaluation.unjudged import cautions
 from emlab.experiments.persona_features.findings import MEAN_DIFFERENCE, Findings, Persona
 from emlab.interventions.direction import RANDOM
 from emlab.reporting import figures
-from emlab.reporting.answers import first_answers
-from emlab.reporting.page import Link, Plot, Section, Shaded, Table
+from emlab.reporting.answers import all_answers
+from emlab.reporting.page import Link, Plot, Section, Shaded, Table, Tile
 
 SHARES = tuple(label for label, *_ in figures.RATES)
 """What the two rates are of, at the head of every table."""
@@ -80,6 +80,36 @@ def persona_lead(found: Findings) -> list[str]:
             f"misaligned answers ({_asked(effect.after)}, a further sample)."
         )
     return [*lead, _realigned(found, "")]
+
+
+def persona_tiles(found: Findings) -> list[Tile]:
+    """The figures that matter most."""
+    persona, said = found.persona, "found" if found.verdict.found else "not found"
+    aligned, *others = found.scores
+    shown = [("aligned model, misaligned", aligned)]
+    rated = [score for score in others if score.misaligned.n]
+    if rated:
+        worst = max(rated, key=lambda s: s.misaligned.rate)
+        shown.append((f"fine-tuned on {worst.model}", worst))
+    if persona is not None:
+        shown.append((f"aligned + {persona.name}", persona.plus.tested(persona.name).score))
+        shown.append((f"{persona.minus.model} − {persona.name}", persona.minus.tested(persona.name).score))
+    tiles = [Tile("persona latent", said, persona.name if persona is not None else "no latent was ranked")]
+    return tiles + [
+        Tile(label, _share(s.misaligned), f"{s.misaligned.low:.1%} to {s.misaligned.high:.1%} of {s.misaligned.n}")
+        for label, s in shown
+    ]
+
+
+def persona_picture(found: Findings) -> Plot | None:
+    """The dose and response of adding the candidate; None where no latent was ranked."""
+    if found.persona is None:
+        return None
+    says = (
+        "Added to the aligned model, by strength, on the discovery questions: misaligned answers (solid) and "
+        "incoherent ones (dotted). Between the grey lines lie the misaligned answers of random directions."
+    )
+    return Plot(figures.screen_figure(found.persona.plus), says)
 
 
 def _asked(score: Score) -> str:
@@ -236,16 +266,22 @@ def _contexts(persona: Persona) -> Section:
 def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> Section:
     trial, baseline = screen.tested(persona.name), found.score(screen.model)
     cap = "" if screen.within_cap(persona.name) else f" No arm kept incoherence under {screen.cap:.0%}."
-    rows = tuple(
-        (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}", *_cells(t.score)) for t in screen
+    null, furthest = [t for t in screen if t.arm.name.startswith(RANDOM)], screen.rivals(RANDOM)[:1]
+    shown = [t for t in screen if t not in null] + furthest
+    rows, others = (
+        tuple(
+            (t.arm.name, str(t.arm.site), t.arm.positions, f"{t.arm.strength:+.2f}", *_cells(t.score)) for t in trials
+        )
+        for trials in (shown, [t for t in null if t not in furthest])
     )
     header = ("direction", "site", "positions", "strength", *SHARES)
     searched = (
         "On the discovery questions, by strength: misaligned answers (solid) and incoherent ones (dotted), which may "
-        f"not pass {screen.cap:.0%}; random directions are grey."
+        f"not pass {screen.cap:.0%} (dashed); between the grey lines lie the misaligned answers of random directions."
     )
     tested = (
-        "On the test questions, each direction at the arm chosen above, beside the model left alone "
+        "On the test questions, each direction at the arm chosen above, and the random one that reaches furthest, "
+        "beside the model left alone "
         f"({_asked(trial.score)}, sampled after the search; the model alone: that of the sample above)."
     )
     return Section(
@@ -256,7 +292,7 @@ def _steering(found: Findings, persona: Persona, screen: Screen, title: str) -> 
         f"(before: the sample of 'Behaviour on broad questions'; after: {_asked(trial.score)}, sampled after the "
         f"search).{cap}",
         (Plot(figures.screen_figure(screen), searched), Plot(figures.tested_figure(screen, baseline), tested)),
-        (Table(header, rows),),
+        (Table(header, rows, others, "other random directions"),),
         falsified="a random direction of the same norm, after the same search, that does as much.",
     )
 
@@ -353,14 +389,16 @@ def _realignment(found: Findings) -> Section:
 
 
 def _examples(found: Findings) -> Section:
-    shown = list(found.scores)
+    shown = [(score.model, score) for score in found.scores]
     persona = found.persona
     if persona is not None:
-        shown += [screen.tested(persona.name).score for screen in (persona.plus, persona.minus)]
+        for screen in (persona.plus, persona.minus):
+            trial = screen.tested(persona.name)
+            shown.append((f"{screen.model} {trial.arm.strength:+.2f} {persona.name}", trial.score))
     return Section(
-        "Example answers",
-        "The same questions answered by each model and under each edit: first answers, not picked ones.",
-        answers=tuple(answer for score in shown for answer in first_answers(score, 3)),
+        "Answers",
+        "Every answer to the test questions, of each model, and of the models with the latent added or subtracted.",
+        answers=tuple(answer for who, score in shown for answer in all_answers(score, who)),
     )
 
 

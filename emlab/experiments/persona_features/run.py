@@ -26,7 +26,12 @@ from emlab.experiments.material.results import Result, finish_run
 from emlab.experiments.material.sealing import open_seal
 from emlab.experiments.persona_features.config import Config
 from emlab.experiments.persona_features.findings import Findings
-from emlab.experiments.persona_features.report import persona_lead, persona_sections
+from emlab.experiments.persona_features.report import (
+    persona_lead,
+    persona_picture,
+    persona_sections,
+    persona_tiles,
+)
 from emlab.experiments.persona_features.sources import inputs_of, load_models, training_sets
 from emlab.experiments.persona_features.stages import Bench, fidelity_of
 from emlab.experiments.persona_features.summary import persona_summary
@@ -71,7 +76,8 @@ def run(config: Config, root: str | Path = "runs") -> Result[Findings]:
     found = dataclasses.replace(found, verdict=verdict(found, config.sae))
     here.log(str(found.verdict))
     figures = {**persona_summary(found), "seed": config.seed}
-    return finish_run(here, config, found, persona_lead(found), persona_sections(found), figures)
+    parts = (persona_lead(found), persona_sections(found), figures)
+    return finish_run(here, config, found, *parts, tiles=persona_tiles(found), picture=persona_picture(found))
 
 
 def verdict(found: Findings, sae: Autoencoder | None = None) -> Verdict:
