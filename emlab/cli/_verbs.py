@@ -45,6 +45,13 @@ examples:
   emlab completion bash > ~/.local/share/bash-completion/completions/emlab
 """
 
+_PUSH_EXAMPLES = """\
+examples:
+  emlab push my_model me/my-model
+
+The key is that of `hf auth login`, or HF_TOKEN.
+"""
+
 _DOCTOR_EXAMPLES = """\
 examples:
   emlab doctor
@@ -177,6 +184,13 @@ def parser() -> argparse.ArgumentParser:
     add_runs(run)
     run.add_argument("--dry-run", action="store_true", help="say what it would do and take, and begin nothing")
     run.set_defaults(verb=_run)
+    push = verb(verbs, "push", "put a model, an SAE or a dataset on the Hugging Face Hub, with a card", _PUSH_EXAMPLES)
+    push.add_argument("folder", type=Path, metavar="DIR", help="the folder that emlab made")
+    push.add_argument("repo", metavar="OWNER/NAME", help="its name on the Hub")
+    push.add_argument("--public", action="store_true", default=None, help="let everybody read it (it is private)")
+    push.add_argument("--endpoint", metavar="URL", help="of another Hub")
+    add_json(push)
+    calls(push, "emlab.verbs.pushing:push", kept="what the Hub has taken stays there")
     completion = verb(verbs, "completion", "print the completion script of a shell", _COMPLETION_EXAMPLES)
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
     completion.set_defaults(verb=_completion, kept="nothing was written")
