@@ -105,8 +105,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> Pa
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> Path:
-    """Write `content` as UTF-8, line ends as they are; otherwise like `write_bytes`."""
-    return write_bytes(path, content.encode("utf-8"))
+    """Write `content` as UTF-8, line ends as they are; otherwise like `write_bytes`.
+
+    Half of a surrogate pair, which no UTF-8 holds, is written as JSON writes it (\\ud800): JSON reads it back.
+    """
+    return write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

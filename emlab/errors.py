@@ -19,6 +19,17 @@ def install(extra: str) -> str:
     return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
+def visible(text: str) -> str:
+    """The text for a terminal: what would move its cursor, colour it or turn its direction is shown as an escape.
+
+    A model's answer, a dataset and the name of a file are written by others.
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def memory_error(error: BaseException) -> EmlabError | None:
     """The one-sentence form of a lack of memory, the machine's or a GPU's, or None if `error` is none."""
     text = str(error)

@@ -26,8 +26,12 @@ class Shown:
         """A table of pandas: of its `rows()`, where it has some; else one row, of all that is a single value."""
         import pandas as pd
 
-        rows = getattr(self, "rows", None)
-        return pd.DataFrame(rows() if callable(rows) else [single_values(self)])
+        made = getattr(self, "rows", None)
+        rows = made() if callable(made) else [single_values(self)]
+        try:
+            return pd.DataFrame(rows)
+        except UnicodeEncodeError:  # half of a surrogate pair, which pandas' own texts cannot hold
+            return pd.DataFrame(rows, dtype=object)
 
     def plot(self) -> Figure:
         """Its figure, of plotly. EmlabError where a result of this kind has none."""

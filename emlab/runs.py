@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import filelock
 
 from emlab import artifacts, config, provenance, records
-from emlab.errors import EmlabError
+from emlab.errors import EmlabError, visible
 from emlab.provenance import Code, Ledger
 
 T = TypeVar("T")
@@ -228,11 +228,11 @@ class Run:
     def log(self, line: str, echo: bool = True) -> None:
         """Add a line, with the time, to log.txt; with `echo` say it on the terminal (stderr) too."""
         if echo:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
         path = self.folder / "log.txt"
         # Appended, not written anew: a log must be readable up to the moment of a crash.
         with artifacts.storing(path), open(path, "a", encoding="utf-8") as file:
-            file.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n")
+            file.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}  {visible(line)}\n")
 
     def __str__(self) -> str:
         return f"run {self.name} in {self.folder}"

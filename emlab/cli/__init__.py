@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emlab import artifacts
 from emlab.cli._verbs import parser as _parser
-from emlab.errors import EmlabError, memory_error
+from emlab.errors import EmlabError, memory_error, visible
 from emlab.sealing import is_reserved
 
 __all__ = ["main"]
@@ -87,5 +87,5 @@ def _mute() -> None:
 
 
 def _say(sentence: str) -> int:
-    print(f"emlab: {sentence}", file=sys.stderr)
+    print(f"emlab: {visible(sentence)}", file=sys.stderr)
     return 2

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from emlab.cli._options import add_runs, run_once, verb
+from emlab.errors import visible
 
 _EXAMPLES = """\
 examples:
@@ -34,5 +35,5 @@ def _compare(options: argparse.Namespace) -> int:
     from emlab.experiments.remedies import run as remedies
 
     settings = config.load(options.config, options.overrides, remedies.Config)
-    print(run_once(options, lambda: remedies.run(settings, options.runs)))
+    print(visible(str(run_once(options, lambda: remedies.run(settings, options.runs)))))
     return 0

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from emlab import artifacts
+from emlab.errors import visible
 
 
 def add_debug() -> argparse.ArgumentParser:
@@ -98,7 +99,7 @@ def show(result: Any, figures: Any, to: str | None) -> None:
     if to == "-":
         print(json.dumps(artifacts.plain(figures), indent=2, ensure_ascii=False))
         return
-    print(result)
+    print(visible(str(result)))
     if to is not None:
         artifacts.write_json(Path(to), figures)
 

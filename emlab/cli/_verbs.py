@@ -7,6 +7,7 @@ from typing import Any
 from emlab import __version__
 from emlab.cli import _discovery, _evaluation, _mitigation, _models, _monitoring, _saes
 from emlab.cli._options import add_debug, add_json, add_runs, calls, run_once, verb
+from emlab.errors import visible
 
 _EXAMPLES = """\
 examples:
@@ -150,7 +151,7 @@ def _run(options: argparse.Namespace) -> int:
     pipeline = EXPERIMENTS.get(config.pipeline_of(file, options.overrides))
     settings = config.load(file, options.overrides, pipeline.config)
     own = file.parent if (file.parent / "run.json").is_file() and not options.overrides else None
-    print(run_once(options, lambda: pipeline.run(settings, options.runs), own))
+    print(visible(str(run_once(options, lambda: pipeline.run(settings, options.runs), own))))
     return 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from emlab.errors import visible
+
 
 def tell(line: str) -> None:
     """Say one line on the terminal."""
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def some(names: Iterable[str], most: int = 20) -> str:

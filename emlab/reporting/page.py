@@ -250,4 +250,4 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
     csv.writer(out, lineterminator="\n").writerows(
         [f"'{cell}" if isinstance(cell, str) and cell[:1] in "=@" and cell else cell for cell in row] for row in cells
     )
-    return "data:text/csv;base64," + base64.b64encode(out.getvalue().encode()).decode()
+    return "data:text/csv;base64," + base64.b64encode(out.getvalue().encode(errors="backslashreplace")).decode()
