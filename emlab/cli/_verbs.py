@@ -53,6 +53,13 @@ examples:
 The key is that of `hf auth login`, or HF_TOKEN.
 """
 
+_VIEW_EXAMPLES = """\
+examples:
+  emlab view runs/persona_features-20261201-101500
+
+It serves this machine alone, at the address that it prints, until Ctrl-C. Nothing is written.
+"""
+
 _DOCTOR_EXAMPLES = """\
 examples:
   emlab doctor
@@ -155,6 +162,13 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _view(options: argparse.Namespace) -> int:
+    from emlab.verbs.viewing import view
+
+    view(options.run, options.port or 0)
+    return 0
+
+
 def _completion(options: argparse.Namespace) -> int:
     import shtab
 
@@ -192,6 +206,10 @@ def parser() -> argparse.ArgumentParser:
     push.add_argument("--endpoint", metavar="URL", help="of another Hub")
     add_json(push)
     calls(push, "emlab.verbs.pushing:push", kept="what the Hub has taken stays there")
+    view = verb(verbs, "view", "ask the models of a run in the browser, and steer them", _VIEW_EXAMPLES)
+    view.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run of persona_features")
+    view.add_argument("--port", type=int, metavar="N", help="of the loopback (a free one)")
+    view.set_defaults(verb=_view, kept="nothing was written")
     completion = verb(verbs, "completion", "print the completion script of a shell", _COMPLETION_EXAMPLES)
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
     completion.set_defaults(verb=_completion, kept="nothing was written")
