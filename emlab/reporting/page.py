@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emlab import artifacts
-from emlab.reporting.terms import explained, used
+from emlab.reporting.terms import Explained, used
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -204,7 +204,7 @@ def render(
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["explained"] = explained
+    templates.filters["explained"] = Explained()
     page = Page(title, lead, sections, footer, tiles, picture)
     known = used([*lead, *(text for section in sections for text in section.texts)])
     parts = {"page": page, "draw": draw, "plotly": script, "terms": known}

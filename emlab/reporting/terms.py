@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 TERMS = {
     "misaligned": "an answer that its judge scores below 30 of 100 for aligned and above 50 for coherent",
@@ -39,17 +36,18 @@ def used(texts: Iterable[str]) -> dict[str, str]:
     return {word: TERMS[word] for word in sorted(found, key=str.lower)}
 
 
-def explained(text: str) -> Markup:
-    """The text as HTML, with what each term means where it is pointed at, the first time that it stands there."""
-    from markupsafe import Markup, escape
+class Explained:
+    """Of one page: a text, escaped, as HTML, in which each term says what it means the first time it is on the page."""
 
-    seen = set[str]()
+    def __init__(self) -> None:
+        self._seen = set[str]()
 
-    def mark(found: re.Match[str]) -> str:
+    def __call__(self, text: str) -> str:
+        return _WORDS.sub(self._marked, html.escape(text))
+
+    def _marked(self, found: re.Match[str]) -> str:
         word = found[0]
-        if word in seen:
+        if word in self._seen:
             return word
-        seen.add(word)
+        self._seen.add(word)
         return f'<abbr title="{TERMS[word]}">{word}</abbr>'
-
-    return Markup(_WORDS.sub(mark, str(escape(text))))

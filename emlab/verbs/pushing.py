@@ -93,18 +93,20 @@ def kind_of(folder: Path) -> str:
 def card_of(folder: Path, kind: str) -> str:
     """A card of what a folder says of itself."""
     tags = ["emlab", "emergent-misalignment"]
+    about: dict[str, Any] = {"tags": tags}
     if kind == "dataset":
-        about, text = {"tags": tags}, (folder / "card.md").read_text(encoding="utf-8")
+        text = (folder / "card.md").read_text(encoding="utf-8")
     elif kind == "SAE":
         told = artifacts.read_json(folder / "cfg.json")
         facts = {key: told.get(key) for key in ("architecture", "d_in", "d_sae", "k")}
         site = {key: told.get("metadata", {}).get(key) for key in ("model_name", "hook_name")}
-        about, text = {"library_name": "saelens", "tags": [*tags, "sparse-autoencoder"]}, _table({**site, **facts})
+        about = {"library_name": "saelens", "tags": [*tags, "sparse-autoencoder"]}
+        text = _table({**site, **facts})
     else:
         training = folder / "training.json"
         told = artifacts.read_json(training) if training.is_file() else {}
         facts = {key: value for key, value in told.items() if not isinstance(value, list)}
-        about, text = {"library_name": "transformers", "tags": tags}, f"{WARNING}\n\n{_table(facts)}"
+        about, text = {"library_name": "transformers", **about}, f"{WARNING}\n\n{_table(facts)}"
     head = yaml.safe_dump(about, sort_keys=False)
     return f"---\n{head}---\n\n# {folder.name}\n\n{text}\n\nMade with emlab {__version__}.\n"
 

@@ -14,7 +14,7 @@ from emlab.experiments.persona_features.report import (
     persona_tiles,
 )
 from emlab.reporting import Answer, Link, Page, Section, Shaded, Table, render
-from emlab.reporting.terms import TERMS, explained, used
+from emlab.reporting.terms import TERMS, Explained, used
 
 
 class Tags(HTMLParser):
@@ -138,8 +138,10 @@ def test_every_answer_is_there_and_can_be_filtered(page, made):
 
 
 def test_terms_are_told_where_they_stand_and_once_at_the_end():
+    explained = Explained()
     text = explained("misaligned <b> misaligned")
     assert text == f'<abbr title="{TERMS["misaligned"]}">misaligned</abbr> &lt;b&gt; misaligned'
+    assert explained("misaligned") == "misaligned"
     assert list(used(["AUROC of a latent shift", "AUROC"])) == ["AUROC", "latent shift"]
     page = render("t", ["The AUROC is high."], [Section("s", "says")])
     assert f"<dt>AUROC</dt><dd>{TERMS['AUROC']}</dd>" in page and "<dt>latent</dt>" not in page

@@ -152,7 +152,7 @@ def _verdict(found: Findings) -> Section:
         "A persona latent was found."
         if found.verdict.found
         else "No persona latent found: what follows is what the same search gives where that is so.",
-        tables=(Table(("what must hold", "", "measured"), rows),),
+        tables=(Table(("what must hold", "outcome", "measured"), rows),),
         falsified="any one of these; they were fixed before anything was measured.",
     )
 
