@@ -81,7 +81,7 @@ def test_tables_and_answers(tmp_path):
     )
     page = Page("T", ["lead"], [section]).write(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert '<th scope="col">&lt;b&gt;</th>' in page and "<td>2 &lt; 3</td>" in page
-    assert '<div class="answer " data-who="w"' in page and "<pre>x\ny</pre>" in page
+    assert '<div class="answer " data-who="w"' in page and "<pre dir=\"auto\">x\ny</pre>" in page
 
 
 def test_shaded_contexts_are_escaped_and_say_why_not():
