@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+LONG = 12
+"""Rows of a table, or answers, beyond which they can be searched."""
+
+
 @dataclass(frozen=True)
 class Link:
     """A place outside of the page."""
@@ -207,7 +211,8 @@ def render(
     templates.filters["explained"] = Explained()
     page = Page(title, lead, sections, footer, tiles, picture)
     known = used([*lead, *(text for section in sections for text in section.texts)])
-    parts = {"page": page, "draw": draw, "plotly": script, "terms": known}
+    asks = any(len(part) > LONG for s in sections for part in (s.answers, *(table.rows for table in s.tables)))
+    parts = {"page": page, "draw": draw, "plotly": script, "terms": known, "long": LONG, "asks": asks}
     return templates.get_template("page.html.jinja").render(**parts)
 
 

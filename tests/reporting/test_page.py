@@ -81,7 +81,7 @@ def test_tables_and_answers(tmp_path):
     )
     page = Page("T", ["lead"], [section]).write(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert '<th scope="col">&lt;b&gt;</th>' in page and "<td>2 &lt; 3</td>" in page
-    assert '<div class="answer " data-who="w"' in page and "<pre dir=\"auto\">x\ny</pre>" in page
+    assert '<div class="answer " data-who="w"' in page and '<pre dir="auto">x\ny</pre>' in page
 
 
 def test_shaded_contexts_are_escaped_and_say_why_not():
@@ -151,3 +151,10 @@ def test_the_first_screen(page, made):
     head = page[page.index("<main>") : page.index('<section id="verdict">')]
     assert head.count('class="tile"') == 5 and "10.0% to" not in head
     assert 'id="figure-1"' in head
+
+
+def test_long_tables_can_be_searched():
+    rows = tuple((str(i), f"row {i}") for i in range(13))
+    long, short = (render("t", [], [Section("s", "says", tables=(Table(("a", "b"), rows[:n]),))]) for n in (13, 12))
+    assert '<input type="search" class="find">' in long and "<script>" in long
+    assert "<input" not in short and "<script>" not in short
