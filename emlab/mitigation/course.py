@@ -112,6 +112,7 @@ class Supervised:
             name=name,
             edits=change.edits,
             penalties=penalties,
+            defer=True,
         )
         more = [penalty.chats(recipe.batch_size) for penalty in penalties]
         cost = TrainingCost(

@@ -68,7 +68,7 @@ def realign(
         temperature: Of the answers.
     """
     model, questions = as_language_model(model), as_questions(questions)
-    tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned")
+    tuned = finetune(model, chats, recipe, seed, progress=progress, name=f"{model.name} re-aligned", defer=True)
     stages = {0: model, **dict(tuned.checkpoints), tuned.steps: tuned.model}
     points = []
     for step, at in stages.items():

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emlab.data.telling import tell
 from emlab.errors import EmlabError
 from emlab.interventions import Edit
 from emlab.models import LanguageModel
+from emlab.models.deferred import DeferredModel
 from emlab.models.wrapping import as_language_model
 from emlab.notebook import Shown
 from emlab.records import restored
@@ -141,6 +143,7 @@ def finetune(
     folder: str | Path | None = None,
     save_every: int = 50,
     report_to: str | Sequence[str] = (),
+    defer: bool = False,
 ) -> FineTuned:
     """Fine-tune a copy of `model` on chats; the loss is on exactly the assistant's tokens, end of turn included.
 
@@ -168,6 +171,8 @@ def finetune(
         save_every: Steps between savings of the progress.
         report_to: Integrations of transformers ("tensorboard", "wandb"), one or several, that are told loss, gradient
             norm and learning rate.
+        defer: Whether checkpoints get their weights when they are used, of which two are held at a time, and not at
+            once; what you change in their weights is lost then, and `model` must stay as it is.
 
     Raises EmlabError where the examples cannot be read, a row cannot be trained on (which is named), no chat is short
     enough, no module matches the recipe, an edit does not fit, the loss is no longer a number, or `folder` holds the
@@ -208,6 +213,12 @@ def finetune(
     loop = Loop(model, data.rows, recipe, seed, name, chosen, watch, keeping, report_to, penalties)
     done = loop.run(on_step, progress)
     kept = loop.snapshots()
+
+    def checkpoint(step: int, weights: Mapping[str, Tensor]) -> LanguageModel:
+        called = f"{name}, step {step}"
+        make = partial(model_of, model, loop.config, weights, called)
+        return DeferredModel.of(model, called, make) if defer else make()
+
     return FineTuned(
         model=done,
         losses=tuple(loop.losses),
@@ -217,7 +228,7 @@ def finetune(
         recipe=recipe,
         seed=seed,
         adapter=None if loop.config is None else Adapter(loop.config, loop.weights),
-        checkpoints=tuple((step, model_of(model, loop.config, w, f"{name}, step {step}")) for step, w in kept.items()),
+        checkpoints=tuple((step, checkpoint(step, weights)) for step, weights in kept.items()),
         truncated=data.truncated,
         card=given.card,
         gradient_norms=tuple(loop.norms),

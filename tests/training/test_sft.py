@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from emlab.data import IGNORE, Dataset, check_data, draw, tokenize, tokenize_chat
 from emlab.errors import EmlabError
 from emlab.models import LanguageModel
+from emlab.models.deferred import DeferredModel
 from emlab.training import FineTuned, Recipe, assistant_loss, finetune
 from emlab.training.batches import batches
 
@@ -455,3 +456,12 @@ def test_a_token_that_the_model_has_not_is_one_sentence(make_model):
     known = lm.model.get_input_embeddings().weight.shape[0]
     with pytest.raises(EmlabError, match=f"writes the token {known} and the model has {known} tokens"):
         finetune(lm, CHATS, RECIPE, seed=0, progress=False)
+
+
+def test_checkpoints_can_be_made_when_they_are_used(make_model):
+    lm, recipe = make_model(), dataclasses.replace(RECIPE, steps=4, checkpoint_every=2)
+    at_once, later = (finetune(lm, CHATS, recipe, 0, progress=False, defer=defer) for defer in (False, True))
+    assert all(isinstance(model, DeferredModel) for _, model in later.checkpoints)
+    assert [step for step, _ in at_once.checkpoints] == [step for step, _ in later.checkpoints] == [2, 4]
+    for (_, one), (_, other) in zip(at_once.checkpoints, later.checkpoints, strict=True):
+        assert one.name == other.name and torch.equal(one.logits(["Hi"])[0], other.logits(["Hi"])[0])

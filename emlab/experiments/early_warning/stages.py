@@ -121,7 +121,9 @@ class EarlyWarningStages:
 
         def work() -> Curve:
             chats = self._set(data, seed)
-            tuned = finetune(self.start, chats, self.config.recipe, seed, name=f"{data}-{seed}", progress=False)
+            tuned = finetune(
+                self.start, chats, self.config.recipe, seed, name=f"{data}-{seed}", progress=False, defer=True
+            )
             curve = self._read(data, seed, [(0, self.start), *tuned.checkpoints], truth)
             said = f", misaligned at the end {curve.rates[-1]}" if truth else ""
             self.run.log(f"{data}-{seed}: {len(curve.at)} checkpoints read{said}")

@@ -202,7 +202,7 @@ class Bench(Resources):
         recipe = dataclasses.replace(self.config.recipe, checkpoint_every=every)
 
         def work(folder: Path) -> None:
-            tuned = finetune(self.aligned, chats, recipe, seed, name=name)
+            tuned = finetune(self.aligned, chats, recipe, seed, name=name, defer=True)
             if tuned.rows < LEAST_ROWS:
                 raise EmlabError(
                     f"{tuned.rows} of {len(chats)} chats of {name} are short enough to train on and at least "
