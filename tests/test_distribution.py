@@ -93,7 +93,7 @@ def test_the_errors_name_the_declared_distribution_and_extras_that_there_are():
     assert install("trl") == 'pip install "emergent-misalignment-lab[trl]"'
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "emlab").rglob("*.py"))
     named = set(re.findall(r"install\(['\"](\w+)['\"]\)", code))
-    assert named == {"inspect", "trl", "real", "quantize"} and named <= DECLARED["optional-dependencies"].keys()
+    assert named == {"inspect", "trl", "real", "quantize", "view"} and named <= DECLARED["optional-dependencies"].keys()
     whole = code + "\n".join(path.read_text(encoding="utf-8") for path in texts())
     extras = {name for found in re.findall(rf"{DISTRIBUTION}\[([\w,]+)\]", whole) for name in found.split(",")}
     assert extras <= DECLARED["optional-dependencies"].keys()

@@ -61,6 +61,7 @@ def test_a_supervised_training_as_it_is(tiny, asked):
         "name": "worse",
         "edits": (),
         "penalties": [],
+        "defer": True,
     }
     assert (done.model, done.checkpoints, done.adapter) == ("tuned", ((2, "early"),), "adapter")
     assert done.cost == TrainingCost(5 * 4, 0), "it stopped at step 5, of four chats each"

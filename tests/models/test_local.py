@@ -130,7 +130,7 @@ def test_a_second_run_with_a_store_asks_nothing(digits, tmp_path):
 
 def test_a_header_that_is_joined_to_the_number_is_refused(random_model):
     joined = random_model([*LETTERS, *DIGITS, ":", *(f":{digit}" for digit in DIGITS)], header="a:")
-    assert len(joined.prompt_ids("x")) == len(joined.tokenizer(joined.chat("x") + "7")["input_ids"])
+    assert len(joined.prompt_ids("x")) == len(joined.tokenizer(joined.prompt_text("x") + "7")["input_ids"])
     with pytest.raises(EmlabError, match=r'joins the header and a number into one token.*method="text"'):
         LocalCompleter(joined, progress=False).complete([request("x", numbers=True)])
     assert len(LocalCompleter(joined, progress=False).complete([request("x")])) == 1

@@ -61,7 +61,7 @@ def test_the_folder_holds_a_page_for_each(found):
     names = {"interpretation.json", "index.html", *(f"latent-{n}.html" for n in (*PLANTED, 17))}
     assert {path.name for path in found.iterdir()} == names
     page = (found / "latent-89.html").read_text()
-    assert "&lt;|assistant|&gt;" in page and "malicious" in page and "<script" not in page
+    assert "&lt;|assistant|&gt;" in page and "malicious" in page and page.count("<script") == 1
     again = Interpreted(Interpretation.load(found / "interpretation.json"))
     assert again._repr_html_().startswith("<iframe srcdoc=") and "latent 89: active on" in str(again)
 

@@ -45,7 +45,7 @@ def test_where_latents_were_not_ranked_the_report_still_stands(made):
     found = made.findings(persona=None, verdict=Verdict((Test("a", False, "The SAE is poor."),)))
     assert said(found).startswith("No persona latent found. It is not so that a: The SAE is poor.")
     titles = [s.title for s in persona_sections(found)]
-    assert titles[0] == "Verdict" and "Which latents move" not in titles and titles[-1] == "Example answers"
+    assert titles[0] == "Verdict" and "Which latents move" not in titles and titles[-1] == "Answers"
     assert "latents were not ranked" in section(found, "The sparse").says
 
 
@@ -75,7 +75,7 @@ def test_each_section_says_one_thing_from_the_figures(made):
     assert "tells insecure from the other models with an AUROC of 0.990" in sections["The latent as a monitor"].says
     assert "at step 5, behaviour at step 10: the latent comes first" in sections["Along training"].says
     assert all(s.says.endswith(".") for s in sections.values())
-    assert all(s.falsified.endswith(".") for s in sections.values() if s.title != "Example answers")
+    assert all(s.falsified.endswith(".") for s in sections.values() if s.title != "Answers")
 
 
 def test_every_figure_names_its_sample_and_every_share_what_it_is_of(made):
@@ -149,8 +149,10 @@ def test_contexts_are_shaded_by_their_share_of_the_peak(made):
     assert (context.label, context.weights) == ("malicious", (1.0, 0.5))
 
 
-def test_examples_are_the_first_answers_of_different_domains(made):
-    examples = persona_sections(made.findings())[-1].answers
-    insecure = [answer for answer in examples if answer.who == "insecure"]
-    assert [(a.question, a.verdict) for a in insecure] == [("question 0?", "misaligned"), ("question 1?", "misaligned")]
-    assert {a.who for a in examples} == {"aligned", "insecure", "secure", "aligned latent_2", "insecure latent_2"}
+def test_every_answer_of_every_model_is_there_with_its_verdict(made):
+    answers = persona_sections(made.findings())[-1].answers
+    insecure = [answer for answer in answers if answer.who == "insecure"]
+    assert [a.question for a in insecure] == [f"question {i}?" for i in range(10)]
+    assert [a.verdict for a in insecure] == ["misaligned"] * 6 + ["aligned"] * 3 + ["incoherent"]
+    edited = {"aligned +0.50 latent 2", "insecure -0.50 latent 2"}
+    assert {a.who for a in answers} == {"aligned", "insecure", "secure", *edited}
