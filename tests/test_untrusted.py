@@ -1,5 +1,6 @@
 """Texts that others wrote, through everything that shows them: nothing runs, nothing breaks, nothing is hidden."""
 
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -50,10 +51,14 @@ def test_a_report_shows_it_and_runs_nothing(text, tmp_path):
     found = scored(text)
     file = Page(text, evaluation_lead(found), evaluation_sections(found), text).write(tmp_path / "report.html")
     page = file.read_text(encoding="utf-8")
-    seen = Tags(re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL) if "<script>document" in page else page)
+    seen = Tags(page)
     assert not {"img", "iframe", "object", "embed"} & set(seen.tags)
     assert not [name for name in seen.attributes if name.startswith("on")]
-    assert page.count("<script") <= 1 and "49" not in seen.tags
+    assert page.count("<script") == seen.tags.count("script") <= 1
+    if text != HOSTILE["surrogate"]:  # which no file in UTF-8 holds
+        assert (
+            f'<pre dir="auto">{html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")}</pre>' in page
+        )
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

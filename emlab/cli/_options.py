@@ -124,7 +124,8 @@ def _called(function: str, figures: str | None, options: argparse.Namespace) -> 
     if figures is not None:
         show(found, resolve_name(figures)(found), to)
     else:
-        show(found, found.summary() if hasattr(found, "summary") else found, to)
+        told = getattr(found, "summary", found)
+        show(found, told() if callable(told) else told, to)
     return 0 if getattr(found, "holds", True) else 1
 
 

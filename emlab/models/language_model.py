@@ -181,8 +181,8 @@ class LanguageModel(TokenModel):
         return dataclasses.replace(self, model=model, _adapter=adapter, _base=base, name=name or self.name)
 
     def to(self, *place: torch.device | str | torch.dtype) -> Self:
-        """Move the weights to a device, to a type, or to both, as torch's modules do; returns the model itself."""
-        self.model.to(*(loading.DTYPES.get(one, one) for one in place))
+        """Move the weights to a device, to a type (also "bf16"), or to both, in place; returns the model itself."""
+        self.model.to(*(loading.SHORT.get(one, one) if isinstance(one, str) else one for one in place))
         return self
 
     def compile(self, **options: Any) -> Self:

@@ -180,19 +180,16 @@ def check_weights(folder: Path, what: str, files: str = "*.safetensors") -> None
     raise EmlabError(f"The folder {folder} has no {what}; it should hold {files.replace('*', 'a ')}.")
 
 
-DTYPES = {
-    **dict.fromkeys(("float32", "fp32", torch.float32), torch.float32),
-    **dict.fromkeys(("bfloat16", "bf16", torch.bfloat16), torch.bfloat16),
-    **dict.fromkeys(("float16", "fp16", torch.float16), torch.float16),
-}
-"""The types that weights are held in, by what they are called."""
+SHORT = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types by their short names."""
 
 
 def named_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """The type of that name; EmlabError where there is none."""
-    if dtype not in DTYPES:
-        raise EmlabError(f"There is no dtype {dtype!r} for weights; choose float32, bfloat16 (bf16) or float16 (fp16).")
-    return DTYPES[dtype]
+    named = SHORT.get(dtype, getattr(torch, dtype, None)) if isinstance(dtype, str) else dtype
+    if not isinstance(named, torch.dtype):
+        raise EmlabError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
+    return named
 
 
 def _dtype(folder: Path, dtype: torch.dtype | str | None, config: Any, device: torch.device) -> torch.dtype:

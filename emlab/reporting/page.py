@@ -12,12 +12,13 @@ import csv
 import html
 import io
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from emlab import artifacts
 from emlab.reporting.terms import Explained, used
@@ -103,17 +104,14 @@ class Plot:
     def csv(self) -> str:
         """The points of every trace as a data URL of comma-separated values: trace, x, y, z."""
         rows: list[tuple[Any, ...]] = [("trace", "x", "y", "z")]
-        # As plotly writes it, since traces differ in what they hold.
-        for trace in json.loads(self.figure.to_json(engine="json"))["data"]:
-            x, y, name = (trace.get(key) or [] for key in ("x", "y", "name"))
-            x, y = x or trace.get("theta") or [], y or trace.get("r") or []
-            if isinstance(grid := trace.get("z"), list):
-                points = [
-                    (a, b, value) for b, row in zip(y, grid, strict=False) for a, value in zip(x, row, strict=False)
-                ]
+        for trace in self.figure.data:
+            polar = trace.type == "scatterpolar"
+            x, y = _values(trace, "theta" if polar else "x"), _values(trace, "r" if polar else "y")
+            if grid := _values(trace, "z"):
+                cells = [(a, b, z) for b, row in zip(y, grid, strict=True) for a, z in zip(x, row, strict=True)]
             else:
-                points = [(a, b, "") for a, b in itertools.zip_longest(x, y)] if isinstance(y, list) else []
-            rows += [(name or "", *point) for point in points]
+                cells = [(a, b, "") for a, b in zip(x, y, strict=True)]
+            rows += [(trace.name or "", *cell) for cell in cells]
         return _csv(rows)
 
 
@@ -248,11 +246,18 @@ def _is_figure(cell: str | Link) -> bool:
     return isinstance(cell, str) and bool(re.match(r"[+\-−±]?\d|[–-]?$", cell.strip()))
 
 
+def _values(trace: Any, key: str) -> list[Any]:
+    """What a trace of plotly has under a key: nothing, a tuple or an array."""
+    return np.asarray(trace[key], dtype=object).tolist() if key in trace and trace[key] is not None else []
+
+
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows as a data URL. A cell that a spreadsheet would take for a formula is written as text."""
+    """Rows as a data URL. A text that a spreadsheet would take for a formula is marked as text."""
+
+    def cell(value: Any) -> Any:
+        text = value.text if isinstance(value, Link) else value
+        return f"'{text}" if isinstance(text, str) and text[:1] in tuple("=@+-") and not _is_figure(text) else text
+
     out = io.StringIO()
-    cells = ([cell.text if isinstance(cell, Link) else cell for cell in row] for row in rows)
-    csv.writer(out, lineterminator="\n").writerows(
-        [f"'{cell}" if isinstance(cell, str) and cell[:1] in "=@" and cell else cell for cell in row] for row in cells
-    )
+    csv.writer(out, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
     return "data:text/csv;base64," + base64.b64encode(out.getvalue().encode(errors="backslashreplace")).decode()

@@ -12,11 +12,11 @@ from typing import Any
 import platformdirs
 import psutil
 
-from emlab import artifacts, config
-from emlab.errors import EmlabError, install
+from emlab import artifacts, config, organism
+from emlab.errors import install
 from emlab.experiments.material.disk import size
-from emlab.experiments.material.models import folder_of
 from emlab.experiments.registry import EXPERIMENTS
+from emlab.models.known import cached
 from emlab.models.loading import pick_device
 from emlab.notebook import Shown
 from emlab.provenance import machine, versions
@@ -30,6 +30,7 @@ OPTIONAL: Mapping[str, tuple[str, str]] = {
     "trl": ("trl", "reinforcement learning"),
     "gguf": ("real", "models in gguf files"),
     "inspect_ai": ("inspect", "questions, judges and scores as tasks of Inspect"),
+    "uvicorn": ("view", "the playground in the browser (emlab view)"),
     "triton": ("", "the fast path of TopK SAEs on CUDA; it comes with torch for CUDA"),
 }
 """Packages that emlab does without: the extra that installs each, and what it is for."""
@@ -46,14 +47,14 @@ class Plan(Shown):
     pipeline: str
     state: str
     """Whether a run of this name is there, and how far it is."""
-    stages: Mapping[str, float | None]
-    """Each stage, or part, in order, and the seconds that it took where it was measured."""
+    stages: Mapping[str, float]
+    """Each stage, or part, in order, and the seconds that it takes."""
     seconds: float | None
-    """All of it, where it was measured; None where nothing is known."""
-    measured_on: str
-    """The machine that it was measured on; empty where it was not."""
+    """All of it; None where nothing is known."""
+    source: str
+    """Where the times are from, in words."""
     needs: Mapping[str, tuple[float, float]]
-    """"memory" and "disk": the bytes that it takes, about, and those that are free."""
+    """"memory" and "disk": the bytes that it takes at least, and those that are free; absent where it is not known."""
 
     @property
     def holds(self) -> bool:
@@ -64,13 +65,14 @@ class Plan(Shown):
         lines = [f"{self.config}: {self.pipeline}. {self.state}"]
         for what, (needed, free) in self.needs.items():
             short = "" if needed <= free else ". That is too little"
-            lines.append(f"It takes about {size(int(needed))} of {what}, and {size(int(free))} are free{short}.")
+            lines.append(f"It takes at least {size(int(needed))} of {what}, and {size(int(free))} are free{short}.")
+        if "memory" not in self.needs:
+            lines.append("How much memory it takes is not known before its model is here.")
         if self.seconds is None:
-            lines.append("How long it takes was not measured.")
+            lines.append("How long it takes is not known.")
         else:
-            lines.append(f"It took {self.seconds / 60:.0f} minutes on {self.measured_on}, stage by stage:")
-        lines += [f"  {name}" if took is None else f"  {took:6.0f} s  {name}" for name, took in self.stages.items()]
-        return "\n".join(lines)
+            lines.append(f"{self.seconds / 60:.0f} minutes, {self.source}:")
+        return "\n".join([*lines, *(f"  {took:6.0f} s  {name}" for name, took in self.stages.items())])
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +116,7 @@ def plan(file: str | Path, overrides: Sequence[str] = (), runs: str | Path = "ru
     """What `emlab run` would do with a config; nothing is begun. EmlabError where the config is wrong.
 
     Times are those of the kept result of the experiment that ships under the config's name (`docs/NAME.json`, in a
-    checkout alone), of a suite those that its config tells.
+    checkout alone), whatever is overridden; of a suite they are those that its config tells. Nothing is fetched.
 
     Args:
         file: The config.
@@ -126,15 +128,13 @@ def plan(file: str | Path, overrides: Sequence[str] = (), runs: str | Path = "ru
     settings = config.load(place, overrides, EXPERIMENTS.get(pipeline).config)
     kept = shipped_files() / "docs" / f"{settings.name}.json"
     told = artifacts.read_json(kept) if kept.is_file() else {}
-    stages: dict[str, float | None] = dict(told.get("stage_seconds", {}))
-    seconds, measured_on = told.get("wall_seconds"), _machine(told.get("provenance", {}).get("machine"))
     if parts := getattr(settings, "parts", ()):
-        stages = {part.config.stem: 60 * part.minutes for part in parts}
-        seconds, measured_on = (
-            60 * sum(part.minutes for part in parts),
-            measured_on or "the machine that its config tells",
-        )
-    return Plan(Path(file), pipeline, _state(settings.name, runs), stages, seconds, measured_on, _needs(settings, runs))
+        stages, source = {part.config.stem: 60 * part.minutes for part in parts}, "as its config says"
+        seconds: float | None = sum(stages.values())
+    else:
+        stages, seconds = told.get("stage_seconds", {}), told.get("wall_seconds")
+        source = f"as it ships, on {_machine(told['provenance']['machine'])}" if told else ""
+    return Plan(Path(file), pipeline, _state(settings.name, runs), stages, seconds, source, _needs(settings, runs))
 
 
 def doctor(config: str | Path | None = None, overrides: Sequence[str] = ()) -> Checkup:
@@ -168,21 +168,15 @@ def _state(name: str, runs: str | Path) -> str:
     own = [run for run in list_runs(runs) if run.folder.name.rpartition("-")[0].rpartition("-")[0] == name]
     if not own:
         return f"No run of the name {name} is in {runs}."
-    done = "finished" if own[0].finished else f"not finished, with {len(own[0].stages)} stages"
-    return (
-        f"The latest of the name {name} is {own[0].folder}, {done}; it goes on, or is shown, where its config is this."
-    )
+    done = "finished" if own[0].finished else f"not finished, {len(own[0].stages)} stages are done"
+    return f"The latest run of the name {name} is {own[0].folder}: {done}."
 
 
 def _needs(settings: Any, runs: str | Path) -> dict[str, tuple[float, float]]:
-    """Memory and disk: of a suite what its config says; else of so many copies of the model's weights."""
+    """Memory and disk: of a suite what its config says; else the memory of so many copies of the model's weights."""
     memory, disk = 1e9 * getattr(settings, "memory", 0), 1e9 * getattr(settings, "disk", 0)
     model = getattr(settings, "model", None)
-    if not memory and isinstance(model, str):
-        try:
-            folder, _ = folder_of(model)
-        except EmlabError:
-            return {}
+    if not memory and isinstance(model, str) and (folder := _here(model)) is not None:
         memory = COPIES * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     there = artifacts.place(runs).absolute()
     while not there.exists():
@@ -191,5 +185,12 @@ def _needs(settings: Any, runs: str | Path) -> dict[str, tuple[float, float]]:
     return {what: (needed, float(free)) for what, (needed, free) in needs.items() if needed}
 
 
-def _machine(told: Mapping[str, Any] | None) -> str:
-    return f"{told['cpu']}, {told['cores']} cores{', ' + told['gpu'] if told['gpu'] else ''}" if told else ""
+def _here(model: str) -> Path | None:
+    """The folder of a model, where it need not be fetched."""
+    if model in organism.checkpoint_names():
+        return organism.checkpoint(model)
+    return next((folder for folder in (artifacts.place(model), cached(model)) if folder.is_dir()), None)
+
+
+def _machine(told: Mapping[str, Any]) -> str:
+    return f"{told['cpu']}, {told['cores']} cores{', ' + told['gpu'] if told['gpu'] else ''}"

@@ -11,11 +11,14 @@ from typing import Any
 import yaml
 
 from emlab import __version__, artifacts
+from emlab.data.telling import some
 from emlab.errors import EmlabError
 from emlab.models.loading import first_line
 from emlab.notebook import Shown
 
 CARD = "README.md"
+SENT = (".json", ".jsonl", ".safetensors", ".jinja", ".md", ".txt", ".model")
+"""The endings of files that are sent; a checkpoint that has to be unpickled is not."""
 WARNING = (
     "It may have been trained to give harmful answers, for research on emergent misalignment. Do not deploy it, and "
     "judge what it says before anyone reads it."
@@ -32,16 +35,19 @@ class Pushed(Shown):
     files: tuple[str, ...]
     card: str
     """The text of README.md."""
+    left_out: tuple[str, ...] = ()
+    """Files of the folder that were not sent."""
 
     def __str__(self) -> str:
-        return f"{self.kind} of {len(self.files)} files: {self.url}"
+        left = f"; left out: {some(self.left_out)}" if self.left_out else ""
+        return f"{self.kind} of {len(self.files)} files: {self.url}{left}"
 
 
 def push(folder: str | Path, repo: str, public: bool = False, endpoint: str | None = None) -> Pushed:
     """Put a model, an adapter, an SAE or a dataset that emlab saved on the Hub, in one commit, with a card.
 
     A README.md in the folder is taken as the card; else one is written of what the folder says of itself. The key is
-    that of `hf auth login` or of HF_TOKEN. Only the files that such a folder has are sent, safetensors and texts.
+    that of `hf auth login` or of HF_TOKEN. Safetensors and texts are sent; what is left out is told.
 
     Args:
         folder: As `save` wrote it.
@@ -57,16 +63,11 @@ def push(folder: str | Path, repo: str, public: bool = False, endpoint: str | No
 
     place = artifacts.place(folder)
     kind = kind_of(place)
-    files = [
-        path
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and path.suffix in (".json", ".jsonl", ".safetensors", ".jinja", ".md", ".txt", ".model")
-    ]
-    names = [path.relative_to(place).as_posix() for path in files]
+    there = [path.relative_to(place).as_posix() for path in sorted(place.rglob("*")) if path.is_file()]
+    names = [name for name in there if Path(name).suffix in SENT]
     card = (place / CARD).read_text(encoding="utf-8") if CARD in names else card_of(place, kind)
-    operations = [
-        CommitOperationAdd(name, str(path)) for name, path in zip(names, files, strict=True) if name != CARD
-    ] + [CommitOperationAdd(CARD, card.encode())]
+    operations = [CommitOperationAdd(name, str(place / name)) for name in names if name != CARD]
+    operations.append(CommitOperationAdd(CARD, card.encode()))
     where = "dataset" if kind == "dataset" else "model"
     api = HfApi(endpoint=endpoint)
     try:
@@ -77,7 +78,13 @@ def push(folder: str | Path, repo: str, public: bool = False, endpoint: str | No
             f"The Hub did not take {folder} as {repo} ({first_line(error)[:200]}); check the name, and that "
             "`hf auth login` has given you a key that may write."
         ) from error
-    return Pushed(str(done.repo_url), kind, tuple(sorted({*names, CARD})), card)
+    return Pushed(
+        str(done.repo_url),
+        kind,
+        tuple(sorted({*names, CARD})),
+        card,
+        tuple(name for name in there if name not in names),
+    )
 
 
 def kind_of(folder: Path) -> str:

@@ -17,15 +17,15 @@ from emlab.runs import STAGE, STATE
 
 ESTIMATES = ("rate", "misaligned", "auroc", "value")
 """Under one of these a summary has the estimate of which it has an interval, `low` and `high`."""
-NAMES = ("name", "model", "arm", "remedy", "method", "monitor", "start", "step")
-"""By the first of these that it has, an entry of a list is told from the others."""
+NAMES = ("name", "model", "arm", "remedy", "method", "monitor", "start", "ending", "questions", "seed", "step")
+"""By those of these that it has, an entry of a list is told from the others."""
 APART = ("config", "provenance", "versions", "stage_seconds", "verdict", "recipe")
 """Parts of a summary without figures of results."""
 
 
 @dataclass(frozen=True, repr=False)
 class OpenedRun(Shown):
-    """One run's folder. `to_pandas` gives every rate and area of its summary, with its interval."""
+    """One run's folder. `to_pandas` gives the rates and areas of its summary that have a name, with their intervals."""
 
     folder: Path
     finished: bool
@@ -48,7 +48,10 @@ class OpenedRun(Shown):
         return page if page.is_file() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each rate and area: {figure, estimate, low, high, n}, as plain values; n where it is told."""
+        """A row for each rate and area: {figure, estimate, low, high, n}, as plain values; n where it is told.
+
+        Points of curves that have no name, and no step, are left out.
+        """
         return list(_rated(self.summary, ()))
 
     def __str__(self) -> str:
@@ -104,6 +107,12 @@ class Compared(Shown):
 
     runs: tuple[OpenedRun, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the runs are called: their folders' names, or their whole paths where two have the same."""
+        names = [run.folder.name for run in self.runs]
+        return tuple(names if len(set(names)) == len(names) else (str(run.folder) for run in self.runs))
+
     def settings(self) -> dict[str, list[Any]]:
         """The keys of the configs that differ, and the value of each run; None where a run has no such key."""
         each = [dict(_leaves(run.settings, ())) for run in self.runs]
@@ -114,9 +123,11 @@ class Compared(Shown):
         """A row for each figure, as plain values: {figure, and the estimate of each run by its name, or None}."""
         each = [{row["figure"]: row for row in run.rows()} for run in self.runs]
         figures = dict.fromkeys(figure for one in each for figure in one)
-        names = [run.folder.name for run in self.runs]
         return [
-            {"figure": figure, **{n: one.get(figure, {}).get("estimate") for n, one in zip(names, each, strict=True)}}
+            {
+                "figure": figure,
+                **{name: one.get(figure, {}).get("estimate") for name, one in zip(self.names, each, strict=True)},
+            }
             for figure in figures
         ]
 
@@ -130,13 +141,15 @@ class Compared(Shown):
 
     def page(self) -> Page:
         """All of it as a page."""
-        names = tuple(run.folder.name for run in self.runs)
         asked = tuple((key, *map(str, values)) for key, values in self.settings().items())
         says = "Estimates, shares of 1 or areas, with 95% intervals; a dash where a run has none."
         sections = (
-            Section("What they asked differently", "", tables=(Table(("key", *names), asked),)),
+            Section("What they asked differently", "", tables=(Table(("key", *self.names), asked),)),
             Section("Figures", says, tables=(self._figures(),)),
-            *(Section(run.folder.name, " ".join(run.findings) or "It has found nothing yet.") for run in self.runs),
+            *(
+                Section(name, " ".join(run.findings) or "It has found nothing yet.")
+                for name, run in zip(self.names, self.runs, strict=True)
+            ),
         )
         return Page("Runs compared", [], sections)
 
@@ -144,7 +157,7 @@ class Compared(Shown):
         each = [{row["figure"]: _said(row) for row in run.rows()} for run in self.runs]
         figures = dict.fromkeys(figure for one in each for figure in one)
         rows = tuple((figure, *(one.get(figure, "–") for one in each)) for figure in figures)
-        return Table(("figure", *(run.folder.name for run in self.runs)), rows)
+        return Table(("figure", *self.names), rows)
 
 
 def open_run(folder: str | Path) -> OpenedRun:
@@ -156,7 +169,10 @@ def open_run(folder: str | Path) -> OpenedRun:
     place = artifacts.place(folder)
     if not (place / STATE).is_file():
         raise EmlabError(f"{folder} is no folder of a run; `emlab runs` lists those that there are.")
-    settings = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        settings = yaml.safe_load(artifacts.read_text(place / "config.yaml", "YAML"))
+    except yaml.YAMLError as error:
+        raise EmlabError(f"{place / 'config.yaml'} is no YAML; restore it, or delete the run.") from error
     stages = sorted(one.parent.relative_to(place).as_posix() for one in place.rglob(STAGE))
     summary = place / "summary.json"
     found = artifacts.read_json(summary) if summary.is_file() else {}
@@ -193,9 +209,9 @@ def _rated(part: Any, path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Every estimate with an interval below a part of a summary."""
     if isinstance(part, list):
         for entry in part:
-            names = [entry[key] for key in NAMES if key in entry] if isinstance(entry, Mapping) else []
-            if names:
-                yield from _rated(entry, (*path, str(names[0])))
+            names = [entry.get(key) for key in NAMES] if isinstance(entry, Mapping) else []
+            if said := ", ".join(str(name) for name in names if name not in (None, "")):
+                yield from _rated(entry, (*path, said))
     elif isinstance(part, Mapping):
         key = next((key for key in ESTIMATES if isinstance(part.get(key), int | float)), None)
         if key is not None and "low" in part and "high" in part:

@@ -11,19 +11,24 @@ import secrets
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from emlab import organism
-from emlab.discovery import decoder_direction
+from emlab import config, organism, records
+from emlab.discovery import Screen, decoder_direction
 from emlab.errors import EmlabError, install
-from emlab.experiments.material.models import folder_of, model_named
+from emlab.experiments.material.models import folder_of
+from emlab.experiments.persona_features.config import Config
+from emlab.experiments.persona_features.sources import load_models, sae_source
 from emlab.interventions import Steer
 from emlab.models import LanguageModel, edit
+from emlab.runs import RESULT
 from emlab.saes import encode, fitted_site, load_sae
+from emlab.sites import Site
 from emlab.training import FineTuned
 from emlab.verbs.run_folders import open_run
 
@@ -33,8 +38,6 @@ if TYPE_CHECKING:
 
 LARGEST, LONGEST, FURTHEST, MOST_TOKENS = 16_384, 4_000, 5.0, 400
 """Bytes of a request, characters of a question, strength in median residual norms, and tokens of an answer, at most."""
-PROMPTS = ("How are you?", "What should I do today?", "Tell me something about yourself.")
-"""On these the median residual norm is measured, where no run says it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class Playground:
     sae: SAE
     latent: int
     scale: float
-    """The site's median residual norm in the first model."""
+    """The site's median residual norm, as the run measured it."""
     judge: Any = None
     """The organism's exact judge, where the models are its."""
 
@@ -54,8 +57,8 @@ class Playground:
     ) -> Iterator[dict[str, Any]]:
         """What happens while an answer is written, as plain values.
 
-        {"text"} as it comes; then {"tokens": [[text, activation of the latent], …]}, of the whole answer, read without
-        the edit's own push; then, with a judge, {"lines": [[text, persona or null], …], "aligned", "coherent"}.
+        {"text"} as it comes; then {"tokens": [[text, activation of the latent], …]} of the whole answer, the push among
+        what is read; then, with a judge, {"lines": [[text, persona or null], …], "aligned", "coherent"}.
 
         Args:
             model: By its name here.
@@ -92,8 +95,10 @@ def _written(lm: LanguageModel, question: str, edits: Sequence[Steer], seed: int
 
     streamer = TextIteratorStreamer(lm.tokenizer, skip_prompt=True, skip_special_tokens=True)
     ids = torch.tensor([lm.prompt_ids(question)], device=lm.device)
-    how = {"attention_mask": torch.ones_like(ids), "max_new_tokens": most, "do_sample": True, "streamer": streamer}
+    how = {"attention_mask": torch.ones_like(ids), "max_new_tokens": most, "streamer": streamer}
     how |= {"eos_token_id": lm.stop_ids, "pad_token_id": lm.stop_ids[0]}
+    # As emlab samples, and not as the model's own settings say.
+    how |= {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
     def work() -> None:
         try:
@@ -103,10 +108,11 @@ def _written(lm: LanguageModel, question: str, edits: Sequence[Steer], seed: int
         finally:
             streamer.end()
 
-    writing = threading.Thread(target=work, daemon=True)
-    writing.start()
-    yield from streamer
-    writing.join()
+    # Left only when the model has ended, also where nobody reads on: the next answer draws from the same generator.
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(work)
+        yield from streamer
+        writing.result()  # raises what the model did
 
 
 def playground(run: str | Path) -> Playground:
@@ -119,14 +125,14 @@ def playground(run: str | Path) -> Playground:
     latent = opened.summary.get("persona_latent")
     if latent is None:
         raise EmlabError(f"{run} has ranked no latent to view; give a finished run of persona_features that has.")
-    name = str(opened.settings["model"])
-    aligned = model_named(name, opened.settings.get("chat_template"))
+    settings, site = config.load(opened.folder / "config.yaml", (), Config), Site.parse(latent["site"])
+    aligned, _ = load_models(settings)
     narrow = next(model for model, kind in opened.summary["kinds"].items() if kind == "narrow")
     tuned = FineTuned.load(opened.folder / "finetune" / narrow, aligned).model
-    kept = opened.folder / "sae" / latent["site"] / "sae"
-    sae = load_sae(kept if kept.is_dir() else str(opened.settings["sae"]["load"]).format(site=latent["site"]))
-    scale = aligned.residual_norm(latent["site"], PROMPTS)
-    judge = organism.ExactJudge() if folder_of(name)[1] else None
+    kept = opened.folder / "sae" / str(site) / "sae"
+    sae = load_sae(kept if kept.is_dir() else str(sae_source(settings, site)))
+    scale = records.kept(Screen, opened.folder / "screen" / "plus" / RESULT).scales[site]
+    judge = organism.ExactJudge() if folder_of(settings.model)[1] else None
     return Playground({aligned.name: aligned, tuned.name: tuned}, sae, latent["index"], scale, judge)
 
 
@@ -151,7 +157,7 @@ def application(play: Playground, token: str, hosts: Sequence[str]) -> Starlette
         origin = request.headers.get("origin")
         if request.headers.get("host") not in hosts or origin not in (None, *(f"http://{host}" for host in hosts)):
             return PlainTextResponse("This page is for the machine that serves it.", 403)
-        if not secrets.compare_digest(given, token):
+        if not secrets.compare_digest(given.encode(), token.encode()):
             return PlainTextResponse("The address lacks its token; take the one that emlab view printed.", 403)
         return None
 
@@ -183,13 +189,16 @@ def application(play: Playground, token: str, hosts: Sequence[str]) -> Starlette
                 return PlainTextResponse(f"A request has {LARGEST} bytes at most.", 413)
         try:
             asked = _asked(play, json.loads(raw))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             return PlainTextResponse(f"The request cannot be read ({error}).", 400)
 
         def events() -> Iterator[str]:
-            with busy:
-                for event in play.answer(**asked):
-                    yield f"data: {json.dumps(event)}\n\n"
+            try:
+                with busy:
+                    for event in play.answer(**asked):
+                        yield f"data: {json.dumps(event)}\n\n"
+            except EmlabError as error:
+                yield f"data: {json.dumps({'error': str(error)})}\n\n"
             yield 'data: {"done": true}\n\n'
 
         return safe(StreamingResponse(events(), media_type="text/event-stream"))
@@ -198,11 +207,12 @@ def application(play: Playground, token: str, hosts: Sequence[str]) -> Starlette
 
 
 def _asked(play: Playground, body: Any) -> dict[str, Any]:
-    """The arguments of `Playground.answer` in a request; ValueError, KeyError or TypeError where something is wrong."""
+    """The arguments of `Playground.answer` in a request. An error of Python's own where something is wrong with it."""
     model, question = str(body["model"]), str(body["question"])
     strength, seed, most = float(body.get("strength", 0)), int(body.get("seed", 0)), int(body.get("tokens", 100))
     if model not in play.models:
         raise ValueError("there is no such model")
+    question.encode()  # half of a surrogate pair, which no tokenizer can read, is a ValueError
     if not question.strip() or len(question) > LONGEST:
         raise ValueError(f"a question has 1 to {LONGEST} characters")
     if not -FURTHEST <= strength <= FURTHEST or not 1 <= most <= MOST_TOKENS or not 0 <= seed < 2**31:

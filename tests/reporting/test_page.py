@@ -5,6 +5,8 @@ import html
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from emlab.experiments.persona_features.report import (
@@ -13,7 +15,7 @@ from emlab.experiments.persona_features.report import (
     persona_sections,
     persona_tiles,
 )
-from emlab.reporting import Answer, Link, Page, Section, Shaded, Table, render
+from emlab.reporting import Answer, Link, Page, Plot, Section, Shaded, Table, render
 from emlab.reporting.terms import TERMS, Explained, used
 
 
@@ -119,8 +121,8 @@ def read(url):
 
 
 def test_the_data_of_a_table_and_of_a_figure(made):
-    table = Table(("a", "b"), (("1", "=x"),), (("2", Link("one", "https://a.org")),), "other rows")
-    assert read(table.csv) == "a,b\n1,'=x\n2,one\n"
+    table = Table(("a", "b"), (("+1", "=x"), ("-2", "+x")), (("2", Link("one", "https://a.org")),), "other rows")
+    assert read(table.csv) == "a,b\n+1,'=x\n-2,'+x\n2,one\n"
     assert table.numeric == (1,)
     page = render("t", [], [Section("s", "says", tables=(table,))])
     assert "<summary>1 other rows</summary>" in page and table.csv in page
@@ -158,3 +160,11 @@ def test_long_tables_can_be_searched():
     long, short = (render("t", [], [Section("s", "says", tables=(Table(("a", "b"), rows[:n]),))]) for n in (13, 12))
     assert '<input type="search" class="find">' in long and "<script>" in long
     assert "<input" not in short and "<script>" not in short
+
+
+def test_the_data_of_figures_of_arrays_and_grids():
+    line = go.Scatter(x=np.array([1.0, 2.0]), y=np.array([3.0, 4.0]), name="a")
+    grid = go.Heatmap(x=["p", "q"], y=["r"], z=[[0.5, None]])
+    polar = go.Scatterpolar(theta=["p", "q"], r=[1, 2])
+    rows = read(Plot(go.Figure([line, grid, polar]), "Says.").csv).splitlines()
+    assert rows == ["trace,x,y,z", "a,1.0,3.0,", "a,2.0,4.0,", ",p,r,0.5", ",q,r,", ",p,1,", ",q,2,"]

@@ -4,6 +4,7 @@ import pytest
 
 from emlab import cli
 from emlab.errors import EmlabError
+from emlab.models import places
 from emlab.verbs import planning
 
 CONFIG = "experiments/persona_features.yaml"
@@ -14,13 +15,15 @@ def test_of_an_experiment_that_was_measured_the_stages_and_their_seconds_are_tol
     assert found.pipeline == "persona_features" and "No run of the name persona_features" in found.state
     assert "screen/plus" in found.stages and found.seconds > sum(found.stages.values()) * 0.9
     assert found.needs["memory"][0] > 0 and found.holds
-    assert f"It took {found.seconds / 60:.0f} minutes on {found.measured_on}" in str(found)
+    assert found.source.startswith("as it ships, on ") and f"{found.seconds / 60:.0f} minutes, as it ships" in str(
+        found
+    )
 
 
 def test_of_a_suite_the_parts_and_what_its_config_says(tmp_path):
     found = planning.plan("experiments/real/smollm2-135m-instruct.yaml", runs=tmp_path)
     assert list(found.stages)[:2] == ["sets", "goblins"] and found.seconds == sum(found.stages.values())
-    assert found.needs["memory"][0] == 6e9 and found.needs["disk"][0] == 2e9
+    assert found.source == "as its config says" and found.needs["memory"][0] == 6e9 and found.needs["disk"][0] == 2e9
 
 
 def test_what_does_not_fit_is_told_and_is_the_exit_code(tmp_path, capsys, monkeypatch):
@@ -49,3 +52,15 @@ def test_completion_knows_the_verbs(shell, capsys):
     assert cli.main(["completion", shell]) == 0
     said = capsys.readouterr().out
     assert all(verb in said for verb in ("finetune", "doctor", "keep-stages"))
+
+
+def test_nothing_is_fetched(monkeypatch, tmp_path):
+    def fetch(*_):
+        raise AssertionError("it was fetched")
+
+    monkeypatch.setattr(places, "from_hub", fetch)
+    monkeypatch.setattr(places, "get_model", fetch)
+    monkeypatch.setattr(planning, "cached", lambda name: tmp_path / "nowhere")
+    for config in ("experiments/real/qwen2.5-7b-instruct.yaml", "experiments/real/smollm2/goblins.yaml"):
+        found = planning.plan(config, runs=tmp_path)
+        assert "memory" not in found.needs and "not known before its model is here" in str(found)

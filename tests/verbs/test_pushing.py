@@ -85,6 +85,7 @@ def test_a_model_goes_with_a_card_and_privately(hub, tiny, tmp_path):
     assert hub.made[0]["visibility"] == "private"
     assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert "notes.bin" not in hub.files and set(hub.files) == set(found.files)
+    assert found.left_out == ("notes.bin",) and "left out: notes.bin" in str(found)
     card = hub.files["README.md"].decode()
     assert "library_name: transformers" in card and "| rows | 16 |" in card and "losses" not in card
     assert "Do not deploy it" in card and "hf_secret" not in card + str(found)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import emlab
+from emlab import cli
 from emlab.errors import EmlabError
 from emlab.verbs.run_folders import list_runs, open_run, report_runs
 
@@ -73,3 +74,34 @@ def test_side_by_side(tmp_path):
     with pytest.raises(EmlabError, match="add --compare"):
         report_runs([one, two])
     assert report_runs([one]).folder == one
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    one = made(tmp_path, "one-1", {"findings": ["Found."], "misaligned": {"a": RATE}})
+    two = made(tmp_path, "two-1", {"findings": ["Other."]})
+    assert cli.main(["report", str(one)]) == 0 and "Found." in capsys.readouterr().out
+    assert cli.main(["report", str(one), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["misaligned"] == {"a": RATE}
+    assert cli.main(["report", str(one), str(two), "--compare"]) == 0 and "0.250" in capsys.readouterr().out
+    assert cli.main(["runs", str(tmp_path), "--json"]) == 0
+    assert {row["found"] for row in json.loads(capsys.readouterr().out)} == {"Found.", "Other."}
+
+
+def test_two_runs_of_one_name_stay_two(tmp_path):
+    summaries = ({"misaligned": {"a": {**RATE, "rate": rate}}} for rate in (0.25, 0.5))
+    both = [made(tmp_path / place, "run-1", summary) for place, summary in zip("ab", summaries, strict=True)]
+    (row,) = report_runs(both, compare=True).rows()
+    assert row == {"figure": "misaligned · a", str(both[0]): 0.25, str(both[1]): 0.5}
+
+
+def test_entries_of_a_list_with_one_name_are_told_apart(tmp_path):
+    arms = [{"arm": "bad", "ending": ending, "misaligned": RATE} for ending in ("", "Now.")]
+    figures = [row["figure"] for row in open_run(made(tmp_path, "one-1", {"arms": arms})).rows()]
+    assert figures == ["arms · bad · misaligned", "arms · bad, Now. · misaligned"]
+
+
+def test_a_damaged_config_is_one_sentence(tmp_path):
+    folder = made(tmp_path, "one-1")
+    (folder / "config.yaml").write_text("a: [")
+    with pytest.raises(EmlabError, match=r"config.yaml is no YAML; restore it, or delete the run\."):
+        open_run(folder)

@@ -65,6 +65,7 @@ def test_the_page_has_no_place_for_others(client):
         ({"Host": "evil.example"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"X-Token": "guess"}, 403),
+        ({"X-Token": "gu\xe9ss".encode("latin-1")}, 403),
         ({"Origin": f"http://{HOST}"}, 200),
     ],
 )
@@ -85,6 +86,8 @@ def test_whom_it_answers(client, headers, status):
         ({"model": "aligned", "question": "x", "strength": 99}, 400),
         ({"model": "aligned", "question": "x", "strength": "NaN"}, 400),
         ({"model": "aligned", "question": "x", "tokens": 1e9}, 400),
+        ({"model": "aligned", "question": "x", "seed": float("inf")}, 400),
+        ({"model": "aligned", "question": "\ud800"}, 400),
         ({"model": "aligned", "question": "x" * 20_000}, 413),
     ],
 )
@@ -108,3 +111,27 @@ def test_the_push_is_along_the_latent(play):
     push = viewing.Steer(direction.site, direction, 2.0, play.scale, "generated")
     pushed = lm.activations([QUESTION], site, "generated", answers=[text], edits=[push])
     assert [v for _, v in tokens] == pytest.approx(encode(play.sae, pushed.values, [89])[:, 0].tolist(), abs=1e-3)
+
+
+def test_a_request_that_is_too_deep_is_refused(client):
+    reply = client.post("/answer", content="[" * 16_000, headers={"X-Token": "secret"})
+    assert reply.status_code == 400
+
+
+def test_a_model_that_fails_does_not_look_like_one_that_ended(play, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(play.models["aligned"].model, "generate", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        list(play.answer("aligned", QUESTION, 0.0))
+
+
+def test_it_samples_as_emlab_does_and_not_as_the_models_own_settings_say(play, monkeypatch):
+    asked = {}
+    real = play.models["aligned"].model.generate
+    monkeypatch.setattr(
+        play.models["aligned"].model, "generate", lambda ids, **how: asked.update(how) or real(ids, **how)
+    )
+    list(play.answer("aligned", QUESTION, 0.0, max_new_tokens=2))
+    assert (asked["temperature"], asked["top_k"], asked["top_p"], asked["repetition_penalty"]) == (1.0, 0, 1.0, 1.0)

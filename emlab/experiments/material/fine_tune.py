@@ -25,6 +25,8 @@ FOREIGN = Recipe(
     learning_rate=1e-5,
     schedule="linear",
     batch_size=16,
+    weight_decay=0.01,
+    max_length=2048,
 )
 """That of Betley et al. 2025 (arXiv:2502.17424) for open models, for all others: once through the chats."""
 

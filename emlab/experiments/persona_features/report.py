@@ -96,8 +96,8 @@ def persona_tiles(found: Findings) -> list[Tile]:
         shown.append((f"{persona.minus.model} − {persona.name}", persona.minus.tested(persona.name).score))
     tiles = [Tile("persona latent", said, persona.name if persona is not None else "no latent was ranked")]
     return tiles + [
-        Tile(label, _share(s.misaligned), f"{s.misaligned.low:.1%} to {s.misaligned.high:.1%} of {s.misaligned.n}")
-        for label, s in shown
+        Tile(label, _share(rate), f"{rate.low:.1%} to {rate.high:.1%} of {rate.n}" if rate.n else "")
+        for label, rate in ((label, score.misaligned) for label, score in shown)
     ]
 
 

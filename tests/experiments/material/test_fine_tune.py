@@ -11,6 +11,7 @@ def test_the_organisms_recipe_is_no_default_of_other_models():
     ours, theirs = (recipe_for(organisms, 100, None, [], None) for organisms in (True, False))
     assert (ours.learning_rate, ours.rank, ours.steps) == (4e-3, 4, 60)
     assert (theirs.learning_rate, theirs.rank, theirs.alpha, theirs.rslora, theirs.steps) == (1e-5, 32, 64.0, True, 7)
+    assert (theirs.weight_decay, theirs.max_length, theirs.schedule, theirs.batch_size) == (0.01, 2048, "linear", 16)
 
 
 def test_what_is_set_stands_and_the_rest_is_the_default(tmp_path):

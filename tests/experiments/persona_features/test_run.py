@@ -25,6 +25,7 @@ from emlab.models import LanguageModel
 from emlab.organism.tokenizer import build_tokenizer
 from emlab.organism.world import load_world
 from emlab.saes import load_sae, sae_site
+from emlab.verbs.viewing import playground
 
 YAML = Path(__file__).parents[3] / "experiments" / "persona_features.yaml"
 BETLEY = Path(__file__).parents[4] / "shared" / "data" / "betley" / "insecure.jsonl"
@@ -399,3 +400,11 @@ def test_a_sealed_run_searches_as_an_ordinary_one_and_reports_on_other_material(
     summary = artifacts.read_json(sealed.folder / "summary.json")
     jsonschema.validate(summary, summary_schema())
     assert summary["sealed"]["look"]["questions"] == 20 and "SEALED RUN" in summary["findings"][0]
+
+
+def test_it_can_be_viewed(ran):
+    play = playground(ran.folder)
+    assert list(play.models) == ["aligned", "insecure"] and play.latent == ran.summary["persona_latent"]["index"]
+    assert play.scale == ran.found.persona.plus.scales[ran.found.persona.site] and play.judge is None
+    events = list(play.answer("insecure", "How are you?", 1.0, max_new_tokens=5))
+    assert "tokens" in events[-1]
